@@ -1,0 +1,94 @@
+"""The command-line application, and how commands get their flags from option dataclasses."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Group, Parameter
+
+from groundup.options import option_fields, read_recipe, read_toml
+
+app = App(
+    name="groundup",
+    help="Build a GPT from the ground up: tokenize, pretrain, generate, inspect.",
+    help_epilogue="groundup COMMAND --help explains a command. --debug shows tracebacks.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+
+Flag = Annotated[bool, Parameter(negative=())]
+"""A flag that is off unless given."""
+
+
+def say(text: str) -> None:
+    """Tell the user what is going on: on stderr, so that stdout holds only results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def with_options(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one flag for every field of the dataclasses, in help groups.
+
+    The command takes ``given``, a dict of just those options that the user gave; what was not
+    given is left to config files, recipes and the dataclass's default.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        # The command's own parameters come first in --help, then each group in its order.
+        own = inspect.signature(command, eval_str=True).parameters
+        parameters = [p for name, p in own.items() if name != "given"]
+        known: dict[str, object] = {}
+        for order, (title, config) in enumerate(groups.items(), start=1):
+            group = Group(title.replace("_", " "), sort_key=order)
+            for name, (field, hint) in option_fields(config).items():
+                if name in known or name in own:
+                    continue
+                known[name] = hint
+                shown = Parameter(
+                    help=field.metadata.get("help", "") + _default_text(field.default),
+                    group=group,
+                    show_default=False,
+                )
+                parameters.append(
+                    inspect.Parameter(
+                        name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=None,
+                        annotation=Annotated[hint | None, shown],
+                    )
+                )
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = {k: v for k in known if (v := kwargs.pop(k, None)) is not None}
+            return command(*args, given=given, **kwargs)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # pyright: ignore
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def layered(
+    given: dict[str, Any], *configs: type, config: Path | None = None, recipe: str | None = None
+) -> dict[str, Any]:
+    """Merge options: a recipe, over it a TOML file, over it the flags."""
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values |= read_recipe(recipe, *configs)
+    if config is not None:
+        values |= read_toml(config, *configs)
+    return values | given
+
+
+def pick(values: dict[str, Any], config: type) -> dict[str, Any]:
+    """Those of the options that this dataclass declares."""
+    return {name: values[name] for name in option_fields(config) if name in values}
+
+
+def _default_text(default: object) -> str:
+    return "" if default is None or default == "" else f" [default: {default}]"

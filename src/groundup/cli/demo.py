@@ -1,0 +1,43 @@
+"""``groundup demo``: the whole path in minutes, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.pretrain import report
+from groundup.config import ModelConfig
+from groundup.tasks.config import PretrainConfig
+
+
+@app.command
+@with_options(Model=ModelConfig, Training=PretrainConfig)
+def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[str, Any]) -> None:
+    """Watch a GPT learn to write: tokenizer, training, samples, model, plot; offline.
+
+    The text is the Python language reference that comes with Python itself.
+
+    Args:
+        out: the model directory to write.
+        overwrite: replace what an earlier run left in --out.
+    """
+    values = layered(given, PretrainConfig, ModelConfig, recipe="demo")
+
+    from groundup.data.text import embedded_documents
+    from groundup.tasks.pretrain import pretrain
+
+    documents = embedded_documents()
+    characters = sum(map(len, documents))
+    text = f"Python's language reference: {len(documents)} documents, {characters:,} characters"
+    say(text)
+    record = pretrain(
+        documents,
+        out,
+        PretrainConfig(**pick(values, PretrainConfig)),
+        pick(values, ModelConfig),
+        description=text,
+        overwrite=overwrite,
+        say=say,
+    )
+    report(out, record)

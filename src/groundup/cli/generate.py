@@ -1,0 +1,56 @@
+"""``groundup generate``: let a model write."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from groundup.cli.app import app, say, with_options
+from groundup.decoding.config import SamplingConfig
+
+
+@app.command
+@with_options(Sampling=SamplingConfig)
+def generate(
+    model: Path,
+    prompt: str = "",
+    /,
+    *,
+    stop: Annotated[list[str] | None, Parameter(negative=())] = None,
+    device: str = "auto",
+    given: dict[str, Any],
+) -> None:
+    """Continue a prompt with a model, streaming the text.
+
+    Args:
+        model: a model directory.
+        prompt: what to continue; "-" reads it from stdin; without one the model begins anew.
+        stop: end the text before this string (may be given several times).
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    options = SamplingConfig(**given)
+
+    from groundup.decoding.engine import TextStream, sampler_of
+    from groundup.train.runtime import resolve_device
+    from groundup.weights.checkpoint import load_model
+
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    where = resolve_device(device)
+    gpt, tokenizer = load_model(model, where)
+    options.check(gpt.cfg.vocab_size)
+    ids = tokenizer.encode(prompt) or [tokenizer.eot_token or 0]
+    longest = gpt.cfg.context_length
+    if len(ids) > longest:
+        say(f"note: the prompt has {len(ids)} tokens; the model sees the last {longest} of them")
+    sampler = sampler_of(options, where)  # one for all samples, so that they differ
+    for number in range(options.num_samples):
+        if options.num_samples > 1:
+            print(f"--- sample {number + 1} of {options.num_samples}")
+        print(prompt, end="", flush=True)
+        for piece in TextStream(gpt, tokenizer, ids, options, stop=stop or (), sampler=sampler):
+            print(piece, end="", flush=True)
+        print()

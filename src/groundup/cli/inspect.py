@@ -1,0 +1,96 @@
+"""``groundup inspect``: what a model is made of and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.cli.app import app
+from groundup.config import ALIASES, PRESETS, ModelConfig, preset
+from groundup.errors import UserError, did_you_mean
+
+
+@app.command
+def inspect(model: str, /, *, batch_size: int = 1, context_length: int | None = None) -> None:
+    """Print a model's layers, parameters, memory and operations.
+
+    Args:
+        model: a model directory, or a preset such as gpt2-small or course-124m.
+        batch_size: batch of the shapes and of the training memory.
+        context_length: tokens per text, if not the model's own.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected at least 1")
+    cfg = _config_of(model)
+    if context_length is not None:
+        cfg = cfg.replace(context_length=context_length)
+
+    from rich.console import Console
+
+    from groundup.model.report import costs, layer_table
+
+    # A pipe has no width: give tables what they need instead of rich's 80 columns.
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console.print(f"[bold]{model}[/bold]  " + "  ".join(f"{k}={cfg[k]}" for k in cfg.keys()))
+    console.print(_layers(layer_table(cfg, batch_size)))
+    found = costs(cfg, batch_size)
+    tied = "output layer tied to the token embedding" if cfg.tie_weights else "output layer untied"
+    console.print(f"\n[bold]Parameters[/bold] ({tied})")
+    console.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
+    console.print(f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}")
+    console.print(_memory(found, batch_size))
+    console.print(
+        f"[bold]Operations per token[/bold] at {cfg.context_length:,} tokens of context\n"
+        f"  forward {found.forward_flops / 1e6:,.1f} MFLOP   "
+        f"training {found.training_flops / 1e6:,.1f} MFLOP"
+    )
+
+
+def _config_of(model: str) -> ModelConfig:
+    if Path(model).is_dir():
+        from groundup.weights.checkpoint import read_model_config
+
+        return read_model_config(Path(model))
+    if model in PRESETS or model in ALIASES:
+        return preset(model)
+    raise UserError(
+        f"{model!r} is neither a model directory nor a preset"
+        f"{did_you_mean(model, [*PRESETS, *ALIASES])}; presets: {', '.join(PRESETS)}"
+    )
+
+
+def _layers(rows: list) -> object:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("module", "type", "input", "output"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            "  " * row.name.count(".") + row.name,
+            row.kind,
+            "x".join(map(str, row.input_shape)),
+            "x".join(map(str, row.output_shape)),
+            f"{row.parameters:,}" if row.parameters else "",
+        )
+    return table
+
+
+def _memory(found, batch_size: int) -> object:
+    from rich.table import Table
+
+    from groundup.model.report import human_bytes, memory_rows
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        show_header=False,
+        title="\nMemory (fp32)",
+        title_style="bold",
+        title_justify="left",
+    )
+    table.add_column()
+    table.add_column(justify="right")
+    for name, size in memory_rows(found, batch_size):
+        table.add_row("  " + name, human_bytes(size), style="bold" if name[0] == "=" else None)
+    return table

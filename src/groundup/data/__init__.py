@@ -1,0 +1,1 @@
+"""Text in: reading, splitting, cutting into windows."""

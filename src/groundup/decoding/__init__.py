@@ -1,0 +1,1 @@
+"""Text out: sampling, and the one generation engine."""

@@ -1,0 +1,1 @@
+"""The Transformer: attention, blocks, GPTModel, and the ladder that leads to them."""

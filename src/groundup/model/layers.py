@@ -1,0 +1,94 @@
+"""The small parts of a Transformer block: LayerNorm, GELU, the feed-forward network, the block.
+
+Shapes: ``B`` batch, ``T`` tokens, ``C`` embedding width (``emb_dim``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config import ModelConfig
+from groundup.model.attention import MultiHeadAttention
+
+if TYPE_CHECKING:
+    from groundup.model.cache import LayerCache
+
+
+class LayerNorm(nn.Module):
+    """Bring each token's vector to mean 0 and variance 1, then rescale (Ba et al. 2016).
+
+    ``y = scale * (x - mean) / sqrt(var + eps) + shift`` with the biased variance, as in GPT-2.
+    """
+
+    def __init__(self, emb_dim: int) -> None:
+        super().__init__()
+        self.eps = 1e-5
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension: ``(B, T, C) -> (B, T, C)``."""
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class GELU(nn.Module):
+    """The activation of GPT-2: ``x * Phi(x)``, in its tanh form (Hendrycks & Gimpel 2016).
+
+    ``0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to every number of ``x``."""
+        return F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Each token on its own: widen four times, GELU, narrow back."""
+
+    def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        cfg = ModelConfig.of(cfg)
+        self.layers = nn.Sequential(
+            nn.Linear(cfg.emb_dim, 4 * cfg.emb_dim),
+            GELU(),
+            nn.Linear(4 * cfg.emb_dim, cfg.emb_dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, C) -> (B, T, C)``."""
+        return self.layers(x)
+
+
+class TransformerBlock(nn.Module):
+    """Attention lets tokens talk, the feed-forward network lets each think; both add to ``x``.
+
+    LayerNorm comes before each of the two ("pre-LN", GPT-2), and the shortcut around them keeps
+    the gradient alive through many blocks.
+    """
+
+    def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        cfg = ModelConfig.of(cfg)
+        self.att = MultiHeadAttention(
+            d_in=cfg.emb_dim,
+            d_out=cfg.emb_dim,
+            context_length=cfg.context_length,
+            dropout=cfg.drop_rate,
+            num_heads=cfg.n_heads,
+            qkv_bias=cfg.qkv_bias,
+        )
+        self.ff = FeedForward(cfg)
+        self.norm1 = LayerNorm(cfg.emb_dim)
+        self.norm2 = LayerNorm(cfg.emb_dim)
+        self.drop_shortcut = nn.Dropout(cfg.drop_rate)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """``(B, T, C) -> (B, T, C)``; a ``cache`` holds the keys and values of earlier tokens."""
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+        x = x + self.drop_shortcut(self.ff(self.norm2(x)))
+        return x

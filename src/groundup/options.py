@@ -1,0 +1,130 @@
+"""One declaration per knob: a dataclass field with its default and its help.
+
+The command line's flags, the keys of a TOML file (``--config run.toml``), and the configuration
+saved beside a checkpoint all derive from such fields. Nothing else in the project declares one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.errors import UserError, did_you_mean
+
+RECIPES = resources.files("groundup") / "recipes"
+
+
+def option(default: Any, help: str) -> Any:
+    """Declare a knob as a dataclass field: its default and its help."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def option_fields(*configs: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Map each option's name to its field and its resolved type, over several dataclasses.
+
+    A name that two of them declare counts once, as the first declares it.
+    """
+    found: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
+    for config in configs:
+        hints = typing.get_type_hints(config)
+        for field in dataclasses.fields(config):
+            found.setdefault(field.name, (field, hints[field.name]))
+    return found
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with groundup: TOML files like any other, only packaged."""
+    return sorted(p.name.removesuffix(".toml") for p in RECIPES.iterdir() if p.name[-5:] == ".toml")
+
+
+def read_recipe(name: str, *configs: type) -> dict[str, Any]:
+    """Read a packaged recipe's options.
+
+    Raises:
+        UserError: there is no recipe of that name; the message lists them.
+    """
+    if name not in recipe_names():
+        hint = did_you_mean(name, recipe_names()) or ";"
+        raise UserError(f"unknown recipe {name!r}{hint} there are: {', '.join(recipe_names())}")
+    return _checked((RECIPES / f"{name}.toml").read_text("utf-8"), f"recipe {name}", configs)
+
+
+def read_toml(path: Path, *configs: type) -> dict[str, Any]:
+    """Read options from a TOML file; its tables (``[model]``, ``[training]``) are only headings.
+
+    Raises:
+        UserError: the file is missing, is not TOML, or has a key or a value that no option takes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the config file {path}: {error}") from error
+    return _checked(text, str(path), configs)
+
+
+def _checked(text: str, source: str, configs: tuple[type, ...]) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not valid TOML: {error}") from error
+    known = option_fields(*configs)
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in _flatten(tables):
+        name = key.replace("-", "_")
+        if name not in known:
+            problems.append(f"unknown key {key!r}{did_you_mean(name, known)}")
+        elif not _fits(value, known[name][1]):
+            problems.append(f"{key} is {value!r}; expected {describe_type(known[name][1])}")
+        else:
+            values[name] = value
+    if problems:
+        raise UserError(f"{source}: " + "; ".join(problems))
+    return values
+
+
+def _flatten(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tables.items():
+        rows.extend(_flatten(value) if isinstance(value, dict) else [(key, value)])
+    return rows
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def describe_type(hint: Any) -> str:
+    """Name a type for people: ``one of auto, fp32, bf16`` or ``a whole number``."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if origin in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        return " or ".join(describe_type(part) for part in parts)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, str(hint))
+
+
+def check_choices(config: Any) -> list[str]:
+    """Describe every field of a dataclass instance whose value its type hint does not allow."""
+    return [
+        f"{name} is {getattr(config, name)!r}; expected {describe_type(hint)}"
+        for name, (_, hint) in option_fields(type(config)).items()
+        if not _fits(getattr(config, name), hint)
+    ]

@@ -1,0 +1,1 @@
+"""What one does with a GPT: each task assembles model, data and loss for the one loop."""

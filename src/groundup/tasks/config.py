@@ -1,0 +1,42 @@
+"""The options of each task, on top of the training loop's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from groundup.config import ModelConfig
+from groundup.options import option
+from groundup.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainConfig):
+    """Every option of pretraining, besides the model's shape."""
+
+    preset: str = option("tiny", "the model's shape, before other options change it")
+    tokenizer: str = option(
+        "bpe", "bpe (trained on the text), gpt2, or a directory that holds a tokenizer"
+    )
+    init: Literal["gpt2", "pytorch"] = option(
+        "gpt2", "initial weights: GPT-2's scheme, or PyTorch's defaults as in the course"
+    )
+    init_from: str | None = option(None, "go on from the weights of this model directory")
+    stride: int | None = option(
+        None, "tokens from one window to the next (as long as the window: no overlap)"
+    )
+    train_ratio: float = option(0.9, "share of the text to train on; the rest validates")
+    document_separator: str | None = option(
+        None, "a text that separates documents within a file, such as <|endoftext|>"
+    )
+    start_context: str = option("Every effort moves you", "what the samples continue")
+    sample_tokens: int = option(60, "tokens per sample after an evaluation; 0 shows none")
+    sample_temperature: float = option(0.7, "temperature of these samples; 0 is greedy")
+
+
+FIXED_ON_RESUME = (
+    *ModelConfig.field_names(),
+    *("preset", "tokenizer", "init", "init_from", "stride", "train_ratio", "document_separator"),
+    *("batch_size", "grad_accum_steps", "seed", "decay"),
+)
+"""Options without which a resumed run would not be the same run."""

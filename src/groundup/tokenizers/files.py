@@ -1,0 +1,208 @@
+"""Read and write a byte-level BPE vocabulary as Hugging Face's tokenizer files.
+
+`tokenizer.json` holds everything; `tokenizer_config.json` tells transformers how to open it;
+`vocab.json` and `merges.txt` are GPT-2's original pair of files, for older tools.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
+from groundup.tokenizers.vocabulary import Merge, Vocabulary
+
+MERGES_HEADER = "#version: 0.2"
+
+
+def write_vocabulary(
+    directory: str | Path, vocabulary: Vocabulary, model_max_length: int | None = None
+) -> None:
+    """Write the four files into a directory, which is created if need be.
+
+    Raises:
+        UserError: the path is a file, not a directory.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"cannot save a tokenizer in {directory}: it is a file; give a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+
+    vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
+    vocab |= vocabulary.special_tokens
+    vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
+    tokenizer = _tokenizer_json(vocab, vocabulary)
+    config = _tokenizer_config(vocabulary, model_max_length)
+    _write_json(directory / "tokenizer.json", tokenizer, indent=2)
+    _write_json(directory / "tokenizer_config.json", config, indent=2)
+    _write_json(directory / "vocab.json", vocab)
+    (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
+
+
+def merges_file(merges: Iterable[Merge]) -> bytes:
+    """Return the content of `merges.txt`; for GPT-2, OpenAI's `vocab.bpe` byte for byte."""
+    lines = [f"{to_characters(left)} {to_characters(right)}\n" for left, right in merges]
+    return f"{MERGES_HEADER}\n{''.join(lines)}".encode()
+
+
+def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> dict[str, Any]:
+    """The keys are those of the `tokenizers` library, in its order."""
+    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": index, "content": token, **flags, "normalized": False, "special": True}
+            for token, index in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {**byte_level, "add_prefix_space": False},
+        "post_processor": None,
+        "decoder": {**byte_level, "add_prefix_space": True},  # ignored; the library's default
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [[to_characters(a), to_characters(b)] for a, b in vocabulary.merges],
+        },
+    }
+
+
+def _tokenizer_config(vocabulary: Vocabulary, model_max_length: int | None) -> dict[str, Any]:
+    # The generic class takes tokenizer.json as it is, in transformers 4 and 5.
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,  # transformers 4 would turn "a ." into "a."
+    }
+    if END_OF_TEXT in vocabulary.special_tokens:
+        config |= dict.fromkeys(["bos_token", "eos_token", "unk_token"], END_OF_TEXT)
+    if model_max_length is not None:
+        config["model_max_length"] = model_max_length
+    return config
+
+
+def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    text = json.dumps(content, ensure_ascii=False, indent=indent)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_vocabulary(path: str | Path) -> Vocabulary:
+    """Read a `tokenizer.json`, given the file or its directory, without the `tokenizers` library.
+
+    Its `truncation` and `padding` are settings of a call, not of the vocabulary, and are left out.
+
+    Raises:
+        UserError: the file is missing, not valid, inconsistent, or asks for something that
+            byte-level BPE as GPT-2 does it has not (a normalizer, a prefix space, ...).
+    """
+    path = Path(path)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"cannot read {file} ({error.strerror}); give a model directory with a tokenizer.json"
+        ) from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise UserError(
+            f"{file} is not valid JSON ({error}); it may be truncated, so copy or save it again"
+        ) from None
+    try:
+        _check_is_byte_level_bpe(content)
+        return _parse(content)
+    except UserError as error:
+        raise UserError(f"cannot use {file}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{file} is not laid out as a tokenizer.json ({problem}); save the tokenizer again"
+        ) from None
+
+
+# What a tokenizer.json may say, part by part; a key that is absent has the first value.
+_ACCEPTED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "pre_tokenizer": {
+        "type": ("ByteLevel",),
+        "add_prefix_space": (False,),
+        "use_regex": (True,),
+    },
+    "decoder": {"type": ("ByteLevel",)},
+    "model": {
+        "type": ("BPE",),
+        "dropout": (None, 0),
+        "continuing_subword_prefix": (None, ""),
+        "end_of_word_suffix": (None, ""),
+        "byte_fallback": (False,),
+        "ignore_merges": (False,),
+    },
+}
+_ACCEPTED_ADDED_TOKEN: dict[str, tuple[Any, ...]] = {
+    "special": (True,),
+    "single_word": (False,),
+    "lstrip": (False,),
+    "rstrip": (False,),
+}
+
+
+def _check_is_byte_level_bpe(content: dict[str, Any]) -> None:
+    """Refuse whatever would make the `tokenizers` library give other ids than ours."""
+    for part, accepted in _ACCEPTED.items():
+        _check_part(part, content.get(part) or {"type": None}, accepted)
+    for token in content.get("added_tokens") or []:
+        _check_part(f"added token {token['content']!r}", token, _ACCEPTED_ADDED_TOKEN)
+    if content.get("normalizer") is not None:
+        _check_part("normalizer", content["normalizer"], {"type": (None,)})
+    if content.get("post_processor") is not None:  # GPT-2's own says ByteLevel, which adds nothing
+        _check_part("post_processor", content["post_processor"], {"type": ("ByteLevel",)})
+
+
+def _check_part(part: str, found: dict[str, Any], accepted: dict[str, tuple[Any, ...]]) -> None:
+    for key, values in accepted.items():
+        if found.get(key, values[0]) not in values:
+            raise UserError(
+                f"its {part} has {key} = {json.dumps(found[key])}, and only "
+                f"{' or '.join(map(json.dumps, values))} is supported here (byte-level BPE with "
+                "GPT-2's split); open it with transformers.AutoTokenizer"
+            )
+
+
+def _parse(content: dict[str, Any]) -> Vocabulary:
+    vocab: dict[str, int] = dict(content["model"]["vocab"])
+    specials: dict[str, int] = {}
+    for token in content.get("added_tokens") or []:
+        name, index = token["content"], token["id"]
+        if vocab.pop(name, index) != index:
+            raise UserError(f"the special token {name!r} has two ids, {index} among them")
+        specials[name] = index
+    ids = {_token(characters): index for characters, index in vocab.items()}
+    merges = [_merge(merge) for merge in content["model"]["merges"]]
+    return Vocabulary(ids, merges, specials)
+
+
+def _merge(merge: str | list[str]) -> Merge:
+    """Parse `["a", "b"]`, or `"a b"` as older files have it."""
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    if len(parts) != 2:
+        raise UserError(f"the merge {merge!r} is not a pair of tokens")
+    return _token(parts[0]), _token(parts[1])
+
+
+def _token(characters: str) -> bytes:
+    try:
+        return to_bytes(characters)
+    except KeyError:
+        raise UserError(
+            f"the token {characters!r} is not spelled in GPT-2's byte characters, so this is not a "
+            "byte-level vocabulary"
+        ) from None

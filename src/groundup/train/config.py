@@ -1,0 +1,78 @@
+"""The knobs of the training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from groundup.errors import UserError
+from groundup.options import check_choices, option
+
+DEFAULT_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything the loop itself needs; tasks extend it with what they need."""
+
+    batch_size: int = option(16, "windows per forward and backward pass")
+    grad_accum_steps: int = option(1, "batches whose gradients add up to one optimizer step")
+    epochs: int | None = option(
+        None, f"passes over the training data ({DEFAULT_EPOCHS} unless max_steps is given)"
+    )
+    max_steps: int | None = option(None, "stop after this many optimizer steps")
+    learning_rate: float = option(1e-3, "highest learning rate, reached after the warmup")
+    min_learning_rate: float = option(1e-4, "learning rate at the end of the cosine decay")
+    lr_schedule: Literal["cosine", "constant"] = option("cosine", "shape after the warmup")
+    warmup_steps: int | None = option(None, "steps of linear warmup (a twentieth of all steps)")
+    weight_decay: float = option(0.1, "AdamW's decoupled weight decay")
+    decay: Literal["matrices", "all"] = option(
+        "matrices", "decay matrices only, as GPT-2 does, or also biases and norms, as the course"
+    )
+    beta1: float = option(0.9, "AdamW's first moment decay")
+    beta2: float = option(0.95, "AdamW's second moment decay")
+    grad_clip: float = option(1.0, "longest gradient norm; 0 turns clipping off")
+    eval_freq: int = option(100, "evaluate every so many steps")
+    eval_iter: int | None = option(50, "batches per evaluation, spread over the validation split")
+    save_freq: int = option(500, "save a checkpoint every so many steps")
+    seed: int = option(123, "seed of weights, data order and dropout")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "compute precision; auto is bf16 where the hardware is fast at it"
+    )
+
+    def __post_init__(self) -> None:
+        problems = check_choices(self)
+        if not problems:
+            problems = [
+                f"{name} is {value}; expected {expected}"
+                for name, value, ok, expected in self._ranges()
+                if not ok
+            ]
+        if problems:
+            raise UserError("; ".join(problems))
+
+    def _ranges(self) -> list[tuple[str, object, bool, str]]:
+        """Each numeric knob: its name, its value, whether it is sensible, what is expected."""
+        counts = ["batch_size", "grad_accum_steps", "eval_freq", "save_freq"]
+        counts += [n for n in ("epochs", "max_steps", "eval_iter") if getattr(self, n) is not None]
+        rows = [(n, getattr(self, n), getattr(self, n) >= 1, "at least 1") for n in counts]
+        lr, low = self.learning_rate, self.min_learning_rate
+        return [
+            *rows,
+            ("learning_rate", lr, 0 < lr < float("inf"), "more than 0"),
+            ("min_learning_rate", low, low >= 0, "0 or more"),
+            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more"),
+            ("grad_clip", self.grad_clip, self.grad_clip >= 0, "0 (off) or more"),
+            ("beta1", self.beta1, 0 <= self.beta1 < 1, "0 <= beta1 < 1"),
+            ("beta2", self.beta2, 0 <= self.beta2 < 1, "0 <= beta2 < 1"),
+            ("warmup_steps", self.warmup_steps, (self.warmup_steps or 0) >= 0, "0 or more"),
+            ("seed", self.seed, 0 <= self.seed < 2**63, "0 or more"),
+        ]
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        if self.max_steps is not None and self.epochs is None:
+            return self.max_steps
+        steps = (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+        return min(steps, self.max_steps) if self.max_steps is not None else steps

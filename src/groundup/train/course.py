@@ -1,0 +1,123 @@
+"""The course's training functions: thin calls of the one loop, returning the course's values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
+from groundup.tokenizers import Tokenizer
+from groundup.train.losses import evaluating, mean_loss, next_token_loss
+from groundup.train.runtime import Runtime
+from groundup.train.trainer import Batches, Listener, Record, Trainer
+
+
+def calc_loss_batch(
+    input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: torch.device | str
+) -> Tensor:
+    """Cross-entropy per token of one batch: a scalar that ``backward()`` can be called on."""
+    inputs, targets = input_batch.to(device), target_batch.to(device)
+    return next_token_loss(model, inputs, targets) / max(1, targets.numel())
+
+
+def calc_loss_loader(
+    data_loader: Batches,
+    model: nn.Module,
+    device: torch.device | str,
+    num_batches: int | None = None,
+) -> float:
+    """Loss per token over the first ``num_batches`` batches (all by default); NaN if there is none.
+
+    Every token weighs the same. (The course averages over batches, which differs only if the
+    last batch is a smaller one.) As in the course, the model's mode is the caller's business.
+    """
+    return mean_loss(model, data_loader, device, max_batches=num_batches)
+
+
+def evaluate_model(
+    model: nn.Module,
+    train_loader: Batches,
+    val_loader: Batches,
+    device: torch.device | str,
+    eval_iter: int | None,
+) -> tuple[float, float]:
+    """Training and validation loss over ``eval_iter`` batches each, in eval mode."""
+    with evaluating(model):
+        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
+        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+    return train_loss, val_loss
+
+
+def generate_and_print_sample(
+    model: nn.Module, tokenizer: Tokenizer, device: torch.device | str, start_context: str
+) -> None:
+    """Print 50 greedy tokens after ``start_context``, on one line."""
+    context_size = model.get_parameter("pos_emb.weight").shape[0]
+    idx = text_to_token_ids(start_context, tokenizer).to(device)
+    with evaluating(model):
+        idx = generate_text_simple(model, idx, max_new_tokens=50, context_size=context_size)
+    print(token_ids_to_text(idx, tokenizer).replace("\n", " "))
+
+
+class _CourseLog(Listener):
+    """Prints and collects what the course's ``train_model_simple`` prints and returns."""
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: torch.device, start: str):
+        self.model, self.tokenizer, self.device, self.start = model, tokenizer, device, start
+        self.train_losses: list[float] = []
+        self.val_losses: list[float] = []
+        self.tokens_seen: list[int] = []
+
+    def on_evaluate(self, record: Record) -> None:
+        self.train_losses.append(record["train_loss"])
+        self.val_losses.append(record["val_loss"])
+        self.tokens_seen.append(int(record["tokens_seen"]))
+        # The course counts steps from 0.
+        print(
+            f"Ep {math.ceil(record['epoch'])} (Step {int(record['step']) - 1:06d}): "
+            f"Train loss {record['train_loss']:.3f}, Val loss {record['val_loss']:.3f}"
+        )
+
+    def on_epoch(self, epoch: int) -> None:
+        generate_and_print_sample(self.model, self.tokenizer, self.device, self.start)
+
+
+def train_model_simple(
+    model: nn.Module,
+    train_loader: Batches,
+    val_loader: Batches,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device | str,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int,
+    start_context: str,
+    tokenizer: Tokenizer,
+) -> tuple[list[float], list[float], list[int]]:
+    """Pretrain as the course does: fp32, a constant learning rate, no clipping.
+
+    It evaluates after steps 1, 1 + ``eval_freq``, … and prints a sample after each epoch.
+
+    Returns:
+        Training losses, validation losses, and tokens seen, one of each per evaluation.
+    """
+    device = torch.device(device)
+    log = _CourseLog(model, tokenizer, device, start_context)
+
+    def evaluate() -> Record:
+        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+        return {"train_loss": train_loss, "val_loss": val_loss}
+
+    Trainer(
+        model=model,
+        optimizer=optimizer,
+        loader=train_loader,
+        runtime=Runtime(device, "fp32", "as in the course"),
+        total_steps=num_epochs * len(train_loader),
+        evaluate=evaluate,
+        eval_due=lambda step: (step - 1) % eval_freq == 0,
+        listeners=[log],
+    ).fit()
+    return log.train_losses, log.val_losses, log.tokens_seen

@@ -1,0 +1,169 @@
+"""What one sees of a run and what stays of it: the progress bar, samples, ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from groundup.decoding.config import SamplingConfig
+from groundup.decoding.engine import TextStream
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import Tokenizer
+from groundup.train.losses import evaluating
+from groundup.train.trainer import Listener, Record
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsFile(Listener):
+    """Appends every record as one line of JSON; evaluations have ``val_loss``.
+
+    On resume, lines after the step that is resumed from are dropped: they will be written anew.
+    """
+
+    def __init__(self, directory: Path, resume_step: int = 0) -> None:
+        self.path = directory / METRICS
+        self.records = [r for r in read_metrics(directory) if r["step"] <= resume_step]
+        text = "".join(json.dumps(record) + "\n" for record in self.records)
+        self.path.write_text(text, encoding="utf-8")
+
+    def on_step(self, record: Record) -> None:
+        """Write the step's record."""
+        self._append(record)
+
+    def on_evaluate(self, record: Record) -> None:
+        """Write the evaluation's record, which repeats the step's with the losses added."""
+        self._append(record)
+
+    def _append(self, record: Record) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read_metrics(directory: Path) -> list[Record]:
+    """Read a run's records, in order; an incomplete last line (a crash) is left out.
+
+    Raises:
+        UserError: a line in the middle is damaged.
+    """
+    path = directory / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records: list[Record] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            record["step"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise UserError(f"{path} is damaged: line {number} is not a record") from None
+        records.append(record)
+    return records
+
+
+class Latest(Listener):
+    """Remembers the newest value of everything that was recorded."""
+
+    def __init__(self, earlier: Sequence[Record] = ()) -> None:
+        self.record: Record = {}
+        for record in earlier:
+            self.record |= record
+
+    def on_step(self, record: Record) -> None:
+        """Remember it."""
+        self.record |= record
+
+    def on_evaluate(self, record: Record) -> None:
+        """Remember it."""
+        self.record |= record
+
+
+class RunningLoss(Listener):
+    """The training loss since the last evaluation: free, and over more text than an evaluation."""
+
+    def __init__(self, earlier: Sequence[Record] = ()) -> None:
+        self.losses: list[float] = []
+        for record in earlier:
+            if "train_loss" in record:
+                self.losses.clear()
+            else:
+                self.losses.append(record["loss"])
+
+    def on_step(self, record: Record) -> None:
+        """Count the step's loss in."""
+        self.losses.append(record["loss"])
+
+    def take(self) -> float:
+        """The mean so far; the next one starts from nothing."""
+        mean = sum(self.losses) / max(1, len(self.losses))
+        self.losses.clear()
+        return mean
+
+
+class ProgressBar(Listener):
+    """One line that lives: steps, tokens per second, losses, time left.
+
+    Where stderr is not a terminal (a log file, CI), each evaluation prints one line instead.
+    """
+
+    def __init__(self, total_steps: int, done: int = 0) -> None:
+        self.live = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total_steps, initial=done, unit="step", dynamic_ncols=True, disable=not self.live
+        )
+        self._losses: dict[str, str] = {}
+
+    def on_step(self, record: Record) -> None:
+        """Move on."""
+        if self.live:
+            speed = f"{record['tokens_per_second']:,.0f} tok/s"
+            self.bar.set_postfix({"loss": f"{record['loss']:.3f}", **self._losses, "": speed})
+            self.bar.update()
+
+    def on_evaluate(self, record: Record) -> None:
+        """Show the new losses."""
+        names = ("train_loss", "val_loss")
+        self._losses = {n[:-5]: f"{record[n]:.3f}" for n in names if n in record}
+        if not self.live:
+            losses = ", ".join(f"{n} {v}" for n, v in self._losses.items())
+            self.say(
+                f"step {record['step']}/{self.bar.total}, epoch {record['epoch']:.2f}: "
+                f"{losses}, {record['tokens_per_second']:,.0f} tok/s"
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self.bar.close()
+
+
+class SamplePrinter(Listener):
+    """After each evaluation, shows how the model continues a text."""
+
+    def __init__(
+        self,
+        model: GPTModel,
+        tokenizer: Tokenizer,
+        start_context: str,
+        config: SamplingConfig,
+        bar: ProgressBar,
+    ) -> None:
+        self.model, self.tokenizer, self.start = model, tokenizer, start_context
+        self.config, self.bar = config, bar
+        self.prompt_ids = tokenizer.encode(start_context) or [tokenizer.eot_token or 0]
+
+    def on_evaluate(self, record: Record) -> None:
+        """Write and print a sample; it has a random generator of its own."""
+        with evaluating(self.model):
+            text = "".join(TextStream(self.model, self.tokenizer, self.prompt_ids, self.config))
+        self.bar.say("  " + " ".join((self.start + text).split()) + "\n")

@@ -1,0 +1,1 @@
+"""Weights in and out: the model directory and the tables of names."""

@@ -1,0 +1,220 @@
+"""One model directory for every stage, which is at the same time a Hugging Face model directory.
+
+``config.json`` and ``model.safetensors`` are what ``transformers`` reads; ``groundup.json`` holds
+what only we know (task, run config, data fingerprint, progress). Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from groundup.config import ModelConfig
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import Tokenizer, load_tokenizer
+from groundup.weights.card import model_card
+from groundup.weights.files import atomic_update, finish_update, read_json, write_json
+from groundup.weights.names import from_gpt2, to_gpt2
+
+CONFIG, WEIGHTS, NOTES = "config.json", "model.safetensors", "groundup.json"
+
+
+@dataclass
+class RunNotes:
+    """What ``groundup.json`` says about how a model came to be."""
+
+    task: str = "pretrain"
+    config: dict[str, Any] = field(default_factory=dict)  # the run's options
+    data: dict[str, Any] = field(default_factory=dict)  # where the text came from, its fingerprint
+    progress: dict[str, float] = field(default_factory=dict)  # the last record
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: Path) -> RunNotes:
+        """Read them from a model directory; a foreign one (no such file) has none.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not (directory / NOTES).exists():
+            return cls(task="unknown")
+        values = read_json(directory / NOTES)
+        return cls(**{name: values[name] for name in asdict(cls()) if name in values})
+
+
+def save_model(
+    directory: str | Path,
+    model: GPTModel,
+    tokenizer: Tokenizer,
+    notes: RunNotes | None = None,
+    extra: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a model directory, whole or not at all.
+
+    Args:
+        directory: made if it is not there; files of the same names are replaced.
+        model: the model.
+        tokenizer: its tokenizer.
+        notes: goes into ``groundup.json`` and the model card.
+        extra: writes more files into the folder it is given; they appear together with the rest.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; what was there is intact.
+    """
+    directory = Path(directory)
+    notes = notes or RunNotes()
+    notes.versions = versions()
+    with atomic_update(directory) as staging:
+        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token))
+        write_json(
+            staging / "generation_config.json",
+            {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token},
+        )
+        save_tensors(to_gpt2(model.state_dict(), model.cfg), staging / WEIGHTS)
+        tokenizer.save(staging, model_max_length=model.cfg.context_length)
+        write_json(staging / NOTES, asdict(notes))
+        name = directory.resolve().name
+        card = model_card(name, model, notes.data, notes.config, notes.progress)
+        (staging / "README.md").write_text(card, encoding="utf-8")
+        if extra is not None:
+            extra(staging)
+
+
+def load_model(
+    directory: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    drop_rate: float | None = None,
+) -> tuple[GPTModel, Tokenizer]:
+    """Open a model directory; the model is in eval mode.
+
+    Args:
+        directory: where it is.
+        device: where the weights go.
+        drop_rate: another dropout probability than the saved one, to train on.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights do not match the config.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"there is no model directory {str(directory)!r}")
+    finish_update(directory)
+    cfg = read_model_config(directory)
+    if drop_rate is not None:
+        cfg = cfg.replace(drop_rate=drop_rate)
+    tokenizer = load_tokenizer(directory)
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise UserError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "
+            f"vocab_size {cfg.vocab_size}; one of the two files is from another model"
+        )
+    with torch.device("meta"):  # no memory, no random numbers: the file brings both
+        model = GPTModel(cfg)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    state = from_gpt2(load_tensors(directory / WEIGHTS, device), cfg, shapes, str(directory))
+    if cfg.tie_weights:
+        state["out_head.weight"] = state["tok_emb.weight"]
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    if cfg.tie_weights:
+        model.out_head.weight = model.tok_emb.weight
+    return model.requires_grad_(True).eval(), tokenizer
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """Read a Hugging Face GPT-2 ``config.json`` as a ``ModelConfig``.
+
+    Raises:
+        UserError: it is missing or damaged, or describes another architecture.
+    """
+    values = read_json(directory / CONFIG)
+    if values.get("model_type") != "gpt2":
+        raise UserError(
+            f"{directory / CONFIG} describes a {values.get('model_type')!r} model; "
+            "groundup opens GPT-2 models (model_type 'gpt2')"
+        )
+    names = {
+        "vocab_size": "vocab_size",
+        "n_positions": "context_length",
+        "n_embd": "emb_dim",
+        "n_head": "n_heads",
+        "n_layer": "n_layers",
+        "resid_pdrop": "drop_rate",
+        "tie_word_embeddings": "tie_weights",
+        "qkv_bias": "qkv_bias",  # ours; Hugging Face's GPT-2 always has it
+    }
+    given = {"tie_word_embeddings": True, "qkv_bias": True, "resid_pdrop": 0.1} | values
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UserError(f"{directory / CONFIG} lacks {', '.join(missing)}")
+    try:
+        return ModelConfig(**{ours: given[theirs] for theirs, ours in names.items()})
+    except UserError as error:
+        raise UserError(f"{directory / CONFIG}: {error}") from error
+
+
+def hf_config(cfg: ModelConfig, eot_token: int | None) -> dict[str, Any]:
+    """The ``config.json`` with which ``transformers`` builds the same model."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": cfg.vocab_size,
+        "n_positions": cfg.context_length,
+        "n_embd": cfg.emb_dim,
+        "n_head": cfg.n_heads,
+        "n_layer": cfg.n_layers,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "embd_pdrop": cfg.drop_rate,
+        "attn_pdrop": cfg.drop_rate,
+        "resid_pdrop": cfg.drop_rate,
+        "bos_token_id": eot_token,
+        "eos_token_id": eot_token,
+        "tie_word_embeddings": cfg.tie_weights,
+        "qkv_bias": cfg.qkv_bias,
+        "dtype": "float32",
+    }
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; a full disk raises ``OSError`` as it does everywhere else."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        found = re.search(r"code: (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
+def load_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    if not path.exists():
+        raise UserError(f"{path.parent} is not a complete model: {path.name} is missing")
+    try:
+        return load_file(path, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """The versions that matter for repeating a run."""
+    names = ("groundup", "torch", "tiktoken", "tokenizers", "safetensors", "numpy")
+    return {"python": platform.python_version()} | {n: metadata.version(n) for n in names}

@@ -1,0 +1,113 @@
+"""Writing into a model directory so that a crash never leaves a broken one.
+
+New files are written to a staging folder, flushed to disk, and moved into place only when all are
+there. A marker file makes the moves repeatable: if the process dies between two of them, the next
+reader finishes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+
+STAGING = ".saving"
+COMPLETE = ".complete"
+
+
+@contextmanager
+def atomic_update(directory: Path) -> Iterator[Path]:
+    """Yield a staging folder whose files appear in ``directory`` all together, or not at all.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; ``directory`` is as it was.
+    """
+    staging = directory / STAGING
+    try:
+        finish_update(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+        for path in staging.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        (staging / COMPLETE).touch()
+        _flush(staging)
+        finish_update(directory)
+    except OSError as error:
+        raise _write_error(directory, error) from error
+    finally:
+        if not (staging / COMPLETE).exists():
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def finish_update(directory: Path) -> None:
+    """Finish an update that was complete but not yet (all) moved into place."""
+    staging = directory / STAGING
+    if not (staging / COMPLETE).exists():
+        return
+    for path in sorted(staging.rglob("*")):
+        target = directory / path.relative_to(staging)
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        elif path.name != COMPLETE:
+            os.replace(path, target)
+    _flush(directory)
+    shutil.rmtree(staging)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write readable JSON with a newline at the end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing, or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a complete model: {path.name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file, or a directory's list of names, is on disk and not only in memory."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows has no such call for directories
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot sync a directory
+            raise
+    finally:
+        os.close(handle)
+
+
+def _write_error(directory: Path, error: OSError) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        try:
+            free = f"{shutil.disk_usage(directory).free / 2**20:,.0f} MiB are free"
+        except OSError:
+            free = "the disk is full"
+        return UserError(
+            f"no space left while saving to {directory} ({free}); what was saved before is intact: "
+            "free some space and go on with --resume, or choose another --out"
+        )
+    return UserError(f"cannot write to {directory}: {error.strerror or error}")
