@@ -37,7 +37,14 @@ def test_files_of_a_saved_tokenizer(tmp_path):
     assert merges[0] == "#version: 0.2"
     assert [tuple(map(to_bytes, line.split())) for line in merges[1:]] == SAMPLE_TOKENIZER.merges
     config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert config["model_max_length"] == 256
+    assert config == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "model_max_length": 256,
+    }
     assert "Ġ" in (tmp_path / "tokenizer.json").read_text(encoding="utf-8"), "JSON as UTF-8"
 
 
@@ -129,6 +136,10 @@ def test_ids_in_another_order_and_two_merges_of_one_token(saved):
     assert ours.eot_token == 0
     for text in ("aab", "aaab", "aaaab aab", END_OF_TEXT, "ab\naa"):
         assert ours.encode(text, allowed_special="all") == library.encode(text).ids
+    ours.save(directory)
+    vocab = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+    assert list(vocab.items()) == list(content["model"]["vocab"].items())
+    assert BPETokenizer.load(directory).vocabulary == ours.vocabulary
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest tokens whose probabilities reach ``p`` together (Holtzman et al. 2020)."""
+    if p >= 1.0:
+        return logits
     ordered, order = logits.sort(descending=True)
     probs = torch.softmax(ordered, dim=-1)
     before = probs.cumsum(dim=-1) - probs  # probability of everything likelier; 0 for the first

@@ -36,8 +36,8 @@ from groundup.tokenizers.byte_level import (
 from groundup.tokenizers.files import read_vocabulary, write_vocabulary
 from groundup.tokenizers.vocabulary import Merge, Vocabulary, check_ids, unknown_id
 
-# Most text is the same few thousand pieces over and over; the cache of their ids makes encoding
-# some ten times as fast. These bounds keep it to tens of megabytes.
+# Most text is the same few thousand pieces over and over; a cache of their ids makes encoding
+# several times as fast. These bounds keep it to some tens of megabytes.
 _CACHED_PIECES = 100_000
 _LONGEST_CACHED_PIECE = 64
 

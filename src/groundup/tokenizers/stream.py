@@ -35,6 +35,4 @@ class StreamDecoder:
 
     def finish(self) -> str:
         """Return what is still held back (as U+FFFD) and start afresh."""
-        rest = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return rest
+        return self._utf8.decode(b"", final=True)

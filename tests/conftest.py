@@ -1,0 +1,126 @@
+"""What the tests share: real data, a tiny trained model, and a way to run the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.cli import main
+from groundup.config import ModelConfig
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import BPETokenizer
+from groundup.weights.checkpoint import save_model
+
+TEXT = (
+    "The quick brown fox jumps over the lazy dog. A model learns what follows what: "
+    "after the quick comes the brown, after the brown comes the fox. Näive café, 日本語, 🙂!\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the real texts."""
+    folder = os.environ.get("GROUNDUP_TEST_DATA")
+    if not folder:
+        pytest.skip("GROUNDUP_TEST_DATA does not name the folder with the real texts")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> BPETokenizer:
+    """A small tokenizer."""
+    return BPETokenizer.train(TEXT * 3, 300)
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """A model of some thousand parameters."""
+    base = ModelConfig(
+        vocab_size=300,
+        context_length=16,
+        emb_dim=32,
+        n_heads=4,
+        n_layers=2,
+        drop_rate=0.0,
+        qkv_bias=True,
+        tie_weights=True,
+    )
+    return base.replace(**changes)
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path, tokenizer: BPETokenizer) -> Path:
+    """A saved model with random weights."""
+    torch.manual_seed(1)
+    model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size)).init_gpt2()
+    save_model(tmp_path / "model", model, tokenizer)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """A text of some thousand characters."""
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT * 30, encoding="utf-8")
+    return path
+
+
+@dataclass
+class Result:
+    """What a command left: its exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``groundup`` with these arguments, in this process."""
+
+    def call(*args: object) -> Result:
+        capsys.readouterr()
+        status = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def fails(run: Run) -> Callable[..., str]:
+    """Run ``groundup``, check that it refuses in one sentence, and return that sentence."""
+
+    def call(*args: object) -> str:
+        result = run(*args)
+        assert result.status == 2, result
+        lines = [line for line in result.err.splitlines() if line.startswith("groundup: ")]
+        assert len(lines) == 1, result.err
+        assert "Traceback" not in result.err
+        return lines[0].removeprefix("groundup: ")
+
+    return call
+
+
+SMALL = (
+    "--emb-dim=32 --n-heads=4 --n-layers=2 --context-length=16 --vocab-size=300 --batch-size=4 "
+    "--sample-tokens=0 --precision=fp32"
+).split()
+"""Options of a model that trains in a moment."""

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.data.windows import (
+    GPTDatasetV1,
+    ResumableLoader,
+    TokenWindows,
+    create_dataloader_v1,
+    evenly_spaced_batches,
+)
+from groundup.errors import UserError
+from groundup.tokenizers import BPETokenizer
+
+
+@given(st.integers(0, 60), st.integers(1, 9), st.integers(1, 9))
+def test_windows_are_the_courses_loop(n: int, max_length: int, stride: int) -> None:
+    ids = list(range(n))
+    expected = [
+        (ids[i : i + max_length], ids[i + 1 : i + max_length + 1])
+        for i in range(0, len(ids) - max_length, stride)
+    ]
+    windows = TokenWindows(ids, max_length, stride)
+    assert len(windows) == len(expected)
+    assert [(x.tolist(), y.tolist()) for x, y in (windows[i] for i in range(len(windows)))] == (
+        expected
+    )
+
+
+def test_the_lectures_batches(data_dir: Path) -> None:
+    text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
+    loader = create_dataloader_v1(text, batch_size=1, max_length=4, stride=1, shuffle=False)
+    batches = iter(loader)
+    assert [b.tolist() for b in next(batches)] == [[[40, 367, 2885, 1464]], [[367, 2885, 1464, 1807]]]
+    assert [b.tolist() for b in next(batches)] == [
+        [[367, 2885, 1464, 1807]],
+        [[2885, 1464, 1807, 3619]],
+    ]
+    loader = create_dataloader_v1(text, batch_size=8, max_length=4, stride=4, shuffle=False)
+    inputs, targets = next(iter(loader))
+    assert inputs[1].tolist() == [1807, 3619, 402, 271]
+    assert inputs[7].tolist() == [284, 3285, 326, 11]
+    assert targets[1].tolist() == [3619, 402, 271, 10899]
+    assert targets[7].tolist() == [3285, 326, 11, 287]
+
+
+def test_the_lectures_split_of_the_verdict(data_dir: Path) -> None:
+    text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
+    cut = int(0.9 * len(text))
+    torch.manual_seed(123)
+    options = {"batch_size": 2, "max_length": 256, "stride": 256}
+    train = create_dataloader_v1(text[:cut], **options)
+    val = create_dataloader_v1(text[cut:], **options, drop_last=False, shuffle=False)
+    assert (len(train), len(val)) == (9, 1)
+    assert sum(x.numel() for x, _ in train) == 4608
+    assert sum(x.numel() for x, _ in val) == 512
+
+
+def test_the_global_seed_decides_the_courses_order(tokenizer: BPETokenizer) -> None:
+    def batches() -> list[list]:
+        torch.manual_seed(7)
+        loader = create_dataloader_v1(
+            "the quick brown fox " * 50, 2, max_length=8, stride=8, tokenizer=tokenizer
+        )
+        return [x.tolist() for x, _ in loader]
+
+    assert batches() == batches()
+
+
+def test_end_of_text_in_a_text_is_the_token_as_in_the_course(tokenizer: BPETokenizer) -> None:
+    data = GPTDatasetV1("a<|endoftext|>b", tokenizer, max_length=1, stride=1)
+    assert tokenizer.eot_token in data.input_ids.flatten().tolist()
+
+
+def test_a_text_shorter_than_a_window_says_how_much_is_needed(tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match=r"has \d+ tokens; one window needs max_length \+ 1 = 257"):
+        GPTDatasetV1("too short", tokenizer, max_length=256, stride=256)
+
+
+@pytest.mark.parametrize("name", ["max_length", "stride"])
+def test_senseless_sizes_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0"):
+        TokenWindows([1, 2, 3], **{"max_length": 1, "stride": 1, name: 0})
+
+
+def test_every_epoch_has_another_order_and_all_windows() -> None:
+    data = TokenWindows(range(81), 4, 4)  # 20 windows
+    loader = ResumableLoader(data, batch_size=5, seed=1)
+    epochs = []
+    for epoch in range(2):
+        loader.start(epoch, 0)
+        epochs.append([x[:, 0].tolist() for x, _ in loader])
+    assert epochs[0] != epochs[1]
+    assert sorted(sum(epochs[0], [])) == sorted(sum(epochs[1], [])) == list(range(0, 80, 4))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3, 4])
+def test_an_epoch_can_begin_at_any_batch(batch: int) -> None:
+    loader = ResumableLoader(TokenWindows(range(81), 4, 4), batch_size=5, seed=1)
+    loader.start(3, 0)
+    whole = [x.tolist() for x, _ in loader]
+    before = torch.get_rng_state()
+    loader.start(3, batch)
+    assert [x.tolist() for x, _ in loader] == whole[batch:]
+    assert torch.equal(torch.get_rng_state(), before), "it must not use the global generator"
+    assert len(loader) == 4
+
+
+def test_few_windows_still_make_a_batch() -> None:
+    loader = ResumableLoader(TokenWindows(range(10), 4, 4), batch_size=5, seed=1)
+    assert [len(x) for x, _ in loader] == [2]
+
+
+def test_evaluation_batches_are_spread_over_the_text() -> None:
+    data = TokenWindows(range(401), 4, 4)  # 100 windows
+    few = evenly_spaced_batches(data, batch_size=5, max_batches=2)
+    starts = [int(row[0]) // 4 for x, _ in few for row in x]
+    assert len(starts) == len(set(starts)) == 10
+    assert (starts[0], starts[-1]) == (0, 99)
+    everything = evenly_spaced_batches(data, batch_size=8, max_batches=None)
+    assert sum(len(x) for x, _ in everything) == 100
+    for x, y in everything:
+        assert torch.equal(x + 1, y)
+    assert evenly_spaced_batches(TokenWindows([1], 4, 4), 8, None) == []

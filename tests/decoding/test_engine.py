@@ -1,0 +1,195 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from groundup.decoding.config import SamplingConfig
+from groundup.decoding.engine import (
+    TextStream,
+    generate,
+    generate_text_simple,
+    stream_tokens,
+    text_to_token_ids,
+    token_ids_to_text,
+)
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import BPETokenizer
+from tests.conftest import tiny_config
+
+
+class Plain(nn.Module):
+    """A student's own model: no cache, no `features`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, idx: Tensor) -> Tensor:
+        return self.inner(idx)
+
+
+class Scripted(GPTModel):
+    """Writes a given sequence of ids after the prompt, whatever the weights."""
+
+    def __init__(self, script: list[int], prompt_length: int, vocab_size: int) -> None:
+        super().__init__(tiny_config(vocab_size=vocab_size, context_length=64))
+        self.script, self.prompt_length, self.vocab = script, prompt_length, vocab_size
+        self.out_head = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def features(self, in_idx: Tensor, cache=None) -> Tensor:
+        seen = cache.length + in_idx.shape[1] if cache else in_idx.shape[1]
+        if cache:
+            for layer in cache.layers:
+                layer.length = seen
+        scores = torch.zeros(1, 1, self.vocab)
+        scores[0, 0, self.script[seen - self.prompt_length]] = 1.0
+        return scores
+
+
+@pytest.fixture
+def model() -> GPTModel:
+    return GPTModel(tiny_config()).init_gpt2().eval()
+
+
+def course_greedy(model: nn.Module, idx: Tensor, new: int, context_size: int) -> Tensor:
+    """The course's loop."""
+    for _ in range(new):
+        with torch.no_grad():
+            logits = model(idx[:, -context_size:])[:, -1, :]
+        idx = torch.cat((idx, logits.argmax(dim=-1, keepdim=True)), dim=1)
+    return idx
+
+
+@pytest.mark.parametrize("prompt", [1, 5, 16, 20])
+@pytest.mark.parametrize("context_size", [16, 9])
+def test_greedy_is_the_courses_loop_also_beyond_the_context(
+    model: GPTModel, prompt: int, context_size: int
+) -> None:
+    idx = torch.randint(0, 300, (2, prompt))
+    expected = course_greedy(model, idx, 24, context_size)
+    assert torch.equal(generate_text_simple(model, idx, 24, context_size), expected)
+    assert torch.equal(generate_text_simple(Plain(model), idx, 24, context_size), expected)
+
+
+def test_sampling_is_the_courses_loop_on_the_same_seed(model: GPTModel) -> None:
+    idx = torch.randint(0, 300, (1, 4))
+    torch.manual_seed(123)
+    expected = idx
+    for _ in range(10):
+        with torch.no_grad():
+            logits = model(expected)[:, -1]
+        top, _ = torch.topk(logits, 25)
+        logits = torch.where(logits < top[:, -1], torch.tensor(float("-inf")), logits)
+        probs = torch.softmax(logits / 1.4, dim=-1)
+        expected = torch.cat((expected, torch.multinomial(probs, num_samples=1)), dim=1)
+    torch.manual_seed(123)
+    assert torch.equal(generate(model, idx, 10, 16, temperature=1.4, top_k=25), expected)
+
+
+def test_generation_stops_before_the_end_token() -> None:
+    model = Scripted([7, 8, 9, 10], prompt_length=2, vocab_size=20)
+    idx = torch.tensor([[1, 2]])
+    assert generate(model, idx, 4, 64, eos_id=9).tolist() == [[1, 2, 7, 8]]
+    assert generate(model, idx, 4, 64, eos_id=7).tolist() == [[1, 2]]
+    assert generate(model, idx, 4, 64).tolist() == [[1, 2, 7, 8, 9, 10]]
+
+
+def test_in_a_batch_ended_rows_are_filled_until_all_have_ended(model: GPTModel) -> None:
+    idx = torch.randint(0, 300, (4, 3))
+    free = generate(model, idx, 8, 16)
+    eos = int(free[0, 4])
+    out = generate(model, idx, 8, 16, eos_id=eos)
+    for row, unbound in zip(out[:, 3:].tolist(), free[:, 3:].tolist(), strict=True):
+        cut = unbound.index(eos) if eos in unbound else len(row)
+        assert row[:cut] == unbound[: min(cut, len(row))]
+        assert set(row[cut:]) <= {eos}
+
+
+def test_a_smaller_window_is_kept_when_the_context_is_full(model: GPTModel) -> None:
+    idx = torch.randint(0, 300, (1, 14))
+    out = idx
+    for step, chosen in enumerate(stream_tokens(model, idx, 12, 16, keep=6)):
+        # At 17 tokens only the last 6 stay; they fill up to 16 again.
+        length = out.shape[1]
+        window = length if length <= 16 else 6 + (length - 17) % 11
+        with torch.no_grad():
+            expected = model(out[:, -window:])[:, -1].argmax(-1)
+        assert torch.equal(chosen, expected), step
+        out = torch.cat([out, chosen[:, None]], dim=1)
+
+
+def test_an_empty_prompt_and_broken_weights_are_refused(model: GPTModel) -> None:
+    with pytest.raises(UserError, match="prompt is empty"):
+        generate(model, torch.zeros(1, 0, dtype=torch.long), 1, 16)
+    model.final_norm.scale.data[0] = float("nan")
+    with pytest.raises(UserError, match="not numbers"):
+        generate(model, torch.tensor([[1]]), 1, 16)
+
+
+def test_text_helpers_are_inverse(tokenizer: BPETokenizer) -> None:
+    ids = text_to_token_ids("The fox<|endoftext|>", tokenizer)
+    assert ids.shape[0] == 1 and ids[0, -1] == tokenizer.eot_token
+    assert token_ids_to_text(ids, tokenizer) == "The fox<|endoftext|>"
+
+
+def stream(tokenizer: BPETokenizer, text: str, stop: list[str], *, end: bool = False) -> TextStream:
+    """A stream of a model that writes ``text``."""
+    ids = tokenizer.encode(text) + ([tokenizer.eot_token or 0] if end else [])
+    config = SamplingConfig(max_new_tokens=len(ids))
+    script = Scripted(ids + [0], 1, tokenizer.vocab_size)
+    script.pos_emb = nn.Embedding(4096, 1)
+    object.__setattr__(script, "cfg", script.cfg.replace(context_length=4096))
+    return TextStream(script, tokenizer, [1], config, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected", "reason"),
+    [
+        ("The quick fox", [], "The quick fox", "length"),
+        ("The quick fox", ["quick"], "The ", "stop"),
+        ("The quick fox", ["fox", "quick"], "The ", "stop"),
+        ("The quick fo", ["fox"], "The quick fo", "length"),
+        ("aab", ["ab"], "a", "stop"),
+        ("日本語🙂", ["語"], "日本", "stop"),
+    ],
+)
+def test_stop_strings(
+    tokenizer: BPETokenizer, text: str, stop: list[str], expected: str, reason: str
+) -> None:
+    pieces = stream(tokenizer, text, stop)
+    assert "".join(pieces) == expected
+    assert pieces.finish_reason == reason
+
+
+@given(st.text("abc🙂", max_size=20), st.lists(st.text("abc🙂", min_size=1, max_size=3)))
+def test_a_stream_is_the_text_up_to_the_first_stop_string(text: str, stop: list[str]) -> None:
+    tokenizer = BPETokenizer.train("abc🙂", 260)
+    cuts = [text.find(s) for s in stop if s in text]
+    pieces = list(stream(tokenizer, text, stop, end=True))
+    assert "".join(pieces) == text[: min(cuts, default=len(text))]
+    assert "�" not in "".join(pieces)
+
+
+def test_the_end_of_text_token_ends_the_stream(tokenizer: BPETokenizer) -> None:
+    pieces = stream(tokenizer, "The fox", [], end=True)
+    assert "".join(pieces) == "The fox"
+    assert pieces.finish_reason == "end_of_text"
+    assert tokenizer.decode(pieces.token_ids) == "The fox"
+
+
+def test_an_empty_stop_string_is_refused(tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match="stop string is empty"):
+        stream(tokenizer, "x", [""])
+
+
+def test_a_seed_repeats_a_text_and_leaves_the_global_generator_alone(
+    tokenizer: BPETokenizer,
+) -> None:
+    model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size)).eval()
+    config = SamplingConfig(max_new_tokens=20, temperature=1.0, seed=3)
+    before = torch.get_rng_state()
+    first = "".join(TextStream(model, tokenizer, [5], config))
+    assert first == "".join(TextStream(model, tokenizer, [5], config))
+    assert torch.equal(torch.get_rng_state(), before)

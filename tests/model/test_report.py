@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from groundup.config import preset
+from groundup.model.gpt import GPTModel
+from groundup.model.report import (
+    activation_bytes,
+    costs,
+    flops_per_token,
+    human_bytes,
+    layer_table,
+)
+from tests.conftest import tiny_config
+
+
+def test_the_courses_counts() -> None:
+    course = costs(preset("course-124m"))
+    assert course.unique_parameters == course.total_parameters == 163_009_536
+    assert course.tied_parameters == 124_412_160
+    assert human_bytes(course.weights) == "621.83 MiB"
+    gpt2 = costs(preset("gpt2-small"))
+    assert gpt2.unique_parameters == 124_439_808
+    assert gpt2.untied_parameters == gpt2.total_parameters == 163_037_184
+
+
+def test_operations_equal_pytorchs_own_count() -> None:
+    cfg = tiny_config()
+    with torch.device("meta"):
+        model = GPTModel(cfg)
+    idx = torch.zeros(1, cfg.context_length, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model(idx)
+    assert flops_per_token(cfg) * cfg.context_length == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+def test_activations_are_what_autograd_keeps_in_a_real_run(drop_rate: float) -> None:
+    cfg = tiny_config(drop_rate=drop_rate)
+    model = GPTModel(cfg)
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    idx = torch.zeros(3, cfg.context_length, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        F.cross_entropy(model(idx).flatten(0, 1), idx.flatten())
+    assert activation_bytes(cfg, batch_size=3) == sum(kept.values())
+
+
+def test_layer_table_adds_up_and_is_in_order() -> None:
+    cfg = tiny_config(n_layers=3)
+    rows = layer_table(cfg, batch_size=2)
+    names = [row.name for row in rows]
+    assert names[:4] == ["tok_emb", "pos_emb", "drop_emb", "trf_blocks.0"]
+    assert names.index("trf_blocks.0") < names.index("trf_blocks.0.norm1")
+    assert names.index("trf_blocks.0.norm1") < names.index("trf_blocks.0.att")
+    assert names[-4:] == ["trf_blocks.1", "trf_blocks.2", "final_norm", "out_head"]
+    by_name = {row.name: row for row in rows}
+    assert by_name["out_head"].input_shape == (2, 16, 32)
+    assert by_name["out_head"].output_shape == (2, 16, 300)
+    top = [row for row in rows if row.name.count(".") == (row.name.startswith("trf_blocks"))]
+    total = sum(row.parameters for row in top)
+    assert total == costs(cfg).total_parameters
