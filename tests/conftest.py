@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,21 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models are faster on one thread, and far faster where other processes run too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def all_cores(_one_thread: None) -> None:
+    """For the few tests whose model is big."""
+    torch.set_num_threads(os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +139,9 @@ SMALL = (
     "--sample-tokens=0 --precision=fp32"
 ).split()
 """Options of a model that trains in a moment."""
+
+
+def small(*changes: str) -> list[str]:
+    """``SMALL`` with some options replaced or added."""
+    changed = {option.split("=")[0] for option in changes}
+    return [option for option in SMALL if option.split("=")[0] not in changed] + list(changes)

@@ -103,7 +103,7 @@ PRESETS: dict[str, ModelConfig] = {
     "course-124m": ModelConfig(),
     # Small ones, for a laptop. Tied: at this size the vocabulary is most of the parameters.
     "nano": _GPT2.replace(vocab_size=512, context_length=64, emb_dim=64, n_heads=4, n_layers=2),
-    "tiny": _GPT2.replace(vocab_size=2048, context_length=128, emb_dim=192, n_heads=6, n_layers=4),
+    "tiny": _GPT2.replace(vocab_size=2048, context_length=128, emb_dim=192, n_heads=3, n_layers=4),
     "mini": _GPT2.replace(vocab_size=4096, context_length=256, emb_dim=384, n_heads=6, n_layers=6),
     "base": _GPT2.replace(vocab_size=8192, context_length=512, emb_dim=512, n_heads=8, n_layers=8),
 }

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,10 @@ def test_the_lectures_batches(data_dir: Path) -> None:
     text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
     loader = create_dataloader_v1(text, batch_size=1, max_length=4, stride=1, shuffle=False)
     batches = iter(loader)
-    assert [b.tolist() for b in next(batches)] == [[[40, 367, 2885, 1464]], [[367, 2885, 1464, 1807]]]
+    assert [b.tolist() for b in next(batches)] == [
+        [[40, 367, 2885, 1464]],
+        [[367, 2885, 1464, 1807]],
+    ]
     assert [b.tolist() for b in next(batches)] == [
         [[367, 2885, 1464, 1807]],
         [[2885, 1464, 1807, 3619]],
@@ -51,7 +55,7 @@ def test_the_lectures_split_of_the_verdict(data_dir: Path) -> None:
     text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
     cut = int(0.9 * len(text))
     torch.manual_seed(123)
-    options = {"batch_size": 2, "max_length": 256, "stride": 256}
+    options: dict[str, Any] = {"batch_size": 2, "max_length": 256, "stride": 256}
     train = create_dataloader_v1(text[:cut], **options)
     val = create_dataloader_v1(text[cut:], **options, drop_last=False, shuffle=False)
     assert (len(train), len(val)) == (9, 1)

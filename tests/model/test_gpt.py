@@ -20,6 +20,7 @@ COURSE = {
 }
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_the_courses_seed_gives_the_courses_tokens() -> None:
     torch.manual_seed(123)
     model = GPTModel(COURSE).eval()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -108,7 +110,7 @@ def test_the_last_rung_computes_what_the_real_attention_computes(qkv_bias: bool)
 
 @pytest.mark.parametrize("rung", [CausalAttention, MultiHeadAttentionWrapper])
 def test_no_token_sees_a_later_one(rung: type) -> None:
-    more = {"num_heads": 2} if rung is MultiHeadAttentionWrapper else {}
+    more: dict[str, Any] = {"num_heads": 2} if rung is MultiHeadAttentionWrapper else {}
     attention = rung(3, 2, 6, 0.0, **more)
     changed = X.clone()
     changed[4:] = 9.0

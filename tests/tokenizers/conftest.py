@@ -20,22 +20,16 @@ DATA_FILES = [
 ]
 
 
-def read_data(name: str) -> str:
-    """Return a text of the data directory; skip the test if there is none."""
-    folder = os.environ.get("GROUNDUP_TEST_DATA")
-    if not folder:
-        pytest.skip("GROUNDUP_TEST_DATA is not set: no directory with the real texts")
-    return (Path(folder) / name).read_text(encoding="utf-8")
-
-
 @pytest.fixture(scope="session", params=DATA_FILES)
-def data_text(request: pytest.FixtureRequest) -> str:
-    return read_data(request.param)
+def data_text(request: pytest.FixtureRequest, data_dir: Path) -> str:
+    """Each of the real texts."""
+    return (data_dir / request.param).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
-def verdict() -> str:
-    return read_data("the-verdict.txt")
+def verdict(data_dir: Path) -> str:
+    """The course's text."""
+    return (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def test_loss_of_a_loader_weighs_every_token_the_same(tokenizer: BPETokenizer) -
     inputs, targets = (torch.cat([b[i] for b in batches]) for i in (0, 1))
     whole = calc_loss_batch(inputs, targets, model, "cpu").item()
     assert calc_loss_loader(val, model, "cpu") == pytest.approx(whole, rel=1e-5)
-    first = calc_loss_batch(*batches[0], model, "cpu").item()
+    first = calc_loss_batch(batches[0][0], batches[0][1], model, "cpu").item()
     assert calc_loss_loader(val, model, "cpu", num_batches=1) == pytest.approx(first, rel=1e-5)
     assert calc_loss_loader(val, model, "cpu", num_batches=99) == pytest.approx(whole, rel=1e-5)
     assert calc_loss_loader([], model, "cpu") != calc_loss_loader([], model, "cpu")  # NaN
@@ -106,9 +106,7 @@ def test_train_model_simple_gives_the_courses_numbers(
     assert sum(line.startswith("The fox") for line in lines) == 2  # one sample per epoch
 
 
-def test_a_sample_is_one_line(
-    tokenizer: BPETokenizer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sample_is_one_line(tokenizer: BPETokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
     generate_and_print_sample(model, tokenizer, "cpu", "The\nfox")
     assert capsys.readouterr().out.count("\n") == 1

@@ -72,8 +72,12 @@ def test_every_valid_target_weighs_the_same_in_a_step() -> None:
     targets = torch.randint(0, 300, (2, 16))
     targets[0, 2:] = IGNORE_INDEX
     model = GPTModel(tiny_config())
-    trainer = build(model, loader=[(inputs[:1], targets[:1]), (inputs[1:], targets[1:])],
-                    grad_accum_steps=2, steps=1)
+    trainer = build(
+        model,
+        loader=[(inputs[:1], targets[:1]), (inputs[1:], targets[1:])],
+        grad_accum_steps=2,
+        steps=1,
+    )
     loss, _ = trainer._forward_backward(list(trainer.loader))
     assert loss == pytest.approx(next_token_loss(model, inputs, targets).item() / 18, rel=1e-5)
 

@@ -13,6 +13,7 @@ from cyclopts import CycloptsError
 
 from groundup.cli import demo, doctor, generate, inspect, plot, pretrain, tokenizer
 from groundup.cli.app import app, say
+from groundup.data.text import STDIN
 from groundup.errors import TrainingFailed, UserError
 
 __all__ = ["demo", "doctor", "generate", "inspect", "main", "plot", "pretrain", "tokenizer"]
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]
+    args = [STDIN if arg == "-" else arg for arg in args if arg != "--debug"]
     try:
         return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:

@@ -13,7 +13,7 @@ from groundup.tasks.config import PretrainConfig
 
 @app.command
 @with_options(Model=ModelConfig, Training=PretrainConfig)
-def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[str, Any]) -> None:
+def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[str, Any]) -> int:
     """Watch a GPT learn to write: tokenizer, training, samples, model, plot; offline.
 
     The text is the Python language reference that comes with Python itself.
@@ -26,11 +26,13 @@ def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[
 
     from groundup.data.text import embedded_documents
     from groundup.tasks.pretrain import pretrain
+    from groundup.train.interrupt import StopRequest
 
     documents = embedded_documents()
     characters = sum(map(len, documents))
     text = f"Python's language reference: {len(documents)} documents, {characters:,} characters"
     say(text)
+    stop = StopRequest()
     record = pretrain(
         documents,
         out,
@@ -39,5 +41,6 @@ def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[
         description=text,
         overwrite=overwrite,
         say=say,
+        stop=stop,
     )
-    report(out, record)
+    return report(out, record, stopped=stop.requested)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from groundup.cli.app import app, say, with_options
+from groundup.data.text import STDIN
 from groundup.decoding.config import SamplingConfig
 
 
@@ -37,7 +38,7 @@ def generate(
     from groundup.train.runtime import resolve_device
     from groundup.weights.checkpoint import load_model
 
-    if prompt == "-":
+    if prompt == STDIN:
         prompt = sys.stdin.read()
     where = resolve_device(device)
     gpt, tokenizer = load_model(model, where)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
 from groundup.config import ModelConfig
@@ -16,14 +14,14 @@ from groundup.tasks.config import FIXED_ON_RESUME, PretrainConfig
 @app.command
 @with_options(Model=ModelConfig, Training=PretrainConfig)
 def pretrain(
-    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *files: str,
     out: Path,
     config: Path | None = None,
     recipe: str | None = None,
     overwrite: Flag = False,
     resume: Flag = False,
     given: dict[str, Any],
-) -> None:
+) -> int:
     """Train a GPT on a text and leave a model directory.
 
     Args:
@@ -41,10 +39,12 @@ def pretrain(
 
     from groundup.data.text import read_documents
     from groundup.tasks.pretrain import pretrain as run
+    from groundup.train.interrupt import StopRequest
 
     documents = read_documents(files, options.document_separator)
     characters = sum(map(len, documents))
     count = f"{len(documents)} document{'s' * (len(documents) != 1)}"
+    stop = StopRequest()
     record = run(
         documents,
         out,
@@ -55,8 +55,9 @@ def pretrain(
         overwrite=overwrite,
         resume=resume,
         say=say,
+        stop=stop,
     )
-    report(out, record)
+    return report(out, record, stopped=stop.requested)
 
 
 def _continued(
@@ -66,12 +67,14 @@ def _continued(
     from groundup.weights.checkpoint import RunNotes
 
     notes = RunNotes.read(out)
+    if not notes.config:
+        raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
     changed = [
         f"{name} {notes.config.get(name)!r} to {values[name]!r}"
         for name in FIXED_ON_RESUME
         if name in values and values[name] != notes.config.get(name)
     ]
-    if notes.config and changed:
+    if changed:
         raise UserError(
             f"--resume goes on with the same run, but this would change {', '.join(changed)}; "
             "leave these options out, or start a new run with --init-from"
@@ -79,17 +82,23 @@ def _continued(
     return notes.config | values, files or tuple(notes.data.get("files", ()))
 
 
-def report(out: Path, record: dict[str, float]) -> None:
-    """Say how a run ended and what to try next."""
-    losses = [
-        f"{n.replace('_', ' ')} {record[n]:.3f}" for n in ("train_loss", "val_loss") if n in record
-    ]
+def report(out: Path, record: dict[str, float], *, stopped: bool) -> int:
+    """Say how a run ended and what to try next; return the exit status."""
+    names = [name for name in ("train_loss", "val_loss") if name in record]
+    losses = ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in names)
     say(
-        f"\ndone: {', '.join(losses)} after {int(record['step']):,} steps, "
-        f"{record['seconds']:.0f} s\n"
-        f"model: {out}\nplot:  {out / 'plots' / 'loss.png'}\n\n"
+        f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
+        f"{record['seconds']:.0f} s: {losses}\n"
+        f"model: {out}\n"
+        f"plot:  {out / 'plots' / 'loss.png'}\n"
+    )
+    if stopped:
+        say(f"To go on:\n  groundup pretrain --out {out} --resume")
+        return 128 + 2  # what a shell calls the end by SIGINT
+    say(
         "Try next:\n"
         f'  groundup generate {out} "The" --temperature 0.8\n'
         f"  groundup inspect {out}\n"
         "  groundup pretrain YOUR-TEXT.txt --out my-gpt"
     )
+    return 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from groundup.cli.app import Flag, app, say
+from groundup.data.text import STDIN
 from groundup.errors import UserError
 
 tokenizer = App(name="tokenizer", help="Train a byte-level BPE tokenizer; encode; decode.")
@@ -17,7 +17,7 @@ app.command(tokenizer)
 
 @tokenizer.command
 def train(
-    *files: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *files: str,
     out: Path,
     vocab_size: int = 4096,
     document_separator: str | None = None,
@@ -56,7 +56,7 @@ def train(
 @tokenizer.command
 def encode(
     name: str,
-    text: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    text: str = STDIN,
     /,
     *,
     pieces: Flag = False,
@@ -73,7 +73,7 @@ def encode(
     from groundup.tokenizers import get_tokenizer
 
     chosen = get_tokenizer(name)
-    if text == "-":
+    if text == STDIN:
         text = sys.stdin.read()
     ids = chosen.encode(text, allowed_special="all" if allow_special else frozenset())
     if pieces:

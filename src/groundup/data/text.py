@@ -12,6 +12,9 @@ from pathlib import Path
 
 from groundup.errors import UserError
 
+STDIN = "<stdin>"
+"""What the command line makes of a bare ``-``, which would look like an option to its parser."""
+
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
 """What is read from a directory, each also with ``.gz``; a file named outright may be called
 anything."""
@@ -88,7 +91,7 @@ def fingerprint(documents: Iterable[str]) -> str:
 def _expand(source: str) -> list[str]:
     """The files that a source stands for, in a stable order."""
     path = Path(source)
-    if source == "-" or path.is_file():
+    if source in ("-", STDIN) or path.is_file():
         return [source]
     if path.is_dir():
         found = [str(p) for p in sorted(path.rglob("*")) if p.is_file() and _is_text(p)]
@@ -114,9 +117,9 @@ def _is_text(path: Path) -> bool:
 
 def _read(source: str) -> str:
     """Read one file as text; line ends become line feeds and a byte order mark is dropped."""
-    name = "stdin" if source == "-" else source
+    name = "stdin" if source in ("-", STDIN) else source
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        data = sys.stdin.buffer.read() if name == "stdin" else Path(source).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
     if data[:2] == b"\x1f\x8b":

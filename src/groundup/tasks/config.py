@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,16 @@ class PretrainConfig(TrainConfig):
     start_context: str = option("Every effort moves you", "what the samples continue")
     sample_tokens: int = option(60, "tokens per sample after an evaluation; 0 shows none")
     sample_temperature: float = option(0.7, "temperature of these samples; 0 is greedy")
+
+    def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
+        """The loop's knobs and those of this task."""
+        zero_or_more = (lambda x: 0 <= x < float("inf"), "0 or more")
+        return super().ranges() | {
+            "stride": (lambda x: x >= 1, "at least 1"),
+            "train_ratio": (lambda x: 0 < x <= 1, "more than 0 and at most 1"),
+            "sample_tokens": zero_or_more,
+            "sample_temperature": zero_or_more,
+        }
 
 
 FIXED_ON_RESUME = (

@@ -193,11 +193,16 @@ def get_gpt2_tokenizer() -> GPT2Tokenizer:
     Raises:
         UserError: the files are not here and cannot be downloaded, or they are not OpenAI's.
     """
-    named = os.environ.get(VOCABULARY_VARIABLE)
-    folder = Path(named) if named else _offline_package()
+    folder = vocabulary_folder()
     if folder is None:
         return GPT2Tokenizer(_download())
     return GPT2Tokenizer.from_vocabulary(read_openai_files(folder))
+
+
+def vocabulary_folder() -> Path | None:
+    """Where OpenAI's two files are on this machine, or None if they are not."""
+    named = os.environ.get(VOCABULARY_VARIABLE)
+    return Path(named) if named else _offline_package()
 
 
 def read_openai_files(folder: Path) -> Vocabulary:

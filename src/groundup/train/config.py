@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,33 +43,27 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = check_choices(self)
-        if not problems:
-            problems = [
-                f"{name} is {value}; expected {expected}"
-                for name, value, ok, expected in self._ranges()
-                if not ok
-            ]
+        problems = check_choices(self) or [
+            f"{name} is {getattr(self, name)}; expected {expected}"
+            for name, (sensible, expected) in self.ranges().items()
+            if getattr(self, name) is not None and not sensible(getattr(self, name))
+        ]
         if problems:
             raise UserError("; ".join(problems))
 
-    def _ranges(self) -> list[tuple[str, object, bool, str]]:
-        """Each numeric knob: its name, its value, whether it is sensible, what is expected."""
-        counts = ["batch_size", "grad_accum_steps", "eval_freq", "save_freq"]
-        counts += [n for n in ("epochs", "max_steps", "eval_iter") if getattr(self, n) is not None]
-        rows = [(n, getattr(self, n), getattr(self, n) >= 1, "at least 1") for n in counts]
-        lr, low = self.learning_rate, self.min_learning_rate
-        return [
-            *rows,
-            ("learning_rate", lr, 0 < lr < float("inf"), "more than 0"),
-            ("min_learning_rate", low, low >= 0, "0 or more"),
-            ("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more"),
-            ("grad_clip", self.grad_clip, self.grad_clip >= 0, "0 (off) or more"),
-            ("beta1", self.beta1, 0 <= self.beta1 < 1, "0 <= beta1 < 1"),
-            ("beta2", self.beta2, 0 <= self.beta2 < 1, "0 <= beta2 < 1"),
-            ("warmup_steps", self.warmup_steps, (self.warmup_steps or 0) >= 0, "0 or more"),
-            ("seed", self.seed, 0 <= self.seed < 2**63, "0 or more"),
-        ]
+    def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
+        """For each numeric knob, whether a value is sensible, and what is expected."""
+        count = (lambda x: x >= 1, "at least 1")
+        share = (lambda x: 0 <= x < 1, "at least 0 and below 1")
+        zero_or_more = (lambda x: 0 <= x < float("inf"), "0 or more")
+        return {
+            **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "max_steps"), count),
+            **dict.fromkeys(("eval_freq", "eval_iter", "save_freq"), count),
+            **dict.fromkeys(("min_learning_rate", "weight_decay", "grad_clip"), zero_or_more),
+            **dict.fromkeys(("warmup_steps", "seed"), zero_or_more),
+            **dict.fromkeys(("beta1", "beta2"), share),
+            "learning_rate": (lambda x: 0 < x < float("inf"), "more than 0"),
+        }
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""

@@ -1,0 +1,253 @@
+"""`groundup pretrain`: what it accepts, and every mistake that it answers."""
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groundup.train.tracking import read_metrics
+from groundup.weights.checkpoint import RunNotes, load_model
+from tests.conftest import SMALL, TEXT, Run, small
+
+QUICK = [*SMALL, "--max-steps=3", "--eval-freq=2"]
+Fails = Callable[..., str]
+
+
+def test_a_run_reports_its_losses_and_what_to_try_next(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    out = tmp_path / "run"
+    result = run("pretrain", text_file, "--out", out, *QUICK)
+    assert result.status == 0, result.err
+    assert result.out == ""
+    for expected in ("tok/s", "train", "val", f"groundup generate {out}", "groundup inspect"):
+        assert expected in result.err
+    assert (out / "plots" / "loss.png").exists()
+    load_model(out)
+
+
+def test_samples_are_shown_after_each_evaluation(run: Run, tmp_path: Path, text_file: Path) -> None:
+    options = small("--max-steps=3", "--eval-freq=2", "--sample-tokens=5")
+    options.append("--start-context=The lazy")
+    result = run("pretrain", text_file, "--out", tmp_path / "run", *options)
+    assert result.err.count("  The lazy") == 3  # after steps 1, 2 and 3
+
+
+def test_stdin_gzip_and_directories(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode())))
+    assert run("pretrain", "-", "--out", tmp_path / "a", *QUICK).status == 0
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "one.txt.gz").write_bytes(gzip.compress((TEXT * 20).encode()))
+    (texts / "two.md").write_text(TEXT * 10, encoding="utf-8")
+    assert run("pretrain", texts, "--out", tmp_path / "b", *QUICK).status == 0
+    assert RunNotes.read(tmp_path / "b").data["description"].startswith("2 documents")
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_recipe(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('[training]\nbatch_size = 2\nlearning_rate = 3e-3\ntokenizer = "bpe"\n')
+    options = small("--recipe=course", f"--config={config}", "--batch-size=3", "--preset=nano")
+    options += ["--max-steps=2"]
+    assert run("pretrain", text_file, "--out", tmp_path / "run", *options).status == 0
+    saved = RunNotes.read(tmp_path / "run").config
+    assert saved["batch_size"] == 3  # the flag
+    assert saved["learning_rate"] == 3e-3  # the file
+    assert saved["eval_iter"] == 5  # the recipe
+    assert saved["save_freq"] == 500  # the default
+
+
+def test_resume_needs_no_files_and_no_options_again(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    out = tmp_path / "run"
+    run("pretrain", text_file, "--out", out, *QUICK)
+    result = run("pretrain", "--out", out, "--resume", "--max-steps=5")
+    assert result.status == 0, result.err
+    assert read_metrics(out)[-1]["step"] == 5
+    assert RunNotes.read(out).config["emb_dim"] == 32
+
+
+def test_resume_refuses_what_would_make_it_another_run(
+    run: Run, fails: Fails, tmp_path: Path, text_file: Path
+) -> None:
+    out = tmp_path / "run"
+    run("pretrain", text_file, "--out", out, *QUICK)
+    message = fails("pretrain", "--out", out, "--resume", "--emb-dim=64", "--max-steps=9")
+    assert "would change emb_dim 32 to 64" in message
+    text_file.write_text(TEXT * 40, encoding="utf-8")
+    assert "trained on another text" in fails("pretrain", "--out", out, "--resume")
+    assert "holds no run to resume" in fails("pretrain", "--out", tmp_path / "no", "--resume")
+
+
+def test_an_existing_directory_needs_a_flag_and_loses_nothing(
+    run: Run, fails: Fails, tmp_path: Path, text_file: Path
+) -> None:
+    out = tmp_path / "run"
+    run("pretrain", text_file, "--out", out, *QUICK)
+    before = (out / "model.safetensors").read_bytes()
+    message = fails("pretrain", text_file, "--out", out, *QUICK, "--seed=7")
+    assert "--resume" in message and "--overwrite" in message
+    # A mistake in another option must not cost the old run, even with --overwrite.
+    fails("pretrain", text_file, "--out", out, *QUICK, "--overwrite", "--n-heads=5")
+    fails("pretrain", tmp_path / "none", "--out", out, *QUICK, "--overwrite")
+    fails("pretrain", text_file, "--out", out, *small("--context-length=99999"), "--overwrite")
+    assert (out / "model.safetensors").read_bytes() == before
+    both = fails("pretrain", text_file, "--out", out, *QUICK, "--overwrite", "--resume")
+    assert "contradict" in both
+    assert run("pretrain", text_file, "--out", out, *QUICK, "--overwrite", "--seed=7").status == 0
+    assert (out / "model.safetensors").read_bytes() != before
+
+
+def test_overwrite_never_deletes_what_is_not_ours(
+    fails: Fails, tmp_path: Path, text_file: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+    assert "not made by groundup" in fails(
+        "pretrain", text_file, "--out", home, *QUICK, "--overwrite"
+    )
+    assert (home / "thesis.txt").read_text() == "years of work"
+    assert "is a file" in fails("pretrain", text_file, "--out", home / "thesis.txt", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--n-heads=5"], "emb_dim (32) is not divisible by n_heads (5)"),
+        (["--bach-size=2"], "Unknown option: --bach-size=2. Did you mean --batch-size?"),
+        (["--batch-size=two"], 'unable to convert "two" into int'),
+        (["--precision=fp12"], "fp12"),
+        (["--batch-size=0"], "batch_size is 0; expected at least 1"),
+        (["--stride=0"], "stride is 0; expected at least 1"),
+        (["--sample-tokens=-1"], "sample_tokens is -1"),
+        (["--sample-temperature=-1", "--sample-tokens=5"], "sample_temperature is -1"),
+        (["--context-length=4096"], "one window needs context_length + 1 = 4097"),
+        (["--train-ratio=0.999"], "the validation split has"),
+        (["--train-ratio=1.5"], "train_ratio is 1.5"),
+        (["--preset=gpt3"], "unknown preset 'gpt3'"),
+        (["--recipe=cours"], "did you mean 'course'?"),
+        (["--tokenizer=gpt2"], "vocab_size is 300, but the tokenizer gpt2 has 50257"),
+        (["--tokenizer=nowhere"], "unknown tokenizer 'nowhere'"),
+        (["--vocab-size=100"], "100"),
+        (["--device=tpu"], "device is 'tpu'"),
+        (["--init-from=nowhere"], "there is no model directory 'nowhere'"),
+        (["--config=nowhere.toml"], "cannot read the config file nowhere.toml"),
+    ],
+)
+def test_mistakes_in_options(
+    fails: Fails, tmp_path: Path, text_file: Path, options: list[str], message: str
+) -> None:
+    out = tmp_path / "run"
+    assert message in fails("pretrain", text_file, "--out", out, *small(*options))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is empty"),
+        ("Käse".encode("latin-1"), "is not UTF-8: byte 0xe4 at offset 1"),
+        (b"short", "the training split has"),
+    ],
+)
+def test_mistakes_in_the_text(
+    fails: Fails, tmp_path: Path, data: bytes | None, message: str
+) -> None:
+    path = tmp_path / "text.txt"
+    if data is not None:
+        path.write_bytes(data)
+    assert message in fails("pretrain", path, "--out", tmp_path / "run", *QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_the_config_file_names_the_key(
+    fails: Fails, tmp_path: Path, text_file: Path
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("emb_dmi = 64\n")
+    message = fails("pretrain", text_file, "--out", tmp_path / "run", "--config", config)
+    assert "unknown key 'emb_dmi'; did you mean 'emb_dim'?" in message
+
+
+def test_no_text_at_all(fails: Fails, tmp_path: Path) -> None:
+    assert "no text given" in fails("pretrain", "--out", tmp_path / "run")
+    assert "--out" in fails("pretrain", "text.txt")
+
+
+def test_divergence_ends_with_status_1(run: Run, tmp_path: Path, text_file: Path) -> None:
+    options = [*SMALL, "--max-steps=60", "--learning-rate=1e30", "--grad-clip=0"]
+    result = run("pretrain", text_file, "--out", tmp_path / "run", *options)
+    assert result.status == 1
+    assert "learning rate" in result.err and "gradient norm" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint(
+    run: Run, fails: Fails, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    run("pretrain", text_file, "--out", out, *QUICK)
+    before = (out / "model.safetensors").read_bytes()
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("groundup.weights.checkpoint.save_file", full)
+    message = fails("pretrain", "--out", out, "--resume", "--max-steps=6")
+    assert "no space left while saving" in message
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "groundup", "pretrain", "none.txt", f"--out={tmp_path}/x"]
+    plain = subprocess.run(command, capture_output=True, text=True)
+    assert plain.returncode == 2 and "Traceback" not in plain.stderr
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True)
+    assert "Traceback" in debug.stderr
+
+
+def test_ctrl_c_saves_and_resume_goes_on(run: Run, tmp_path: Path, text_file: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "groundup", "pretrain", str(text_file), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, *SMALL, "--max-steps=100000", "--eval-freq=50000"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(read_metrics(out)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err and "--resume" in err
+    step = RunNotes.read(out).progress["step"]
+    assert step >= 5
+    result = run("pretrain", "--out", out, "--resume", f"--max-steps={int(step) + 2}")
+    assert result.status == 0, result.err
+    steps = [r["step"] for r in read_metrics(out) if "train_loss" not in r]
+    assert steps == list(range(1, int(step) + 3))
+
+
+def test_the_demo_runs_and_trains_on_the_embedded_text(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    result = run("demo", "--out", out, *small("--max-steps=3", "--context-length=32"))
+    assert result.status == 0, result.err
+    assert "Python's language reference" in result.err
+    card = json.loads((out / "groundup.json").read_text())
+    assert card["data"]["train_tokens"] > 100_000

@@ -1,0 +1,182 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from groundup.config import ModelConfig
+from groundup.errors import TrainingFailed, UserError
+from groundup.options import read_recipe
+from groundup.tasks.config import PretrainConfig
+from groundup.tasks.pretrain import encode_documents, pretrain
+from groundup.tokenizers import BPETokenizer
+from groundup.train.interrupt import StopRequest
+from groundup.train.tracking import read_metrics
+from groundup.train.trainer import Trainer
+from groundup.weights.checkpoint import RunNotes, load_model
+from tests.conftest import TEXT
+
+SHAPE = {
+    "vocab_size": 300,
+    "context_length": 16,
+    "emb_dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "drop_rate": 0.1,
+}
+DOCS = [TEXT * 20, TEXT * 20]
+
+
+def options(**changes: Any) -> PretrainConfig:
+    base: dict[str, Any] = {"batch_size": 4, "max_steps": 12, "eval_freq": 5, "save_freq": 100}
+    return PretrainConfig(**(base | {"sample_tokens": 0, "precision": "fp32"} | changes))
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def test_a_run_leaves_a_model_that_learned(tmp_path: Path) -> None:
+    said: list[str] = []
+    out = tmp_path / "run"
+    config = options(max_steps=80, learning_rate=1e-2, eval_freq=20)
+    record = pretrain(DOCS, out, config, SHAPE, description="two texts", say=said.append)
+    assert record["val_loss"] < 2.5 < read_metrics(out)[0]["loss"]
+    model, tokenizer = load_model(out)
+    assert model.cfg.emb_dim == 32 and tokenizer.vocab_size == model.cfg.vocab_size
+    notes = RunNotes.read(out)
+    assert notes.data["description"] == "two texts"
+    assert notes.progress["val_loss"] == record["val_loss"] and notes.progress["step"] == 80
+    assert notes.config["max_steps"] == 80 and notes.config["emb_dim"] == 32
+    assert {p.name for p in (out / "plots").iterdir()} == (
+        {"loss.png", "learning_rate.png", "grad_norm.png"}
+    )
+    assert any("training a BPE of 300 tokens" in line for line in said)
+    evaluated = [r["step"] for r in read_metrics(out) if "val_loss" in r]
+    assert evaluated == [1, 20, 40, 60, 80]
+
+
+@pytest.mark.parametrize("stop_at", [3, 12])
+def test_a_resumed_run_is_the_same_as_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    """Bit for bit: weights, optimizer, random numbers, measurements."""
+    config, stop, broken = options(max_steps=20), StopRequest(), tmp_path / "broken"
+    pretrain(DOCS, tmp_path / "whole", config, SHAPE, say=quiet)
+
+    class Interrupted(Trainer):
+        """Is asked to stop during one step, as by Ctrl-C."""
+
+        def _clip(self) -> float:
+            if self.progress.step + 1 == stop_at:
+                stop.request()
+            return super()._clip()
+
+    monkeypatch.setattr("groundup.tasks.pretrain.Trainer", Interrupted)
+    pretrain(DOCS, broken, config, SHAPE, say=quiet, stop=stop)
+    assert RunNotes.read(broken).progress["step"] == stop_at
+    pretrain(DOCS, broken, config, SHAPE, say=quiet, resume=True)
+
+    for name in ("model.safetensors", "training_state/optimizer.safetensors"):
+        a, b = load_file(tmp_path / "whole" / name), load_file(broken / name)
+        assert sorted(a) == sorted(b)
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    times = ("seconds", "tokens_per_second")
+    whole, resumed = (
+        [{k: v for k, v in r.items() if k not in times} for r in read_metrics(d)]
+        for d in (tmp_path / "whole", broken)
+    )
+    assert whole == resumed
+
+
+def test_a_run_that_is_over_says_so(tmp_path: Path) -> None:
+    pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet)
+    with pytest.raises(UserError, match="has done its 12 steps already"):
+        pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet, resume=True)
+
+
+def test_resuming_on_another_text_is_refused(tmp_path: Path) -> None:
+    pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet)
+    with pytest.raises(UserError, match="was trained on another text"):
+        pretrain(DOCS[:1], tmp_path / "run", options(max_steps=30), SHAPE, say=quiet, resume=True)
+
+
+def test_going_on_from_a_models_weights(tmp_path: Path) -> None:
+    pretrain(DOCS, tmp_path / "first", options(), SHAPE, say=quiet)
+    again = options(init_from=str(tmp_path / "first"), learning_rate=1e-9, weight_decay=0.0)
+    pretrain(DOCS, tmp_path / "second", again, {"context_length": 8}, say=quiet)
+    (a, tokens_a), (b, tokens_b) = load_model(tmp_path / "first"), load_model(tmp_path / "second")
+    assert a.cfg == b.cfg and tokens_a.encode(TEXT) == tokens_b.encode(TEXT)
+    torch.testing.assert_close(a.tok_emb.weight, b.tok_emb.weight, atol=1e-6, rtol=0)
+    with pytest.raises(UserError, match="emb_dim is 64, but the model has 32"):
+        pretrain(DOCS, tmp_path / "third", again, {"emb_dim": 64}, say=quiet)
+    with pytest.raises(UserError, match="context_length is 17, the model's is 16"):
+        pretrain(DOCS, tmp_path / "third", again, {"context_length": 17}, say=quiet)
+
+
+def test_documents_are_separated_by_the_end_token(tokenizer: BPETokenizer) -> None:
+    ids = encode_documents(["The fox", "A dog"], tokenizer)
+    assert ids == [*tokenizer.encode("The fox"), tokenizer.eot_token, *tokenizer.encode("A dog")]
+    literal = encode_documents(["a<|endoftext|>b"], tokenizer)
+    assert tokenizer.eot_token not in literal
+
+
+def test_short_texts_say_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        pretrain([TEXT], tmp_path / "a", options(), SHAPE | {"context_length": 512}, say=quiet)
+    message = str(error.value)
+    assert "the training split has" in message and "context_length + 1 = 513" in message
+    assert "--context-length" in message
+    with pytest.raises(UserError, match="the validation split has .*--train-ratio 1"):
+        pretrain([TEXT], tmp_path / "a", options(), SHAPE | {"context_length": 40}, say=quiet)
+    assert not (tmp_path / "a").exists()
+    record = pretrain([TEXT], tmp_path / "a", options(train_ratio=1.0), SHAPE, say=quiet)
+    assert "val_loss" not in record and (tmp_path / "a" / "plots" / "loss.png").exists()
+
+
+def test_training_that_diverges_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    pretrain(DOCS, tmp_path / "run", options(save_freq=3), SHAPE, say=quiet)
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    state = tmp_path / "run" / "training_state" / "optimizer.safetensors"
+    tensors = load_file(state)
+    tensors["0.exp_avg"].fill_(float("nan"))
+    save_file(tensors, state)
+    with pytest.raises(TrainingFailed, match="step 14: loss nan"):
+        pretrain(DOCS, tmp_path / "run", options(max_steps=40), SHAPE, say=quiet, resume=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    load_model(tmp_path / "run")
+
+
+def test_the_courses_recipe_is_the_courses_setting() -> None:
+    values = read_recipe("course", PretrainConfig, ModelConfig)
+    expected = {
+        "preset": "course-124m",
+        "tokenizer": "gpt2",
+        "context_length": 256,
+        "batch_size": 2,
+        "learning_rate": 5e-4,
+        "weight_decay": 0.1,
+        "seed": 123,
+        "epochs": 10,
+    }
+    assert {name: values[name] for name in expected} == expected
+
+
+@pytest.mark.usefixtures("all_cores")
+def test_two_steps_of_the_courses_pretraining(tmp_path: Path, data_dir: Path) -> None:
+    values = read_recipe("course", PretrainConfig, ModelConfig)
+    shape = {"context_length": values.pop("context_length")}
+    values |= {"max_steps": 2, "sample_tokens": 0, "eval_freq": 2}
+    config = PretrainConfig(**values)
+    text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
+    record = pretrain([text], tmp_path / "run", config, shape, say=quiet)
+    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if "train_loss" not in r]
+    assert 10.5 < losses[0] < 11.5  # ln(50257) = 10.82
+    assert losses[1] < losses[0] and record["val_loss"] < losses[0]
+    notes = RunNotes.read(tmp_path / "run")
+    # The lecture's figures for its split.
+    assert notes.data["train_tokens"] > 4608 and notes.data["val_tokens"] > 512
+    config_json = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config_json["n_positions"] == 256 and not config_json["tie_word_embeddings"]
