@@ -1,6 +1,6 @@
 """The losses that the training loop minimises, summed over valid targets; the loop divides.
 
-Shapes: ``B`` batch, ``T`` tokens, ``C`` embedding width, ``V`` vocabulary size.
+Shapes: ``B`` batch, ``T`` tokens, ``N = B * T``, ``C`` embedding width, ``V`` vocabulary size.
 """
 
 from __future__ import annotations
@@ -13,15 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORE_INDEX = -100
-"""A target that does not count, PyTorch's default."""
+from groundup.model.gpt import GPTModel
+from groundup.train.fused_loss import IGNORE_INDEX, linear_cross_entropy
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to the loss summed over the valid targets, a scalar."""
 
 
 def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each next token, summed: ids ``(B, T)`` and ``(B, T)`` to a scalar."""
+    """Cross-entropy of each next token, summed: ids ``(B, T)`` and ``(B, T)`` to a scalar.
+
+    For a ``GPTModel`` the logits are never all in memory; any other module is simply called.
+    """
+    if isinstance(model, GPTModel):
+        features = model.features(inputs)  # (B, T, C)
+        return linear_cross_entropy(
+            features.flatten(0, 1), model.out_head.weight, targets.flatten()
+        )
     logits = model(inputs)  # (B, T, V)
     return F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"

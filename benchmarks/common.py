@@ -1,0 +1,50 @@
+"""What the benchmarks share: interleaved rounds, medians, and a report with the machine's facts."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+
+def rounds(ways: Mapping[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Median seconds of each way: one after the other, ``count`` times, after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(count + 1):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            way()
+            if number:
+                times[name].append(time.perf_counter() - begin)
+    return {name: round(median(found), 5) for name, found in times.items()}
+
+
+def machine() -> dict[str, object]:
+    """The facts that a figure depends on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].split(": ", 1)[1] if names else cpu
+    return {
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx": torch.cpu._is_amx_tile_supported(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def report(name: str, results: object) -> None:
+    """Print the results as JSON and keep them in ``benchmarks/results/NAME.json``."""
+    text = json.dumps({"machine": machine(), "results": results}, indent=2)
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)

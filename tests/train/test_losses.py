@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.model.gpt import GPTModel
+from groundup.train import fused_loss
+from groundup.train.fused_loss import linear_cross_entropy
+from groundup.train.losses import count_valid, evaluating, mean_loss, next_token_loss
+from tests.conftest import tiny_config
+
+
+def tensors(n: int = 37, v: int = 50) -> tuple[Tensor, Tensor, Tensor]:
+    features = torch.randn(n, 8, requires_grad=True)
+    weight = torch.randn(v, 8, requires_grad=True)
+    targets = torch.randint(0, v, (n,))
+    targets[::5] = -100
+    return features, weight, targets
+
+
+@pytest.mark.parametrize("chunk", [1, 120, 10_000])
+@pytest.mark.parametrize("cached", [1, 130, 10_000])
+def test_the_fused_loss_and_its_gradients_are_pytorchs(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, cached: int
+) -> None:
+    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", cached)
+    features, weight, targets = tensors()
+    expected = F.cross_entropy(features @ weight.T, targets, reduction="sum")
+    grads = torch.autograd.grad(expected / 7, (features, weight))
+    loss = linear_cross_entropy(features, weight, targets)
+    torch.testing.assert_close(loss, expected)
+    (loss / 7).backward()
+    torch.testing.assert_close(features.grad, grads[0])
+    torch.testing.assert_close(weight.grad, grads[1])
+
+
+def test_under_autocast_it_is_as_close_as_the_plain_way() -> None:
+    features, weight, targets = tensors(200, 300)
+    exact = F.cross_entropy(features @ weight.T, targets, reduction="sum")
+    exact_grad = torch.autograd.grad(exact, weight)[0]
+    errors = []
+    for fused in (False, True):
+        weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16):
+            if fused:
+                loss = linear_cross_entropy(features, weight, targets)
+            else:
+                logits = F.linear(features, weight).float()
+                loss = F.cross_entropy(logits, targets, reduction="sum")
+        loss.backward()
+        assert weight.grad is not None and loss.dtype == weight.grad.dtype == torch.float32
+        assert loss.item() == pytest.approx(exact.item(), rel=1e-2)
+        errors.append((weight.grad - exact_grad).norm().item())
+    assert errors[1] <= 1.5 * errors[0]
+
+
+def test_gradients_only_for_those_who_want_them() -> None:
+    features, weight, targets = tensors()
+    linear_cross_entropy(features.detach(), weight, targets).backward()
+    assert features.grad is None and weight.grad is not None
+    weight.grad = None
+    linear_cross_entropy(features, weight.detach(), targets).backward()
+    assert weight.grad is None and features.grad is not None
+    with torch.no_grad():
+        assert not linear_cross_entropy(features, weight, targets).requires_grad
+
+
+def test_a_second_backward_is_an_error_and_never_a_wrong_gradient() -> None:
+    loss = linear_cross_entropy(*tensors())
+    (2 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        loss.backward()
+
+
+def test_no_valid_target_is_no_loss_and_no_gradient() -> None:
+    features, weight, targets = tensors()
+    loss = linear_cross_entropy(features, weight, targets.fill_(-100))
+    loss.backward()
+    assert loss == 0 and weight.grad is not None and not weight.grad.any()
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_the_models_loss_and_gradients_are_those_of_its_logits(tie: bool) -> None:
+    model = GPTModel(tiny_config(tie_weights=tie))
+    x, y = torch.randint(0, 300, (2, 3, 16))
+
+    class Opaque(nn.Module):
+        """Hides that it is a GPTModel, so the plain way is taken."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, idx: Tensor) -> Tensor:
+            return self.inner(idx)
+
+    plain = next_token_loss(Opaque(), x, y)
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+    loss = next_token_loss(model, x, y)
+    torch.testing.assert_close(loss, plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, list(model.parameters())), expected, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_every_token_weighs_the_same_in_an_evaluation() -> None:
+    model = GPTModel(tiny_config()).eval()
+    x, y = torch.randint(0, 300, (2, 3, 16))
+    y[0, 1:] = -100
+    parts = [(x[:1], y[:1]), (x[1:], y[1:])]
+    expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item()
+    assert mean_loss(model, parts, "cpu") == pytest.approx(expected, rel=1e-5)
+    assert count_valid(y) == 33
+    nothing = mean_loss(model, [], "cpu")
+    assert nothing != nothing
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_restores_the_mode_even_after_an_error(training: bool) -> None:
+    model = GPTModel(tiny_config()).train(training)
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not model.training and not torch.is_grad_enabled()
+        raise ZeroDivisionError
+    assert model.training == training and torch.is_grad_enabled()
