@@ -31,6 +31,12 @@ format: $(VENV)/.installed-dev  ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)/.installed-dev  ## measure side by side with transformers and the course's code
+	@$(PIP) --no-deps llms-from-scratch==1.0.19
+	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/generate.py
+
 clean:  ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
 

@@ -11,7 +11,6 @@ both; a ratio above 1 means that ours takes longer.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import tiktoken
 
+from common import report
 from groundup.tokenizers import BPETokenizer, train_with_library
 from groundup.tokenizers.byte_level import SPLIT_PATTERN
 
@@ -79,7 +79,7 @@ def main() -> None:
         for name, function in zip(names, work, strict=True):
             times[name].append(seconds(function))
 
-    report = {
+    results = {
         "text": args.text.name,
         "megabytes": round(len(text.encode()) / 1e6, 2),
         "tokens": len(ids),
@@ -90,7 +90,7 @@ def main() -> None:
         "encode_warm_vs_tiktoken": compare(times["warm"], times["tiktoken"]),
         "decode_vs_tiktoken": compare(times["decode"], times["tiktoken_decode"]),
     }
-    print(json.dumps(report, indent=2))
+    report("tokenizer", results)
 
 
 if __name__ == "__main__":

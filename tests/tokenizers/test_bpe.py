@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer
 from groundup.tokenizers.bpe import merge_piece
 from groundup.tokenizers.byte_level import END_OF_TEXT
 from groundup.tokenizers.vocabulary import Vocabulary
-from tokenizers import Tokenizer as LibraryTokenizer
 
 SAMPLE = (
     "It was the best of times, it was the worst of times: it was the age of wisdom! "

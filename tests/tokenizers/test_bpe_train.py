@@ -7,12 +7,12 @@ import json
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer, train_with_library
 from groundup.tokenizers.bpe_train import learn_merges
 from groundup.tokenizers.byte_level import BYTE_TOKENS, END_OF_TEXT, to_characters
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 
 def library_merges(documents: list[str], vocab_size: int) -> tuple[list[list[str]], int]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer, Tokenizer
 from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
-from tokenizers import Tokenizer as LibraryTokenizer
 
 SAMPLE = "It was the best of times, it was the worst of times. Don't you think so?\n\n中文 🙂\n" * 3
 SAMPLE_TOKENIZER = BPETokenizer.train(SAMPLE, 320, [END_OF_TEXT, "<|user|>"])

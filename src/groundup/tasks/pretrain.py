@@ -162,8 +162,8 @@ class _Watch:
             self.listeners.append(sampler)
 
     def evaluate(self) -> Record:
-        """The losses: of the steps since the last evaluation, and of the validation split."""
-        record = {"train_loss": self.running.take()}
+        """The losses: of the last training steps, and of the validation split."""
+        record = {"train_loss": self.running.mean()}
         if self.val_batches:
             with evaluating(self.model), self.runtime.autocast():
                 record["val_loss"] = mean_loss(self.model, self.val_batches, self.runtime.device)

@@ -72,8 +72,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if saved is None else saved.mul_(grads[0]) for saved in ctx.saved_tensors]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator is untyped)
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        scale = grad_outputs[0]
+        scaled = [None if saved is None else saved.mul_(scale) for saved in ctx.saved_tensors]
         return *scaled, None, None
 
 

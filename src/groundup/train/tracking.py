@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,25 +87,21 @@ class Latest(Listener):
 
 
 class RunningLoss(Listener):
-    """The training loss since the last evaluation: free, and over more text than an evaluation."""
+    """The training loss over the last steps: free, and close to what an evaluation would say."""
+
+    STEPS = 20
 
     def __init__(self, earlier: Sequence[Record] = ()) -> None:
-        self.losses: list[float] = []
-        for record in earlier:
-            if "train_loss" in record:
-                self.losses.clear()
-            else:
-                self.losses.append(record["loss"])
+        steps = (record["loss"] for record in earlier if "train_loss" not in record)
+        self.losses = deque(steps, maxlen=self.STEPS)
 
     def on_step(self, record: Record) -> None:
         """Count the step's loss in."""
         self.losses.append(record["loss"])
 
-    def take(self) -> float:
-        """The mean so far; the next one starts from nothing."""
-        mean = sum(self.losses) / max(1, len(self.losses))
-        self.losses.clear()
-        return mean
+    def mean(self) -> float:
+        """The mean over the last ``STEPS`` steps."""
+        return sum(self.losses) / max(1, len(self.losses))
 
 
 class ProgressBar(Listener):

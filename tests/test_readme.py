@@ -1,0 +1,68 @@
+"""Every command and every snippet of the README runs as it stands there."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, small
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands(tool: str) -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.split(" ")[0] == tool]
+
+
+@pytest.fixture
+def folder(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder as after `make demo`, with a demo of a few steps."""
+    for name in ("README.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run("demo", *small("--max-steps=3", "--context-length=32")).status == 0
+    return tmp_path
+
+
+def test_every_groundup_command_runs(run: Run, folder: Path) -> None:
+    found = commands("groundup")
+    assert len(found) >= 12
+    for arguments in found:
+        result = run(*arguments)
+        assert result.status == 0, (arguments, result.err)
+
+
+def test_every_python_snippet_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = blocks("python")
+    assert len(found) >= 2
+    for code in found:
+        exec(compile(code, "README.md", "exec"), {})
+    assert "tensor([[15496,    11,   314,   716," in capsys.readouterr().out
+
+
+def test_ci_runs_the_make_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    targets = [arguments[0] for arguments in commands("make")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert f"\nmake {target}\n" in ci
+
+
+def test_links_and_pictures_exist() -> None:
+    paths = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
+    assert paths
+    for path in paths:
+        assert "://" in path or (ROOT / path).exists(), path

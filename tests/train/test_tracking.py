@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from groundup.errors import UserError
+from groundup.train.tracking import METRICS, Latest, MetricsFile, RunningLoss, read_metrics
+
+
+def record(step: int, **more: float) -> dict[str, float]:
+    return {"step": step, "loss": float(step), **more}
+
+
+def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path)
+    for step in (1, 2, 3):
+        metrics.on_step(record(step))
+    metrics.on_evaluate(record(3, train_loss=2.0, val_loss=2.5))
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3]
+    resumed = MetricsFile(tmp_path, resume_step=2)
+    assert [r["step"] for r in resumed.records] == [1, 2]
+    resumed.on_step(record(3, again=1.0))
+    assert read_metrics(tmp_path)[-1] == record(3, again=1.0)
+    MetricsFile(tmp_path)
+    assert read_metrics(tmp_path) == []
+
+
+def test_a_torn_last_line_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1}]
+    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2 is not a record"):
+        read_metrics(tmp_path)
+    assert read_metrics(tmp_path / "none") == []
+
+
+def test_the_running_loss_is_the_mean_of_the_last_steps_also_after_a_resume() -> None:
+    records = [record(step) for step in range(1, 31)]
+    records.insert(10, record(10, train_loss=99.0))  # an evaluation is not a step
+    running = RunningLoss()
+    for r in records:
+        if "train_loss" not in r:
+            running.on_step(r)
+    assert running.mean() == sum(range(11, 31)) / 20
+    resumed = RunningLoss(records[:16])
+    for r in records[16:]:
+        resumed.on_step(r)
+    assert resumed.mean() == running.mean()
+
+
+def test_latest_keeps_the_newest_of_everything() -> None:
+    latest = Latest([record(1, val_loss=5.0)])
+    latest.on_step(record(2))
+    assert latest.record == record(2, val_loss=5.0)
