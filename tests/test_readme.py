@@ -1,5 +1,6 @@
 """Every command and every snippet of the README runs as it stands there."""
 
+import json
 import re
 import shlex
 import shutil
@@ -66,3 +67,31 @@ def test_links_and_pictures_exist() -> None:
     assert paths
     for path in paths:
         assert "://" in path or (ROOT / path).exists(), path
+
+
+def test_measured_figures_are_those_of_the_committed_results() -> None:
+    results = {
+        name: json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["results"]
+        for name in ("train", "generate", "tokenizer", "course")
+    }
+    rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
+
+    def speed(kind: str, way: str) -> float:
+        return results[kind][way]["tokens_per_second"]
+
+    training = rows["| training, batch 4 x 256, bf16, tokens/s"]
+    assert (
+        f"**{speed('train', 'groundup bf16'):.0f}** | {speed('train', 'transformers bf16'):.0f}"
+        in training
+    )
+    training = rows["| training, batch 4 x 256, fp32, tokens/s"]
+    for way in ("groundup", "transformers", "course"):
+        assert f"{speed('train', f'{way} fp32'):.0f}" in training
+    generation = rows["| generation, fp32, prompt 64 + 64, tokens/s"]
+    for way in ("groundup", "transformers", "course"):
+        assert f" {speed('generate', way)} " in generation
+    text = " ".join(README.split())
+    train = results["tokenizer"]["train_vs_tokenizers"]
+    assert f"takes {train['ours_s']:.2f} s in our Python and {train['theirs_s']:.2f} s" in text
+    end = results["course"]["at_the_end"]
+    assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text

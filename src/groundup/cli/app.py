@@ -20,7 +20,7 @@ app = App(
     result_action="return_value",
 )
 
-Flag = Annotated[bool, Parameter(negative=())]
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """A flag that is off unless given."""
 
 
@@ -29,8 +29,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def with_options(**groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_options(
+    from_preset: str = "", **groups: type
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag for every field of the dataclasses, in help groups.
+
+    The group called ``from_preset`` shows no defaults, because a preset decides on them.
 
     The command takes ``given``, a dict of just those options that the user gave; what was not
     given is left to config files, recipes and the dataclass's default.
@@ -48,7 +52,8 @@ def with_options(**groups: type) -> Callable[[Callable[..., Any]], Callable[...,
                     continue
                 known[name] = hint
                 shown = Parameter(
-                    help=field.metadata.get("help", "") + _default_text(field.default),
+                    help=field.metadata["help"]
+                    + ("" if title == from_preset else _default_text(field.default)),
                     group=group,
                     show_default=False,
                 )

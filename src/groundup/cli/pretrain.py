@@ -12,7 +12,7 @@ from groundup.tasks.config import FIXED_ON_RESUME, PretrainConfig
 
 
 @app.command
-@with_options(Model=ModelConfig, Training=PretrainConfig)
+@with_options(from_preset="Model", Model=ModelConfig, Training=PretrainConfig)
 def pretrain(
     *files: str,
     out: Path,
@@ -35,6 +35,8 @@ def pretrain(
     values = layered(given, PretrainConfig, ModelConfig, config=config, recipe=recipe)
     if resume:
         values, files = _continued(out, values, files)
+    elif values.get("init_from"):
+        _check_init_from(values)
     options = PretrainConfig(**pick(values, PretrainConfig))
 
     from groundup.data.text import read_documents
@@ -58,6 +60,16 @@ def pretrain(
         stop=stop,
     )
     return report(out, record, stopped=stop.requested)
+
+
+def _check_init_from(values: dict[str, Any]) -> None:
+    """Refuse what a model that exists has decided already."""
+    useless = [name for name in ("preset", "tokenizer", "init") if name in values]
+    if useless:
+        raise UserError(
+            f"--init-from brings its own shape, tokenizer and weights; leave out "
+            f"{', '.join('--' + name for name in useless)}"
+        )
 
 
 def _continued(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from groundup.config import ModelConfig
+from groundup.config import PRESETS, ModelConfig
 from groundup.options import option
 from groundup.train.config import TrainConfig
 
@@ -15,7 +15,9 @@ from groundup.train.config import TrainConfig
 class PretrainConfig(TrainConfig):
     """Every option of pretraining, besides the model's shape."""
 
-    preset: str = option("tiny", "the model's shape, before other options change it")
+    preset: str = option(
+        "tiny", f"the model's shape, before other options change it: {', '.join(PRESETS)}"
+    )
     tokenizer: str = option(
         "bpe", "bpe (trained on the text), gpt2, or a directory that holds a tokenizer"
     )

@@ -90,76 +90,86 @@ def pretrain(
         f"device: {runtime}"
     )
 
-    model.to(runtime.device)
-    optimizer = build_optimizer(model, config)
-    progress = load_training_state(out, optimizer) if resume else Progress()
-    loader = ResumableLoader(train_set, config.batch_size, config.seed)
-    total = config.total_steps(-(-len(loader) // config.grad_accum_steps))
-    if progress.step >= total:
-        raise UserError(
-            f"{out} has done its {progress.step} steps already; "
-            "give more --epochs or --max-steps to go on"
-        )
-    make_ready()
-    watch = _Watch(model, tokenizer, val_set, out, config, runtime, total, progress.step)
-
-    def save(progress: Progress, record: Record) -> None:
-        notes = RunNotes("pretrain", asdict(config) | shape, data, watch.latest.record | record)
-        state = partial(save_training_state, optimizer=optimizer, progress=progress)
-        save_model(out, model, tokenizer, notes, extra=state)
-
-    trainer = Trainer(
-        model=model,
-        optimizer=optimizer,
-        loader=loader,
-        runtime=runtime,
-        total_steps=total,
-        schedule=build_schedule(config, total),
-        grad_accum_steps=config.grad_accum_steps,
-        grad_clip=config.grad_clip,
-        evaluate=watch.evaluate,
-        eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
-        save=save,
-        save_freq=config.save_freq,
-        listeners=watch.listeners,
-        progress=progress,
-        stop=stop or StopRequest(),
-    )
+    notes = RunNotes("pretrain", asdict(config) | shape, data)
+    run = _Run(model.to(runtime.device), tokenizer, out, config, runtime, notes)
+    trainer = run.trainer(train_set, val_set, make_ready, resume=resume)
+    trainer.stop = stop or trainer.stop
     try:
         trainer.fit()
     finally:
-        watch.bar.close()
+        run.bar.close()
     plot_run(out)
-    return watch.latest.record
+    return run.latest.record
 
 
-class _Watch:
-    """Everything that looks at a run: measurements, progress bar, samples, validation."""
+class _Run:
+    """The parts of one run, and what the loop calls back: evaluating and saving."""
 
     def __init__(
         self,
         model: GPTModel,
         tokenizer: Tokenizer,
-        val_set: TokenWindows,
         out: Path,
         config: PretrainConfig,
         runtime: Runtime,
-        total: int,
-        done: int,
+        notes: RunNotes,
     ) -> None:
-        self.model, self.runtime = model, runtime
+        self.model, self.tokenizer, self.out = model, tokenizer, out
+        self.config, self.runtime, self.notes = config, runtime, notes
+        self.optimizer = build_optimizer(model, config)
+
+    def trainer(
+        self,
+        train_set: TokenWindows,
+        val_set: TokenWindows,
+        make_ready: Callable[[], None],
+        *,
+        resume: bool,
+    ) -> Trainer:
+        """Assemble the loop; ``make_ready`` is called once nothing can be wrong any more."""
+        config, out = self.config, self.out
+        loader = ResumableLoader(train_set, config.batch_size, config.seed)
+        total = config.total_steps(-(-len(loader) // config.grad_accum_steps))
+        progress = load_training_state(out, self.optimizer) if resume else Progress()
+        if progress.step >= total:
+            raise UserError(
+                f"{out} has done its {progress.step} steps already; "
+                "give more --epochs or --max-steps to go on"
+            )
+        make_ready()
         self.val_batches = evenly_spaced_batches(val_set, config.batch_size, config.eval_iter)
-        metrics = MetricsFile(out, done)
+        return Trainer(
+            model=self.model,
+            optimizer=self.optimizer,
+            loader=loader,
+            runtime=self.runtime,
+            total_steps=total,
+            schedule=build_schedule(config, total),
+            grad_accum_steps=config.grad_accum_steps,
+            grad_clip=config.grad_clip,
+            evaluate=self.evaluate,
+            eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
+            save=self.save,
+            save_freq=config.save_freq,
+            listeners=self._listeners(total, progress.step),
+            progress=progress,
+        )
+
+    def _listeners(self, total: int, done: int) -> list[Listener]:
+        metrics = MetricsFile(self.out, done)
         self.running = RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
         self.bar = ProgressBar(total, done)
-        self.listeners: list[Listener] = [metrics, self.running, self.latest, self.bar]
+        listeners = [metrics, self.running, self.latest, self.bar]
+        config = self.config
         if config.sample_tokens:
             sampling = SamplingConfig(
                 config.sample_tokens, config.sample_temperature, seed=config.seed
             )
-            sampler = SamplePrinter(model, tokenizer, config.start_context, sampling, self.bar)
-            self.listeners.append(sampler)
+            listeners.append(
+                SamplePrinter(self.model, self.tokenizer, config.start_context, sampling, self.bar)
+            )
+        return listeners
 
     def evaluate(self) -> Record:
         """The losses: of the last training steps, and of the validation split."""
@@ -168,6 +178,12 @@ class _Watch:
             with evaluating(self.model), self.runtime.autocast():
                 record["val_loss"] = mean_loss(self.model, self.val_batches, self.runtime.device)
         return record
+
+    def save(self, progress: Progress, record: Record) -> None:
+        """Write the model directory with what is needed to go on."""
+        self.notes.progress = self.latest.record | record
+        state = partial(save_training_state, optimizer=self.optimizer, progress=progress)
+        save_model(self.out, self.model, self.tokenizer, self.notes, extra=state)
 
 
 def build_tokenizer(
