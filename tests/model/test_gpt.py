@@ -6,7 +6,7 @@ from groundup.config import ModelConfig, preset
 from groundup.decoding.engine import generate_text_simple
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
-from groundup.weights.names import to_gpt2
+from groundup.weights.names import huggingface_rows, to_theirs
 from tests.conftest import tiny_config
 
 COURSE = {
@@ -50,7 +50,8 @@ def test_logits_equal_those_of_transformers(tie: bool, bias: bool) -> None:
             eos_token_id=0,
         )
     ).eval()
-    state = to_gpt2(model.state_dict(), cfg)
+    ours = model.state_dict()
+    state = {row.theirs: to_theirs(ours, row, cfg) for row in huggingface_rows(cfg)}
     if tie:
         state["lm_head.weight"] = state["transformer.wte.weight"]
     theirs.load_state_dict(state)

@@ -6,8 +6,12 @@ from hypothesis import strategies as st
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
-from groundup.weights.names import from_gpt2, gpt2_rows, to_gpt2
+from groundup.weights.names import from_theirs, huggingface_rows, openai_rows, to_theirs
 from tests.conftest import tiny_config
+
+
+def to_gpt2(state: dict[str, torch.Tensor], cfg: ModelConfig) -> dict[str, torch.Tensor]:
+    return {row.theirs: to_theirs(state, row, cfg) for row in huggingface_rows(cfg)}
 
 
 def shapes(model: GPTModel) -> dict[str, torch.Size]:
@@ -29,16 +33,19 @@ def shapes(model: GPTModel) -> dict[str, torch.Size]:
 def test_there_and_back_is_the_identity(cfg: ModelConfig) -> None:
     model = GPTModel(cfg)
     state = model.state_dict()
-    back = from_gpt2(to_gpt2(state, cfg), cfg, shapes(model), "here")
-    if cfg.tie_weights:
-        back["out_head.weight"] = back["tok_emb.weight"]
-    assert sorted(back) == sorted(state)
-    assert all(torch.equal(back[name], state[name]) for name in state)
+    for table in (huggingface_rows, openai_rows):
+        theirs = {row.theirs: to_theirs(state, row, cfg) for row in table(cfg)}
+        back = from_theirs(theirs, table(cfg), shapes(model), "here")
+        # OpenAI's format has no output layer of its own; theirs is the embedding.
+        ours = {n: t for n, t in state.items() if n in back or not n.startswith("out_head")}
+        assert sorted(back) == sorted(ours)
+        assert all(torch.equal(back[name], ours[name]) for name in ours)
+        assert ("out_head.weight" in back) == (table is huggingface_rows and not cfg.tie_weights)
 
 
 def test_every_parameter_is_in_the_table_once() -> None:
     cfg = tiny_config(tie_weights=False)
-    names = [name for row in gpt2_rows(cfg) for name in row.ours]
+    names = [name for row in huggingface_rows(cfg) for name in row.ours]
     assert sorted(names) == sorted(GPTModel(cfg).state_dict())
 
 
@@ -51,11 +58,11 @@ def test_all_that_is_wrong_is_listed_by_name() -> None:
     tensors["transformer.wte.weight"] = torch.zeros(299, 32)
     tensors["transformer.h.0.attn.c_attn.bias"] = torch.zeros(())
     with pytest.raises(UserError) as error:
-        from_gpt2(tensors, cfg, shapes(model), "dir")
+        from_theirs(tensors, huggingface_rows(cfg), shapes(model), "dir")
     message = str(error.value)
     assert "transformer.ln_f.bias is missing" in message
     assert "transformer.ln_f.bais is unexpected; did you mean 'transformer.ln_f.bias'" in message
-    assert "tok_emb.weight the shape (299, 32), the config (300, 32)" in message
+    assert "gives tok_emb.weight the shape (299, 32), the config (300, 32)" in message
     assert "c_attn.bias has the impossible shape ()" in message
 
 
@@ -65,4 +72,16 @@ def test_a_bias_that_the_config_denies_must_be_zero() -> None:
     tensors = to_gpt2(model.state_dict(), cfg)
     tensors["transformer.h.1.attn.c_attn.bias"][3] = 1.0
     with pytest.raises(UserError, match="h.1.attn.c_attn.bias is not zero"):
-        from_gpt2(tensors, cfg, shapes(model), "dir")
+        from_theirs(tensors, huggingface_rows(cfg), shapes(model), "dir")
+
+
+def test_openais_names_and_shapes() -> None:
+    cfg = tiny_config()
+    state = GPTModel(cfg).state_dict()
+    theirs = {row.theirs: tuple(to_theirs(state, row, cfg).shape) for row in openai_rows(cfg)}
+    assert theirs["model/wte"] == (300, 32) and theirs["model/wpe"] == (16, 32)
+    assert theirs["model/h0/attn/c_attn/w"] == (1, 32, 96)
+    assert theirs["model/h0/attn/c_attn/b"] == (96,)
+    assert theirs["model/h1/mlp/c_fc/w"] == (1, 32, 128)
+    assert theirs["model/h1/ln_1/g"] == theirs["model/ln_f/b"] == (32,)
+    assert len(theirs) == 2 + 12 * 2 + 2

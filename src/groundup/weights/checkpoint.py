@@ -26,7 +26,7 @@ from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer, load_tokenizer
 from groundup.weights.card import model_card
 from groundup.weights.files import atomic_update, finish_update, read_json, write_json
-from groundup.weights.names import from_gpt2, to_gpt2
+from groundup.weights.names import from_theirs, huggingface_rows, to_theirs
 
 CONFIG, WEIGHTS, NOTES = "config.json", "model.safetensors", "groundup.json"
 
@@ -82,7 +82,9 @@ def save_model(
             staging / "generation_config.json",
             {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token},
         )
-        save_tensors(to_gpt2(model.state_dict(), model.cfg), staging / WEIGHTS)
+        state = model.state_dict()
+        tensors = {r.theirs: to_theirs(state, r, model.cfg) for r in huggingface_rows(model.cfg)}
+        save_tensors(tensors, staging / WEIGHTS)
         tokenizer.save(staging, model_max_length=model.cfg.context_length)
         write_json(staging / NOTES, asdict(notes))
         name = directory.resolve().name
@@ -124,7 +126,8 @@ def load_model(
     with torch.device("meta"):  # no memory, no random numbers: the file brings both
         model = GPTModel(cfg)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    state = from_gpt2(load_tensors(directory / WEIGHTS, device), cfg, shapes, str(directory))
+    tensors = load_tensors(directory / WEIGHTS, device)
+    state = from_theirs(tensors, huggingface_rows(cfg), shapes, str(directory))
     if cfg.tie_weights:
         state["out_head.weight"] = state["tok_emb.weight"]
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)

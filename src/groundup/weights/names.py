@@ -1,12 +1,14 @@
-"""The names of the weights in Hugging Face's GPT-2, as one table that is read in both directions.
+"""The names of the weights in other people's checkpoints: one table per format, read both ways.
 
 Hugging Face stores GPT-2's linear layers as ``Conv1D``, whose matrices are ``(in, out)``: the
 transpose of ``nn.Linear``'s. And it keeps query, key and value in one matrix, side by side.
+OpenAI's
+own files do the same, with one more leading dimension of 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,65 +24,102 @@ class Row:
 
     Attributes:
         theirs: its name in the file.
-        ours: our parameter's name; several if theirs holds them side by side.
+        ours: our parameters' names; several if theirs holds them side by side.
         transposed: whether theirs is the transpose of ours.
+        leading_one: whether theirs has one more dimension of size 1 in front.
         zeros: whether ours does not exist, and theirs must be all zeros.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
+    leading_one: bool = False
     zeros: bool = False
 
 
-def gpt2_rows(cfg: ModelConfig) -> Iterator[Row]:
+def huggingface_rows(cfg: ModelConfig) -> Iterator[Row]:
     """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape."""
-    yield Row("transformer.wte.weight", ("tok_emb.weight",))
-    yield Row("transformer.wpe.weight", ("pos_emb.weight",))
-    for i in range(cfg.n_layers):
-        theirs, ours = f"transformer.h.{i}", f"trf_blocks.{i}"
-        qkv = [f"{ours}.att.{name}" for name in ("W_query", "W_key", "W_value")]
-        yield Row(f"{theirs}.ln_1.weight", (f"{ours}.norm1.scale",))
-        yield Row(f"{theirs}.ln_1.bias", (f"{ours}.norm1.shift",))
-        yield Row(f"{theirs}.attn.c_attn.weight", tuple(f"{n}.weight" for n in qkv), True)
-        # Theirs always has these biases; a model built without them has zeros there.
-        biases = tuple(f"{n}.bias" for n in qkv)
-        yield Row(f"{theirs}.attn.c_attn.bias", biases, zeros=not cfg.qkv_bias)
-        yield Row(f"{theirs}.attn.c_proj.weight", (f"{ours}.att.out_proj.weight",), True)
-        yield Row(f"{theirs}.attn.c_proj.bias", (f"{ours}.att.out_proj.bias",))
-        yield Row(f"{theirs}.ln_2.weight", (f"{ours}.norm2.scale",))
-        yield Row(f"{theirs}.ln_2.bias", (f"{ours}.norm2.shift",))
-        yield Row(f"{theirs}.mlp.c_fc.weight", (f"{ours}.ff.layers.0.weight",), True)
-        yield Row(f"{theirs}.mlp.c_fc.bias", (f"{ours}.ff.layers.0.bias",))
-        yield Row(f"{theirs}.mlp.c_proj.weight", (f"{ours}.ff.layers.2.weight",), True)
-        yield Row(f"{theirs}.mlp.c_proj.bias", (f"{ours}.ff.layers.2.bias",))
-    yield Row("transformer.ln_f.weight", ("final_norm.scale",))
-    yield Row("transformer.ln_f.bias", ("final_norm.shift",))
+    yield from _gpt2_rows(
+        cfg,
+        block="transformer.h.{}.",
+        outside={"wte": "transformer.wte.weight", "wpe": "transformer.wpe.weight"},
+        final="transformer.ln_f.",
+        names={"norm": ("weight", "bias"), "linear": ("weight", "bias"), "join": "."},
+    )
     if not cfg.tie_weights:
         yield Row("lm_head.weight", ("out_head.weight",))
 
 
-def to_gpt2(state: Mapping[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
-    """Rename a ``GPTModel``'s state dict to Hugging Face's names."""
-    tensors: dict[str, Tensor] = {}
-    for row in gpt2_rows(cfg):
-        if row.zeros:
-            tensors[row.theirs] = torch.zeros(len(row.ours) * cfg.emb_dim)
-            continue
-        parts = [state[name].T if row.transposed else state[name] for name in row.ours]
-        tensors[row.theirs] = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def openai_rows(cfg: ModelConfig) -> Iterator[Row]:
+    """The table for OpenAI's TensorFlow checkpoints of GPT-2, whose output layer is always tied."""
+    yield from _gpt2_rows(
+        cfg,
+        block="model/h{}/",
+        outside={"wte": "model/wte", "wpe": "model/wpe"},
+        final="model/ln_f/",
+        names={"norm": ("g", "b"), "linear": ("w", "b"), "join": "/"},
+        leading_one=True,
+    )
 
 
-def from_gpt2(
-    tensors: Mapping[str, Tensor], cfg: ModelConfig, shapes: Mapping[str, torch.Size], source: str
+def _gpt2_rows(
+    cfg: ModelConfig,
+    *,
+    block: str,
+    outside: Mapping[str, str],
+    final: str,
+    names: Mapping[str, tuple[str, str] | str],
+    leading_one: bool = False,
+) -> Iterator[Row]:
+    """The table that both share; only the spelling differs."""
+    (scale, shift), (w, b), join = names["norm"], names["linear"], names["join"]
+    yield Row(outside["wte"], ("tok_emb.weight",))
+    yield Row(outside["wpe"], ("pos_emb.weight",))
+    for i in range(cfg.n_layers):
+        theirs, ours = block.format(i), f"trf_blocks.{i}."
+        qkv = [f"{ours}att.{name}." for name in ("W_query", "W_key", "W_value")]
+        for norm, our_norm in (("ln_1", "norm1"), ("ln_2", "norm2")):
+            yield Row(f"{theirs}{norm}{join}{scale}", (f"{ours}{our_norm}.scale",))
+            yield Row(f"{theirs}{norm}{join}{shift}", (f"{ours}{our_norm}.shift",))
+        for layer, parts in (
+            (f"attn{join}c_attn", qkv),
+            (f"attn{join}c_proj", [f"{ours}att.out_proj."]),
+            (f"mlp{join}c_fc", [f"{ours}ff.layers.0."]),
+            (f"mlp{join}c_proj", [f"{ours}ff.layers.2."]),
+        ):
+            weights, biases = (tuple(p + n for p in parts) for n in ("weight", "bias"))
+            yield Row(f"{theirs}{layer}{join}{w}", weights, True, leading_one)
+            # Theirs always has these biases; a model built without them has zeros there.
+            zeros = parts is qkv and not cfg.qkv_bias
+            yield Row(f"{theirs}{layer}{join}{b}", biases, zeros=zeros)
+    yield Row(final + scale, ("final_norm.scale",))
+    yield Row(final + shift, ("final_norm.shift",))
+
+
+def to_theirs(state: Mapping[str, Tensor], row: Row, cfg: ModelConfig) -> Tensor:
+    """Build one of their tensors from a ``GPTModel``'s state dict, on the CPU."""
+    if row.zeros:
+        return torch.zeros(len(row.ours) * cfg.emb_dim)
+    parts = [state[name].detach().cpu() for name in row.ours]
+    parts = [part.T for part in parts] if row.transposed else parts
+    whole = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    return whole.unsqueeze(0).contiguous() if row.leading_one else whole.contiguous()
+
+
+def from_theirs(
+    tensors: Mapping[str, Tensor],
+    rows: Iterable[Row],
+    shapes: Mapping[str, torch.Size],
+    source: str,
 ) -> dict[str, Tensor]:
-    """Rename Hugging Face's tensors to a state dict with the given ``shapes``.
+    """Turn their tensors into a state dict with the given ``shapes``.
+
+    ``tensors`` may load lazily: each is asked for once, and nothing else is kept of it.
 
     Raises:
         UserError: a tensor is missing, unexpected or misshapen; every one is listed by name.
     """
-    rows = list(gpt2_rows(cfg))
+    rows = list(rows)
     known = [row.theirs for row in rows]
     problems = [f"{name} is missing" for name in known if name not in tensors]
     problems += [
@@ -88,26 +127,34 @@ def from_gpt2(
     ]
     state: dict[str, Tensor] = {}
     for row in rows:
-        if row.theirs not in tensors:
-            continue
-        whole = tensors[row.theirs]
-        if not whole.dim() or whole.shape[-1] % len(row.ours):
-            problems.append(f"{row.theirs} has the impossible shape {tuple(whole.shape)}")
-            continue
-        for name, part in zip(row.ours, whole.chunk(len(row.ours), dim=-1), strict=True):
-            tensor = part.T if row.transposed else part
-            if row.zeros:
-                if tensor.any():
-                    problems.append(f"{row.theirs} is not zero, but the config says qkv_bias false")
-                    break
-            elif tensor.shape != shapes[name]:
-                problems.append(
-                    f"{row.theirs} gives {name} the shape {tuple(tensor.shape)}, "
-                    f"the config {tuple(shapes[name])}"
-                )
-            else:
-                state[name] = tensor.contiguous()
+        if row.theirs in tensors:
+            problems += _split_row(tensors[row.theirs], row, shapes, state)
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise UserError(f"{source} does not match its config: {shown}")
     return state
+
+
+def _split_row(
+    whole: Tensor, row: Row, shapes: Mapping[str, torch.Size], state: dict[str, Tensor]
+) -> list[str]:
+    """Put the parts of one of their tensors into ``state``; return what is wrong with it."""
+    given = tuple(whole.shape)
+    if row.leading_one and whole.dim() and whole.shape[0] == 1:
+        whole = whole.squeeze(0)
+    if not whole.dim() or whole.shape[-1] % len(row.ours):
+        return [f"{row.theirs} has the impossible shape {given}"]
+    if row.zeros:
+        wrong = bool(whole.any())
+        return [f"{row.theirs} is not zero, but the config says qkv_bias false"] if wrong else []
+    problems = []
+    for name, part in zip(row.ours, whole.chunk(len(row.ours), dim=-1), strict=True):
+        tensor = part.T if row.transposed and part.dim() == 2 else part
+        if tensor.shape == shapes[name]:
+            state[name] = tensor.contiguous()
+        else:
+            problems.append(
+                f"{row.theirs} of shape {given} gives {name} the shape {tuple(tensor.shape)}, "
+                f"the config {tuple(shapes[name])}"
+            )
+    return problems
