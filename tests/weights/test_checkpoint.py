@@ -135,7 +135,7 @@ def test_a_missing_directory_and_a_config_without_a_shape(tmp_path: Path, model_
     with pytest.raises(UserError, match="there is no model directory"):
         load_model(tmp_path / "none")
     (model_dir / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match="lacks vocab_size, n_positions"):
+    with pytest.raises(UserError, match="it lacks vocab_size; it lacks n_positions"):
         load_model(model_dir)
 
 

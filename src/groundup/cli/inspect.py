@@ -47,7 +47,7 @@ def inspect(model: str, /, *, batch_size: int = 1, context_length: int | None = 
 
 def _config_of(model: str) -> ModelConfig:
     if Path(model).is_dir():
-        from groundup.weights.checkpoint import read_model_config
+        from groundup.weights.huggingface import read_model_config
 
         return read_model_config(Path(model))
     if model in PRESETS or model in ALIASES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -26,9 +26,16 @@ from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer, load_tokenizer
 from groundup.weights.card import model_card
 from groundup.weights.files import atomic_update, finish_update, read_json, write_json
-from groundup.weights.names import from_theirs, huggingface_rows, to_theirs
+from groundup.weights.huggingface import (
+    CONFIG,
+    WEIGHTS,
+    TensorFiles,
+    hf_config,
+    read_model_config,
+)
+from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 
-CONFIG, WEIGHTS, NOTES = "config.json", "model.safetensors", "groundup.json"
+NOTES = "groundup.json"
 
 
 @dataclass
@@ -123,73 +130,64 @@ def load_model(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "
             f"vocab_size {cfg.vocab_size}; one of the two files is from another model"
         )
-    with torch.device("meta"):  # no memory, no random numbers: the file brings both
-        model = GPTModel(cfg)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    tensors = load_tensors(directory / WEIGHTS, device)
-    state = from_theirs(tensors, huggingface_rows(cfg), shapes, str(directory))
-    if cfg.tie_weights:
-        state["out_head.weight"] = state["tok_emb.weight"]
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-    if cfg.tie_weights:
-        model.out_head.weight = model.tok_emb.weight
-    return model.requires_grad_(True).eval(), tokenizer
+    tensors = TensorFiles(directory, device)
+    return build_model(cfg, tensors, huggingface_rows(cfg), str(directory)), tokenizer
 
 
-def read_model_config(directory: Path) -> ModelConfig:
-    """Read a Hugging Face GPT-2 ``config.json`` as a ``ModelConfig``.
+def build_model(
+    cfg: ModelConfig, tensors: Mapping[str, Tensor], rows: Iterable[Row], source: str
+) -> GPTModel:
+    """A model with somebody else's tensors, in fp32 and eval mode.
+
+    It is built without memory (on the meta device), then given the tensors one by one, so that
+    loading needs little more memory than the model itself.
 
     Raises:
-        UserError: it is missing or damaged, or describes another architecture.
+        UserError: a tensor is missing, unexpected or misshapen; every one is listed by name.
     """
-    values = read_json(directory / CONFIG)
-    if values.get("model_type") != "gpt2":
+    with torch.device("meta"):
+        model = GPTModel(cfg)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if cfg.tie_weights:
+        tensors = _without_tied_head(tensors, source)
+    state = from_theirs(tensors, rows, shapes, source)
+    if cfg.tie_weights:
+        state["out_head.weight"] = state["tok_emb.weight"]
+    model.load_state_dict(state, assign=True)
+    if cfg.tie_weights:
+        model.out_head.weight = model.tok_emb.weight
+    return model.requires_grad_(True).eval()
+
+
+def _without_tied_head(tensors: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+    """Leave out a tied output layer that is stored all the same, if it is what it should be."""
+    head, embedding = "lm_head.weight", "transformer.wte.weight"
+    if head not in tensors or embedding not in tensors:
+        return tensors
+    if not torch.equal(tensors[head], tensors[embedding]):
         raise UserError(
-            f"{directory / CONFIG} describes a {values.get('model_type')!r} model; "
-            "groundup opens GPT-2 models (model_type 'gpt2')"
+            f"{source} does not match its config: it is said to be tied, but {head} differs from "
+            f"{embedding}"
         )
-    names = {
-        "vocab_size": "vocab_size",
-        "n_positions": "context_length",
-        "n_embd": "emb_dim",
-        "n_head": "n_heads",
-        "n_layer": "n_layers",
-        "resid_pdrop": "drop_rate",
-        "tie_word_embeddings": "tie_weights",
-        "qkv_bias": "qkv_bias",  # ours; Hugging Face's GPT-2 always has it
-    }
-    given = {"tie_word_embeddings": True, "qkv_bias": True, "resid_pdrop": 0.1} | values
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise UserError(f"{directory / CONFIG} lacks {', '.join(missing)}")
-    try:
-        return ModelConfig(**{ours: given[theirs] for theirs, ours in names.items()})
-    except UserError as error:
-        raise UserError(f"{directory / CONFIG}: {error}") from error
+    return Without(tensors, head)
 
 
-def hf_config(cfg: ModelConfig, eot_token: int | None) -> dict[str, Any]:
-    """The ``config.json`` with which ``transformers`` builds the same model."""
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": cfg.vocab_size,
-        "n_positions": cfg.context_length,
-        "n_embd": cfg.emb_dim,
-        "n_head": cfg.n_heads,
-        "n_layer": cfg.n_layers,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "initializer_range": 0.02,
-        "embd_pdrop": cfg.drop_rate,
-        "attn_pdrop": cfg.drop_rate,
-        "resid_pdrop": cfg.drop_rate,
-        "bos_token_id": eot_token,
-        "eos_token_id": eot_token,
-        "tie_word_embeddings": cfg.tie_weights,
-        "qkv_bias": cfg.qkv_bias,
-        "dtype": "float32",
-    }
+class Without(Mapping[str, Tensor]):
+    """Lazily read tensors but one."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], left_out: str) -> None:
+        self.tensors, self.left_out = tensors, left_out
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == self.left_out:
+            raise KeyError(name)
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.tensors if name != self.left_out)
+
+    def __len__(self) -> int:
+        return len(self.tensors) - 1
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -1,15 +1,14 @@
 """The names of the weights in other people's checkpoints: one table per format, read both ways.
 
 Hugging Face stores GPT-2's linear layers as ``Conv1D``, whose matrices are ``(in, out)``: the
-transpose of ``nn.Linear``'s. And it keeps query, key and value in one matrix, side by side.
-OpenAI's
-own files do the same, with one more leading dimension of 1.
+transpose of ``nn.Linear``'s. And it keeps query, key and value in one matrix, side by side. So do
+OpenAI's own files, with one more leading dimension of 1; nanoGPT's stack them instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,7 +23,8 @@ class Row:
 
     Attributes:
         theirs: its name in the file.
-        ours: our parameters' names; several if theirs holds them side by side.
+        ours: our parameters' names; several if theirs holds them all (side by side if it is
+            transposed, else stacked).
         transposed: whether theirs is the transpose of ours.
         leading_one: whether theirs has one more dimension of size 1 in front.
         zeros: whether ours does not exist, and theirs must be all zeros.
@@ -36,6 +36,11 @@ class Row:
     leading_one: bool = False
     zeros: bool = False
 
+    @property
+    def joined_at(self) -> int:
+        """The dimension of theirs along which our parameters lie one after the other."""
+        return -1 if self.transposed else 0
+
 
 def huggingface_rows(cfg: ModelConfig) -> Iterator[Row]:
     """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape."""
@@ -44,7 +49,9 @@ def huggingface_rows(cfg: ModelConfig) -> Iterator[Row]:
         block="transformer.h.{}.",
         outside={"wte": "transformer.wte.weight", "wpe": "transformer.wpe.weight"},
         final="transformer.ln_f.",
-        names={"norm": ("weight", "bias"), "linear": ("weight", "bias"), "join": "."},
+        norm=("weight", "bias"),
+        linear=("weight", "bias"),
+        join=".",
     )
     if not cfg.tie_weights:
         yield Row("lm_head.weight", ("out_head.weight",))
@@ -57,9 +64,17 @@ def openai_rows(cfg: ModelConfig) -> Iterator[Row]:
         block="model/h{}/",
         outside={"wte": "model/wte", "wpe": "model/wpe"},
         final="model/ln_f/",
-        names={"norm": ("g", "b"), "linear": ("w", "b"), "join": "/"},
+        norm=("g", "b"),
+        linear=("w", "b"),
+        join="/",
         leading_one=True,
     )
+
+
+def nanogpt_rows(cfg: ModelConfig) -> Iterator[Row]:
+    """The table for nanoGPT's checkpoints: Hugging Face's names, but ``nn.Linear``'s layout."""
+    for row in huggingface_rows(cfg.replace(tie_weights=False)):
+        yield replace(row, transposed=False)
 
 
 def _gpt2_rows(
@@ -68,19 +83,21 @@ def _gpt2_rows(
     block: str,
     outside: Mapping[str, str],
     final: str,
-    names: Mapping[str, tuple[str, str] | str],
+    norm: tuple[str, str],
+    linear: tuple[str, str],
+    join: str,
     leading_one: bool = False,
 ) -> Iterator[Row]:
-    """The table that both share; only the spelling differs."""
-    (scale, shift), (w, b), join = names["norm"], names["linear"], names["join"]
+    """The table that all share; only the spelling differs."""
+    (scale, shift), (w, b) = norm, linear
     yield Row(outside["wte"], ("tok_emb.weight",))
     yield Row(outside["wpe"], ("pos_emb.weight",))
     for i in range(cfg.n_layers):
         theirs, ours = block.format(i), f"trf_blocks.{i}."
         qkv = [f"{ours}att.{name}." for name in ("W_query", "W_key", "W_value")]
-        for norm, our_norm in (("ln_1", "norm1"), ("ln_2", "norm2")):
-            yield Row(f"{theirs}{norm}{join}{scale}", (f"{ours}{our_norm}.scale",))
-            yield Row(f"{theirs}{norm}{join}{shift}", (f"{ours}{our_norm}.shift",))
+        for their_norm, our_norm in (("ln_1", "norm1"), ("ln_2", "norm2")):
+            yield Row(f"{theirs}{their_norm}{join}{scale}", (f"{ours}{our_norm}.scale",))
+            yield Row(f"{theirs}{their_norm}{join}{shift}", (f"{ours}{our_norm}.shift",))
         for layer, parts in (
             (f"attn{join}c_attn", qkv),
             (f"attn{join}c_proj", [f"{ours}att.out_proj."]),
@@ -102,7 +119,7 @@ def to_theirs(state: Mapping[str, Tensor], row: Row, cfg: ModelConfig) -> Tensor
         return torch.zeros(len(row.ours) * cfg.emb_dim)
     parts = [state[name].detach().cpu() for name in row.ours]
     parts = [part.T for part in parts] if row.transposed else parts
-    whole = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    whole = torch.cat(parts, dim=row.joined_at) if len(parts) > 1 else parts[0]
     return whole.unsqueeze(0).contiguous() if row.leading_one else whole.contiguous()
 
 
@@ -112,7 +129,7 @@ def from_theirs(
     shapes: Mapping[str, torch.Size],
     source: str,
 ) -> dict[str, Tensor]:
-    """Turn their tensors into a state dict with the given ``shapes``.
+    """Turn their tensors into an fp32 state dict with the given ``shapes``.
 
     ``tensors`` may load lazily: each is asked for once, and nothing else is kept of it.
 
@@ -142,16 +159,17 @@ def _split_row(
     given = tuple(whole.shape)
     if row.leading_one and whole.dim() and whole.shape[0] == 1:
         whole = whole.squeeze(0)
-    if not whole.dim() or whole.shape[-1] % len(row.ours):
+    if not whole.dim() or whole.shape[row.joined_at] % len(row.ours):
         return [f"{row.theirs} has the impossible shape {given}"]
     if row.zeros:
         wrong = bool(whole.any())
         return [f"{row.theirs} is not zero, but the config says qkv_bias false"] if wrong else []
     problems = []
-    for name, part in zip(row.ours, whole.chunk(len(row.ours), dim=-1), strict=True):
+    for name, part in zip(row.ours, whole.chunk(len(row.ours), row.joined_at), strict=True):
         tensor = part.T if row.transposed and part.dim() == 2 else part
         if tensor.shape == shapes[name]:
-            state[name] = tensor.contiguous()
+            # A copy in any case: a view would keep the whole file in memory.
+            state[name] = torch.empty(tensor.shape, device=tensor.device).copy_(tensor)
         else:
             problems.append(
                 f"{row.theirs} of shape {given} gives {name} the shape {tuple(tensor.shape)}, "
