@@ -49,7 +49,8 @@ from .train.course import (
     train_model_simple as train_model_simple,
 )
 from .train.trainer import Trainer as Trainer
-from .weights.checkpoint import load_model as load_model, save_model as save_model
+from .weights.checkpoint import save_model as save_model
+from .weights.sources import load_model as load_model
 
 __version__: str
 __all__: list[str]

@@ -15,7 +15,8 @@ from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
-from groundup.weights.checkpoint import RunNotes, load_model
+from groundup.weights.checkpoint import RunNotes
+from groundup.weights.sources import load_model
 from tests.conftest import TEXT
 
 SHAPE = {

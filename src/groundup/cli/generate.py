@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,7 +15,7 @@ from groundup.decoding.config import SamplingConfig
 @app.command
 @with_options(Sampling=SamplingConfig)
 def generate(
-    model: Path,
+    model: str,
     prompt: str = "",
     /,
     *,
@@ -27,7 +26,7 @@ def generate(
     """Continue a prompt with a model, streaming the text.
 
     Args:
-        model: a model directory.
+        model: a model directory, a .pth of the course, or the name of a downloaded model.
         prompt: what to continue; "-" reads it from stdin; without one the model begins anew.
         stop: end the text before this string (may be given several times).
         device: auto, cpu, cuda, cuda:1, mps.
@@ -36,7 +35,7 @@ def generate(
 
     from groundup.decoding.engine import TextStream, sampler_of
     from groundup.train.runtime import resolve_device
-    from groundup.weights.checkpoint import load_model
+    from groundup.weights.sources import load_model
 
     if prompt == STDIN:
         prompt = sys.stdin.read()

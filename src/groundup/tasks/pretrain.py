@@ -31,7 +31,8 @@ from groundup.train.runtime import Runtime, resolve_runtime
 from groundup.train.state import load_training_state, save_training_state
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplePrinter
 from groundup.train.trainer import Listener, Progress, Record, Trainer
-from groundup.weights.checkpoint import RunNotes, load_model, save_model
+from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.sources import load_model
 
 
 def pretrain(

@@ -101,7 +101,7 @@ def save_model(
             extra(staging)
 
 
-def load_model(
+def load_directory(
     directory: str | Path,
     device: torch.device | str = "cpu",
     *,

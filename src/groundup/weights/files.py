@@ -49,6 +49,26 @@ def atomic_update(directory: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that takes its place when it is complete.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; ``path`` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def finish_update(directory: Path) -> None:
     """Finish an update that was complete but not yet (all) moved into place."""
     staging = directory / STAGING
@@ -103,7 +123,8 @@ def _flush(path: Path) -> None:
 def _write_error(directory: Path, error: OSError) -> UserError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
-            free = f"{shutil.disk_usage(directory).free / 2**20:,.0f} MiB are free"
+            folder = directory if directory.is_dir() else directory.parent
+            free = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
         except OSError:
             free = "the disk is full"
         return UserError(

@@ -73,7 +73,7 @@ def openai_rows(cfg: ModelConfig) -> Iterator[Row]:
 
 def nanogpt_rows(cfg: ModelConfig) -> Iterator[Row]:
     """The table for nanoGPT's checkpoints: Hugging Face's names, but ``nn.Linear``'s layout."""
-    for row in huggingface_rows(cfg.replace(tie_weights=False)):
+    for row in huggingface_rows(cfg):
         yield replace(row, transposed=False)
 
 

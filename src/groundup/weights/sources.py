@@ -1,0 +1,77 @@
+"""Open a model wherever it comes from: our own directories and everybody else's formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from groundup.config import ModelConfig
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import Tokenizer, get_gpt2_tokenizer, get_tokenizer
+from groundup.weights.checkpoint import load_directory
+from groundup.weights.torch_files import load_torch_file
+
+GPT2_VOCAB_SIZES = (50257, 50304)
+"""GPT-2's, and the same padded to a multiple of 64, as in nanoGPT."""
+
+
+def load_model(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    drop_rate: float | None = None,
+    n_heads: int | None = None,
+    tokenizer: str | None = None,
+) -> tuple[GPTModel, Tokenizer]:
+    """Open a model; it is in fp32 and eval mode.
+
+    Args:
+        source: a model directory of ours or of Hugging Face's GPT-2, a directory of OpenAI's
+            TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt`` of nanoGPT, or the name of
+            a downloaded model such as ``gpt2``.
+        device: where the weights go.
+        drop_rate: another dropout probability than the saved one, to train on.
+        n_heads: attention heads, for a ``.pth`` that cannot say it.
+        tokenizer: ``gpt2`` or a directory, for a file that brings none.
+
+    Raises:
+        UserError: it is missing or damaged, or not such a model.
+    """
+    path = resolve_source(source)
+    if path.is_file():
+        model = load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
+        return model, _tokenizer_for(model.cfg, tokenizer, path)
+    return load_directory(path, device, drop_rate=drop_rate)
+
+
+def resolve_source(source: str | Path) -> Path:
+    """The path of a model that is given as a path, or as the name of a downloaded one.
+
+    Raises:
+        UserError: there is neither.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    raise UserError(f"there is no model directory {str(source)!r}")
+
+
+def _tokenizer_for(cfg: ModelConfig, asked: str | None, path: Path) -> Tokenizer:
+    """The tokenizer of a model that brings none."""
+    if asked is not None:
+        tokenizer = get_tokenizer(asked)
+    elif cfg.vocab_size in GPT2_VOCAB_SIZES:
+        tokenizer = get_gpt2_tokenizer()
+    else:
+        raise UserError(
+            f"{path} brings no tokenizer, and its vocabulary of {cfg.vocab_size} tokens is not "
+            "GPT-2's; name the tokenizer's directory with --tokenizer"
+        )
+    if tokenizer.vocab_size > cfg.vocab_size:
+        raise UserError(
+            f"the tokenizer {asked} has {tokenizer.vocab_size} tokens, but {path} knows only "
+            f"{cfg.vocab_size}; name the tokenizer that it was trained with"
+        )
+    return tokenizer
