@@ -20,15 +20,9 @@ IDX = torch.arange(12)[None]
 
 def theirs(**changes: Any) -> GPT2LMHeadModel:
     torch.manual_seed(3)
-    shape: dict[str, Any] = {
-        "vocab_size": 300,
-        "n_positions": 16,
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 4,
-    }
-    ends = {"bos_token_id": 299, "eos_token_id": 299}
-    model = GPT2LMHeadModel(GPT2Config(**(shape | ends | changes))).eval()
+    shape: dict[str, Any] = {"vocab_size": 300, "n_positions": 16, "n_embd": 32, "n_layer": 2}
+    shape |= {"n_head": 4, "bos_token_id": 299, "eos_token_id": 299} | changes
+    model = GPT2LMHeadModel(GPT2Config(**shape)).eval()
     for p in model.parameters():
         p.data += 0.05 * torch.randn_like(p)
     return model
