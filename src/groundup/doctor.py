@@ -62,7 +62,7 @@ def _packages() -> Iterator[Check]:
 
 def _device() -> Check:
     try:
-        from groundup.train.runtime import resolve_runtime
+        from groundup.runtime import resolve_runtime
 
         runtime = resolve_runtime()
     except Exception as error:  # whatever keeps PyTorch from loading is the finding

@@ -152,6 +152,8 @@ def stream(tokenizer: BPETokenizer, text: str, stop: list[str], *, end: bool = F
         ("The quick fox", ["fox", "quick"], "The ", "stop"),
         ("The quick fo", ["fox"], "The quick fo", "length"),
         ("aab", ["ab"], "a", "stop"),
+        ("bca", ["bca", "c"], "b", "stop"),
+        ("bca", ["bc", "c"], "", "stop"),
         ("日本語🙂", ["語"], "日本", "stop"),
     ],
 )
@@ -166,9 +168,10 @@ def test_stop_strings(
 @given(st.text("abc🙂", max_size=20), st.lists(st.text("abc🙂", min_size=1, max_size=3)))
 def test_a_stream_is_the_text_up_to_the_first_stop_string(text: str, stop: list[str]) -> None:
     tokenizer = BPETokenizer.train("abc🙂", 260)
-    cuts = [text.find(s) for s in stop if s in text]
+    # The stop string that is complete first cuts the text, where it begins.
+    ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     pieces = list(stream(tokenizer, text, stop, end=True))
-    assert "".join(pieces) == text[: min(cuts, default=len(text))]
+    assert "".join(pieces) == text[: min(ends)[1] if ends else len(text)]
     assert "�" not in "".join(pieces)
 
 

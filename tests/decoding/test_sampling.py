@@ -71,3 +71,11 @@ def test_it_draws_as_the_course_does() -> None:
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         SamplingConfig(**options).check(vocab_size=100)
+
+
+@pytest.mark.parametrize("options", [{"top_k": 21}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2.0}])
+def test_a_sampler_refuses_senseless_options_too(options: dict) -> None:
+    with pytest.raises(UserError, match="top_"):
+        make_sampler(1.0, **options)(torch.randn(1, 20))
+    with pytest.raises(UserError, match="temperature is -1"):
+        make_sampler(-1.0)

@@ -13,7 +13,7 @@ from groundup.model.gpt import GPTModel
 from groundup.train.config import TrainConfig
 from groundup.train.losses import IGNORE_INDEX, next_token_loss
 from groundup.train.optim import build_optimizer
-from groundup.train.runtime import Runtime
+from groundup.runtime import Runtime
 from groundup.train.trainer import Listener, Progress, Record, Trainer
 from tests.conftest import tiny_config
 

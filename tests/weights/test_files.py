@@ -1,5 +1,6 @@
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,11 @@ from groundup.weights.files import STAGING, atomic_update, finish_update, read_j
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_text()
+        for p in folder.rglob("*")
+        if p.is_file() and STAGING not in str(p)
+    }
 
 
 def update(folder: Path, text: str) -> None:
@@ -33,7 +38,7 @@ def test_a_failure_leaves_the_old_files_and_no_litter(tmp_path: Path) -> None:
         (staging / "a").write_text("new")
         raise ZeroDivisionError
     assert content(tmp_path) == {"a": "old", "sub/b": "old"}
-    assert not (tmp_path / STAGING).exists()
+    assert not list(tmp_path.glob(f"{STAGING}*"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -71,17 +76,60 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new_state(
     monkeypatch.undo()
     finish_update(tmp_path)
     assert content(tmp_path) == {"a": "new", "sub/b": "new"}
-    assert not (tmp_path / STAGING).exists()
+    assert not list(tmp_path.glob(f"{STAGING}*"))
 
 
 def test_an_incomplete_staging_folder_is_ignored_and_replaced(tmp_path: Path) -> None:
     update(tmp_path, "old")
-    (tmp_path / STAGING).mkdir()
-    (tmp_path / STAGING / "a").write_text("half")
+    (tmp_path / f"{STAGING}dead").mkdir()
+    (tmp_path / f"{STAGING}dead" / "a").write_text("half")
     finish_update(tmp_path)
     assert content(tmp_path)["a"] == "old"
     update(tmp_path, "new")
     assert content(tmp_path) == {"a": "new", "sub/b": "new"}
+
+
+def test_readers_and_a_writer_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    update(tmp_path, "0")
+    done = threading.Event()
+    problems: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                finish_update(tmp_path)
+        except BaseException as error:
+            problems.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(60):
+        update(tmp_path, str(number))
+        assert content(tmp_path) == {"a": str(number), "sub/b": str(number)}
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert problems == []
+
+
+def test_dying_before_the_update_is_complete_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update(tmp_path, "old")
+
+    class Died(BaseException):
+        pass
+
+    def die(self: Path, *args: object, **more: object) -> None:
+        raise Died
+
+    monkeypatch.setattr(Path, "touch", die)  # what marks an update as complete
+    with pytest.raises(Died):
+        update(tmp_path, "new")
+    monkeypatch.undo()
+    finish_update(tmp_path)
+    assert content(tmp_path) == {"a": "old", "sub/b": "old"}
 
 
 @pytest.mark.parametrize(

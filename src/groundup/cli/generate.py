@@ -34,7 +34,7 @@ def generate(
     options = SamplingConfig(**given)
 
     from groundup.decoding.engine import TextStream, sampler_of
-    from groundup.train.runtime import resolve_device
+    from groundup.runtime import resolve_device
     from groundup.weights.sources import load_model
 
     if prompt == STDIN:

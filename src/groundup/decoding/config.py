@@ -36,7 +36,7 @@ class SamplingConfig:
             problems.append(f"top_p is {self.top_p}; expected 0 < top_p <= 1")
         if self.num_samples < 1:
             problems.append(f"num_samples is {self.num_samples}; expected at least 1")
-        if self.seed is not None and self.seed < 0:
-            problems.append(f"seed is {self.seed}; expected 0 or more")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            problems.append(f"seed is {self.seed}; expected 0 to 2**63 - 1")
         if problems:
             raise UserError("; ".join(problems))

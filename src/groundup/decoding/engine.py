@@ -159,8 +159,8 @@ def sampler_of(config: SamplingConfig, device: torch.device | str = "cpu") -> Sa
 class TextStream:
     """Iterate over the pieces of a text as it is written; never half a character.
 
-    The text ends at the end-of-text token, before the first of the ``stop`` strings, or after
-    ``max_new_tokens``; :attr:`finish_reason` says which.
+    The text ends at the end-of-text token, before the ``stop`` string that is complete first, or
+    after ``max_new_tokens``; :attr:`finish_reason` says which.
 
     Args:
         model: the model; its own context length is the window.
@@ -230,8 +230,9 @@ class TextStream:
 
 
 def _find_first(text: str, needles: Sequence[str]) -> int | None:
-    found = [at for needle in needles if (at := text.find(needle)) >= 0]
-    return min(found, default=None)
+    """Where the needle begins that is complete first (of those, the longest)."""
+    found = [(at + len(n), at) for n in needles if (at := text.find(n)) >= 0]
+    return min(found)[1] if found else None
 
 
 def _longest_open_prefix(text: str, needles: Sequence[str]) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from groundup.errors import UserError
+
 Sampler = Callable[[Tensor], Tensor]
 """Scores ``(B, V)`` to chosen ids ``(B,)``."""
 
@@ -21,13 +23,17 @@ def greedy(logits: Tensor) -> Tensor:
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """Set all but the ``k`` highest scores of each row to ``-inf`` (Fan et al. 2018)."""
+    if not 1 <= k <= logits.shape[-1]:
+        raise UserError(f"top_k is {k}; expected 1 to {logits.shape[-1]}, the vocabulary's size")
     kth = torch.topk(logits, k).values[:, -1:]  # (B, 1)
     return logits.masked_fill(logits < kth, -torch.inf)
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest tokens whose probabilities reach ``p`` together (Holtzman et al. 2020)."""
-    if p >= 1.0:
+    if not 0.0 < p <= 1.0:
+        raise UserError(f"top_p is {p}; expected 0 < top_p <= 1")
+    if p == 1.0:
         return logits
     ordered, order = logits.sort(descending=True)
     probs = torch.softmax(ordered, dim=-1)
@@ -47,6 +53,8 @@ def make_sampler(
     A temperature of 0 is greedy whatever the rest says. Without a ``generator`` the draw uses
     PyTorch's global one, so ``torch.manual_seed`` repeats the course's numbers.
     """
+    if not temperature >= 0.0:
+        raise UserError(f"temperature is {temperature}; expected 0 (greedy) or more")
     if temperature == 0.0:
         return greedy
 

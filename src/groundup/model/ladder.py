@@ -81,7 +81,7 @@ class CausalAttention(nn.Module):
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.dropout = nn.Dropout(dropout)
-        mask = torch.triu(torch.ones(context_length, context_length), diagonal=1)
+        mask = torch.ones(context_length, context_length, dtype=torch.bool).triu(diagonal=1)
         self.register_buffer("mask", mask, persistent=False)  # True above the diagonal: the future
         self.register_load_state_dict_pre_hook(drop_stored_mask)
 
@@ -92,7 +92,7 @@ class CausalAttention(nn.Module):
             raise UserError(f"{T} tokens, but context_length is {len(self.mask)}; pass fewer")
         queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)
         scores = queries @ keys.transpose(1, 2)  # (B, T, T)
-        scores = scores.masked_fill(self.mask.bool()[:T, :T], -torch.inf)
+        scores = scores.masked_fill(self.mask[:T, :T], -torch.inf)
         weights = torch.softmax(scores / keys.shape[-1] ** 0.5, dim=-1)
         return self.dropout(weights) @ values
 

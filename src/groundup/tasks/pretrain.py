@@ -27,7 +27,7 @@ from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.losses import evaluating, mean_loss
 from groundup.train.optim import build_optimizer, build_schedule
-from groundup.train.runtime import Runtime, resolve_runtime
+from groundup.runtime import Runtime, resolve_runtime
 from groundup.train.state import load_training_state, save_training_state
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplePrinter
 from groundup.train.trainer import Listener, Progress, Record, Trainer

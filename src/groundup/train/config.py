@@ -60,7 +60,8 @@ class TrainConfig:
             **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "max_steps"), count),
             **dict.fromkeys(("eval_freq", "eval_iter", "save_freq"), count),
             **dict.fromkeys(("min_learning_rate", "weight_decay", "grad_clip"), zero_or_more),
-            **dict.fromkeys(("warmup_steps", "seed"), zero_or_more),
+            "warmup_steps": zero_or_more,
+            "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
             **dict.fromkeys(("beta1", "beta2"), share),
             "learning_rate": (lambda x: 0 < x < float("inf"), "more than 0"),
         }

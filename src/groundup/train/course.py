@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import evaluating, mean_loss, next_token_loss
-from groundup.train.runtime import Runtime
+from groundup.train.losses import count_valid, evaluating, mean_loss, next_token_loss
+from groundup.runtime import Runtime
 from groundup.train.trainer import Batches, Listener, Record, Trainer
 
 
@@ -19,7 +19,7 @@ def calc_loss_batch(
 ) -> Tensor:
     """Cross-entropy per token of one batch: a scalar that ``backward()`` can be called on."""
     inputs, targets = input_batch.to(device), target_batch.to(device)
-    return next_token_loss(model, inputs, targets) / max(1, targets.numel())
+    return next_token_loss(model, inputs, targets) / max(1, count_valid(targets))
 
 
 def calc_loss_loader(

@@ -25,7 +25,12 @@ def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor
 
     For a ``GPTModel`` the logits are never all in memory; any other module is simply called.
     """
-    if isinstance(model, GPTModel):
+    # A head with a bias, or one that LoRA has wrapped, is more than its matrix.
+    if (
+        isinstance(model, GPTModel)
+        and type(model.out_head) is nn.Linear
+        and (model.out_head.bias is None)
+    ):
         features = model.features(inputs)  # (B, T, C)
         return linear_cross_entropy(
             features.flatten(0, 1), model.out_head.weight, targets.flatten()

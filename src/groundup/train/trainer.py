@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from groundup.errors import TrainingFailed
 from groundup.train.interrupt import StopRequest
 from groundup.train.losses import LossFunction, count_valid, next_token_loss
-from groundup.train.runtime import Runtime
+from groundup.runtime import Runtime
 
 Record = dict[str, float]
 """What is known at one moment: step, epoch, tokens_seen, loss, learning_rate, …"""

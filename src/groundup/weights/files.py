@@ -2,7 +2,8 @@
 
 New files are written to a staging folder, flushed to disk, and moved into place only when all are
 there. A marker file makes the moves repeatable: if the process dies between two of them, the next
-reader finishes them.
+reader finishes them. Every update has a staging folder of its own, so a reader that helps with one
+cannot touch the next.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
 
-STAGING = ".saving"
+STAGING = ".saving-"
 COMPLETE = ".complete"
 
 
@@ -29,23 +31,23 @@ def atomic_update(directory: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or cannot be written to; ``directory`` is as it was.
     """
-    staging = directory / STAGING
+    staging = None
     try:
-        finish_update(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
+        finish_update(directory)
+        for litter in directory.glob(f"{STAGING}*"):  # of a process that died while it wrote
+            shutil.rmtree(litter, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=directory))
         yield staging
         for path in staging.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        (staging / COMPLETE).touch()
+            _flush(path)
         _flush(staging)
+        (staging / COMPLETE).touch()
         finish_update(directory)
     except OSError as error:
         raise _write_error(directory, error) from error
     finally:
-        if not (staging / COMPLETE).exists():
+        if staging is not None and not (staging / COMPLETE).exists():
             shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -70,18 +72,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def finish_update(directory: Path) -> None:
-    """Finish an update that was complete but not yet (all) moved into place."""
-    staging = directory / STAGING
-    if not (staging / COMPLETE).exists():
-        return
-    for path in sorted(staging.rglob("*")):
-        target = directory / path.relative_to(staging)
-        if path.is_dir():
-            target.mkdir(exist_ok=True)
-        elif path.name != COMPLETE:
-            os.replace(path, target)
-    _flush(directory)
-    shutil.rmtree(staging)
+    """Finish updates that were complete but not yet (all) moved into place.
+
+    Several processes may do so at once: each file is moved by one of them.
+    """
+    for staging in directory.glob(f"{STAGING}*"):
+        if not (staging / COMPLETE).exists():
+            continue
+        folders, paths = [directory], []
+        with suppress(FileNotFoundError):  # another process has finished it
+            paths = sorted(staging.rglob("*"))
+        for path in paths:
+            target = directory / path.relative_to(staging)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+                folders.append(target)
+            elif path.name != COMPLETE:
+                with suppress(FileNotFoundError):  # another process has moved it
+                    os.replace(path, target)
+        for folder in folders:
+            _flush(folder)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_json(path: Path, value: object) -> None:

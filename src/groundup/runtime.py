@@ -14,8 +14,6 @@ import torch
 
 from groundup.errors import UserError
 
-Precision = Literal["auto", "fp32", "bf16"]
-
 
 @dataclass(frozen=True)
 class Runtime:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from groundup.errors import UserError
-from groundup.train.runtime import resolve_device, resolve_runtime
+from groundup.runtime import resolve_device, resolve_runtime
 
 
 def test_auto_is_a_device_that_is_there() -> None:

@@ -1,0 +1,46 @@
+"""``groundup export``: a model in somebody else's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from groundup.cli.app import app, say
+
+
+@app.command
+def export(
+    model: str,
+    /,
+    *,
+    to: Literal["hf", "gguf", "course", "openai"],
+    out: Path,
+    dtype: Literal["f32", "f16", "bf16", "q8_0"] = "f16",
+    tokenizer: str | None = None,
+    n_heads: int | None = None,
+) -> None:
+    """Write a model for others: transformers, llama.cpp and Ollama, the course, OpenAI's format.
+
+    It is read back and compared before it is called done.
+
+    Args:
+        model: a model directory, a .pth of the course, a ckpt.pt of nanoGPT, or the name of a
+            downloaded model.
+        to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth), openai.
+        out: what to write; it must not exist.
+        dtype: of the weights in a GGUF file.
+        tokenizer: gpt2 or a directory, for a .pth that brings none.
+        n_heads: attention heads, for a .pth that cannot say it.
+    """
+    from groundup.weights.checkpoint import RunNotes
+    from groundup.weights.export import export as write
+    from groundup.weights.sources import load_model, resolve_source
+
+    source = resolve_source(model)
+    notes = RunNotes.read(source) if source.is_dir() else RunNotes()
+    gpt, tokens = load_model(source, n_heads=n_heads, tokenizer=tokenizer)
+    written = write(gpt, tokens, to, out, dtype=dtype, notes=notes)
+    for path in written:
+        print(path)
+    if to == "gguf":
+        say(f"for Ollama:\n  ollama create my-gpt -f {written[-1]}\n  ollama run my-gpt")
