@@ -1,4 +1,5 @@
 from .config import PRESETS as PRESETS, ModelConfig as ModelConfig
+from .data.download import download as download
 from .data.windows import (
     GPTDatasetV1 as GPTDatasetV1,
     TokenWindows as TokenWindows,
@@ -50,6 +51,11 @@ from .train.course import (
 )
 from .train.trainer import Trainer as Trainer
 from .weights.checkpoint import save_model as save_model
+from .weights.export import export as export
+from .weights.openai import (
+    download_and_load_gpt2 as download_and_load_gpt2,
+    load_weights_into_gpt as load_weights_into_gpt,
+)
 from .weights.sources import load_model as load_model
 
 __version__: str

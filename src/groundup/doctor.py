@@ -89,8 +89,10 @@ def _device() -> Check:
 
 
 def _threads() -> Check:
-    import torch
-
+    try:
+        import torch
+    except Exception as error:
+        return Check("cpu", "problem", f"PyTorch does not load: {error}", "reinstall torch")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = torch.get_num_threads()
     found = f"{threads} threads on {cores} cores"

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.train.tracking import read_metrics
+from groundup.train.tracking import is_evaluation, read_metrics
 from groundup.train.trainer import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PLOTS = "plots"
+"""The folder of a run that they go to."""
 
 TRAIN, VAL = "#3b6fb6", "#d1603d"
 
@@ -35,7 +38,7 @@ def plot_run(run: Path, out: Path | None = None) -> list[Path]:
     records = read_metrics(run)
     if not records:
         raise UserError(f"{run} has no metrics.jsonl with measurements; is it a training run?")
-    out = out or run / "plots"
+    out = out or run / PLOTS
     figures = {"loss.png": _loss_figure(records)}
     for name, label in (("learning_rate", "learning rate"), ("grad_norm", "gradient norm")):
         figures[f"{name}.png"] = _line_figure(records, name, label)
@@ -70,8 +73,8 @@ def plot_losses(
 
 def _loss_figure(records: Sequence[Record]) -> Figure:
     """Every step's loss, faint, behind the evaluations'."""
-    steps = [r for r in records if "train_loss" not in r]
-    evaluations = [r for r in records if "train_loss" in r]
+    steps = [r for r in records if not is_evaluation(r)]
+    evaluations = [r for r in records if is_evaluation(r)]
     figure = plot_losses(
         [r["epoch"] for r in evaluations],
         [r["tokens_seen"] for r in evaluations],
@@ -97,7 +100,7 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
 
 
 def _line_figure(records: Sequence[Record], name: str, label: str) -> Figure:
-    steps = [r for r in records if "train_loss" not in r and name in r]
+    steps = [r for r in records if not is_evaluation(r) and name in r]
     figure, axes = _new_figure(label)
     axes.plot([r["step"] for r in steps], [r[name] for r in steps], color=TRAIN, linewidth=1)
     axes.set_xlabel("step")

@@ -62,7 +62,7 @@ def test_big_texts_go_to_the_library_and_it_says_so(
 
 def test_tokenizer_on_gpt2(run: Run, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("tokenizer", "encode", "gpt2", "Hello, I am").out == "15496 11 314 716\n"
-    monkeypatch.setattr("sys.stdin", io.StringIO("Hello, I am"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello, I am")))
     assert run("tokenizer", "encode", "gpt2").out == "15496 11 314 716\n"
     assert run("tokenizer", "decode", "gpt2", "15496,", "11").out == "Hello,\n"
     special = run("tokenizer", "encode", "gpt2", "<|endoftext|>", "--allow-special")

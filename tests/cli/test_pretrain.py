@@ -29,7 +29,14 @@ def test_a_run_reports_its_losses_and_what_to_try_next(
     result = run("pretrain", text_file, "--out", out, *QUICK)
     assert result.status == 0, result.err
     assert result.out == ""
-    for expected in ("tok/s", "train", "val", f"groundup generate {out}", "groundup inspect"):
+    for expected in (
+        "tok/s",
+        "train",
+        "val",
+        f"groundup generate {out}",
+        f"groundup inspect {out}",
+        "groundup pretrain YOUR-TEXT",
+    ):
         assert expected in result.err
     assert (out / "plots" / "loss.png").exists()
     load_model(out)
@@ -130,7 +137,7 @@ def test_overwrite_never_deletes_what_is_not_ours(
     [
         (["--n-heads=5"], "emb_dim (32) is not divisible by n_heads (5)"),
         (["--bach-size=2"], "Unknown option: --bach-size=2. Did you mean --batch-size?"),
-        (["--batch-size=two"], 'unable to convert "two" into int'),
+        (["--batch-size=two"], "--batch-size: 'two' is not a whole number"),
         (["--precision=fp12"], "fp12"),
         (["--batch-size=0"], "batch_size is 0; expected at least 1"),
         (["--stride=0"], "stride is 0; expected at least 1"),

@@ -28,8 +28,8 @@ def test_frozen_parameters_are_left_out() -> None:
 
 
 def test_warmup_then_cosine() -> None:
-    config = TrainConfig(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=10)
-    lr = build_schedule(config, 101)
+    config = TrainConfig(learning_rate=1.0, min_learning_rate=0.1)
+    lr = build_schedule(config, 101, warmup=10)
     assert [lr(0), lr(4), lr(9)] == pytest.approx([0.1, 0.5, 1.0])
     assert lr(10) == pytest.approx(1.0)
     assert lr(55) == pytest.approx(0.55)
@@ -39,8 +39,8 @@ def test_warmup_then_cosine() -> None:
 
 
 def test_cosine_is_pytorchs() -> None:
-    config = TrainConfig(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=0)
-    lr = build_schedule(config, 51)
+    config = TrainConfig(learning_rate=1.0, min_learning_rate=0.1)
+    lr = build_schedule(config, 51, warmup=0)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0.1)
     for step in range(51):
@@ -49,14 +49,14 @@ def test_cosine_is_pytorchs() -> None:
         theirs.step()
 
 
-def test_constant_and_the_default_warmup() -> None:
-    lr = build_schedule(TrainConfig(learning_rate=1.0, lr_schedule="constant"), 100)
+def test_a_constant_rate_after_the_warmup() -> None:
+    lr = build_schedule(TrainConfig(learning_rate=1.0, lr_schedule="constant"), 100, warmup=5)
     assert lr(0) == pytest.approx(0.2) and lr(4) == lr(5) == lr(99) == 1.0
 
 
-def test_a_minimum_above_the_peak_does_not_raise_the_rate() -> None:
-    lr = build_schedule(TrainConfig(learning_rate=1e-5, warmup_steps=0), 10)
-    assert max(lr(i) for i in range(10)) == 1e-5
+def test_a_minimum_above_the_peak_is_refused() -> None:
+    with pytest.raises(UserError, match=r"min_learning_rate \(0.1\) is above learning_rate"):
+        TrainConfig(learning_rate=1e-5, min_learning_rate=0.1)
 
 
 def test_all_senseless_options_come_at_once() -> None:

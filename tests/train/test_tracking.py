@@ -8,7 +8,7 @@ from groundup.train.tracking import METRICS, Latest, MetricsFile, RunningLoss, r
 
 
 def record(step: int, **more: float) -> dict[str, float]:
-    return {"step": step, "loss": float(step), **more}
+    return {"step": step, "epoch": 0.0, "loss": float(step), **more}
 
 
 def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: Path) -> None:
@@ -28,9 +28,9 @@ def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: 
 
 def test_a_torn_last_line_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path) -> None:
     path = tmp_path / METRICS
-    path.write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_metrics(tmp_path) == [{"step": 1}]
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    path.write_text('{"step": 1, "epoch": 0.5}\n{"step": 2, "lo')
+    assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0.5}]
+    path.write_text('{"step": 1, "epoch": 0.5}\nnonsense\n{"step": 3, "epoch": 1}\n')
     with pytest.raises(UserError, match="line 2 is not a record"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "none") == []

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from groundup.data.windows import ResumableLoader, TokenWindows
 from groundup.errors import TrainingFailed
 from groundup.model.gpt import GPTModel
-from groundup.train.config import TrainConfig
-from groundup.train.losses import IGNORE_INDEX, next_token_loss
-from groundup.train.optim import build_optimizer
 from groundup.runtime import Runtime
+from groundup.train.config import TrainConfig
+from groundup.train.fused_loss import IGNORE_INDEX
+from groundup.train.losses import next_token_loss
+from groundup.train.optim import build_optimizer
 from groundup.train.trainer import Listener, Progress, Record, Trainer
 from tests.conftest import tiny_config
 

@@ -11,12 +11,33 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from groundup.cli import demo, doctor, generate, inspect, plot, pretrain, tokenizer
+from groundup.cli import (
+    demo,
+    doctor,
+    download,
+    export,
+    generate,
+    inspect,
+    plot,
+    pretrain,
+    tokenizer,
+)
 from groundup.cli.app import app, say
 from groundup.data.text import STDIN
 from groundup.errors import TrainingFailed, UserError
 
-__all__ = ["demo", "doctor", "generate", "inspect", "main", "plot", "pretrain", "tokenizer"]
+__all__ = [
+    "demo",
+    "doctor",
+    "download",
+    "export",
+    "generate",
+    "inspect",
+    "main",
+    "plot",
+    "pretrain",
+    "tokenizer",
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [STDIN if arg == "-" else arg for arg in args if arg != "--debug"]
+    # Threads that wait by spinning make every program slow as soon as two of them run.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:
@@ -34,12 +57,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         trouble = error
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `groundup … | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        what = f"{error.filename}: " if error.filename else ""
+        status, message, trouble = 2, f"{what}{error.strerror or error}", error
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        status, trouble = 2, error
+        message = (
+            "there is not enough memory for this; try a smaller model (--emb-dim, --n-layers), "
+            "--context-length or --batch-size"
+        )
     except KeyboardInterrupt as error:
         status, message, trouble = 130, "interrupted", error
-    except BrokenPipeError:  # `groundup … | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     if debug:
         raise trouble
     say(f"groundup: {message}")
     return status
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, Token
 
+from groundup.data.text import STDIN
 from groundup.options import option_fields, read_recipe, read_toml
 
 app = App(
@@ -18,10 +19,15 @@ app = App(
     help_epilogue="groundup COMMAND --help explains a command. --debug shows tracebacks.",
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 """A flag that is off unless given."""
+
+
+UNSET: Any = object()
+"""What an option holds that was not given; None is a value that one can give (``none``)."""
 
 
 def say(text: str) -> None:
@@ -52,6 +58,7 @@ def with_options(
                     continue
                 known[name] = hint
                 shown = Parameter(
+                    converter=_whole_number if _is_whole(hint) else None,
                     help=field.metadata["help"]
                     + ("" if title == from_preset else _default_text(field.default)),
                     group=group,
@@ -61,13 +68,14 @@ def with_options(
                     inspect.Parameter(
                         name,
                         inspect.Parameter.KEYWORD_ONLY,
-                        default=None,
-                        annotation=Annotated[hint | None, shown],
+                        default=UNSET,
+                        annotation=Annotated[hint, shown],
                     )
                 )
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            given = {k: v for k in known if (v := kwargs.pop(k, None)) is not None}
+            given = {k: v for k in known if (v := kwargs.pop(k, UNSET)) is not UNSET}
+            given = {k: "-" if v == STDIN else v for k, v in given.items()}
             return command(*args, given=given, **kwargs)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -93,6 +101,25 @@ def layered(
 def pick(values: dict[str, Any], config: type) -> dict[str, Any]:
     """Those of the options that this dataclass declares."""
     return {name: values[name] for name in option_fields(config) if name in values}
+
+
+def _is_whole(hint: Any) -> bool:
+    return hint is int or int in get_args(hint)
+
+
+def _whole_number(hint: Any, tokens: Sequence[Token]) -> int | None:
+    """Convert strictly: the parser's own way would round 1.5 to 2."""
+    text = tokens[0].value
+    if text.lower() == "none" and hint is not int:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+WholeNumber = Annotated[int, Parameter(converter=_whole_number)]
+"""An option that takes 2, but not 1.5."""
 
 
 def _default_text(default: object) -> str:

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.pretrain import report
+from groundup.cli.pretrain import continued, report
 from groundup.config import ModelConfig
 from groundup.tasks.config import PretrainConfig
 
 
 @app.command
 @with_options(from_preset="Model", Model=ModelConfig, Training=PretrainConfig)
-def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[str, Any]) -> int:
+def demo(
+    *,
+    out: Path = Path("runs/demo"),
+    overwrite: Flag = False,
+    resume: Flag = False,
+    given: dict[str, Any],
+) -> int:
     """Watch a GPT learn to write: tokenizer, training, samples, model, plot; offline.
 
     The text is the Python language reference that comes with Python itself.
@@ -21,8 +27,13 @@ def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[
     Args:
         out: the model directory to write.
         overwrite: replace what an earlier run left in --out.
+        resume: go on with the demo in --out, exactly where it was saved.
     """
-    values = layered(given, PretrainConfig, ModelConfig, recipe="demo")
+    if resume:
+        values, _ = continued(out, given)
+    else:
+        values = layered(given, PretrainConfig, ModelConfig, recipe="demo")
+    options = PretrainConfig(**pick(values, PretrainConfig))
 
     from groundup.data.text import embedded_documents
     from groundup.tasks.pretrain import pretrain
@@ -32,15 +43,16 @@ def demo(*, out: Path = Path("runs/demo"), overwrite: Flag = False, given: dict[
     characters = sum(map(len, documents))
     text = f"Python's language reference: {len(documents)} documents, {characters:,} characters"
     say(text)
-    stop = StopRequest()
+    stop = StopRequest(say)
     record = pretrain(
         documents,
         out,
-        PretrainConfig(**pick(values, PretrainConfig)),
+        options,
         pick(values, ModelConfig),
         description=text,
         overwrite=overwrite,
+        resume=resume,
         say=say,
         stop=stop,
     )
-    return report(out, record, stopped=stop.requested)
+    return report(out, record, stopped=stop.requested, again="demo")

@@ -13,6 +13,7 @@ def doctor(*, no_network: Flag = False) -> int:
         no_network: do not try to reach the model hub.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from groundup.doctor import examine
@@ -24,7 +25,7 @@ def doctor(*, no_network: Flag = False) -> int:
     for check in examine(network=not no_network):
         problems += check.level == "problem"
         colour = {"ok": "green", "note": "yellow", "problem": "red"}[check.level]
-        found = check.found + (f"\n→ {check.fix}" if check.fix else "")
+        found = escape(check.found + (f"\n→ {check.fix}" if check.fix else ""))
         table.add_row(f"[{colour}]{check.level}[/{colour}]", check.name, found)
     Console(highlight=False, markup=True).print(table)
     return 1 if problems else 0

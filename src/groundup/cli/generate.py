@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from groundup.cli.app import app, say, with_options
-from groundup.data.text import STDIN
+from groundup.data.text import STDIN, read_stdin
 from groundup.decoding.config import SamplingConfig
 
 
@@ -32,13 +31,14 @@ def generate(
         device: auto, cpu, cuda, cuda:1, mps.
     """
     options = SamplingConfig(**given)
+    stops = ["-" if text == STDIN else text for text in stop or ()]
 
     from groundup.decoding.engine import TextStream, sampler_of
     from groundup.runtime import resolve_device
     from groundup.weights.sources import load_model
 
     if prompt == STDIN:
-        prompt = sys.stdin.read()
+        prompt = read_stdin()
     where = resolve_device(device)
     gpt, tokenizer = load_model(model, where)
     options.check(gpt.cfg.vocab_size)
@@ -50,7 +50,8 @@ def generate(
     for number in range(options.num_samples):
         if options.num_samples > 1:
             print(f"--- sample {number + 1} of {options.num_samples}")
+        text = TextStream(gpt, tokenizer, ids, options, stop=stops, sampler=sampler)
         print(prompt, end="", flush=True)
-        for piece in TextStream(gpt, tokenizer, ids, options, stop=stop or (), sampler=sampler):
+        for piece in text:
             print(piece, end="", flush=True)
         print()

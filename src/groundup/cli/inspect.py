@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.cli.app import app
+from groundup.cli.app import WholeNumber, app
 from groundup.config import ALIASES, PRESETS, ModelConfig, preset
 from groundup.errors import UserError, did_you_mean
 
 
 @app.command
-def inspect(model: str, /, *, batch_size: int = 1, context_length: int | None = None) -> None:
+def inspect(
+    model: str, /, *, batch_size: WholeNumber = 1, context_length: WholeNumber | None = None
+) -> None:
     """Print a model's layers, parameters, memory and operations.
 
     Args:
@@ -25,24 +27,32 @@ def inspect(model: str, /, *, batch_size: int = 1, context_length: int | None = 
         cfg = cfg.replace(context_length=context_length)
 
     from rich.console import Console
+    from rich.markup import escape
 
     from groundup.model.report import costs, layer_table
 
     # A pipe has no width: give tables what they need instead of rich's 80 columns.
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    console.print(f"[bold]{model}[/bold]  " + "  ".join(f"{k}={cfg[k]}" for k in cfg.keys()))
-    console.print(_layers(layer_table(cfg, batch_size)))
-    found = costs(cfg, batch_size)
-    tied = "output layer tied to the token embedding" if cfg.tie_weights else "output layer untied"
-    console.print(f"\n[bold]Parameters[/bold] ({tied})")
-    console.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
-    console.print(f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}")
-    console.print(_memory(found, batch_size))
-    console.print(
-        f"[bold]Operations per token[/bold] at {cfg.context_length:,} tokens of context\n"
-        f"  forward {found.forward_flops / 1e6:,.1f} MFLOP   "
-        f"training {found.training_flops / 1e6:,.1f} MFLOP"
-    )
+    with console.capture() as captured:
+        console.print(f"[bold]{escape(model)}[/bold]")
+        console.print("  " + "  ".join(f"{k}={cfg[k]}" for k in cfg.keys()))
+        console.print(_layers(layer_table(cfg, batch_size)))
+        found = costs(cfg, batch_size)
+        tied = (
+            "output layer tied to the token embedding" if cfg.tie_weights else "output layer untied"
+        )
+        console.print(f"\n[bold]Parameters[/bold] ({tied})")
+        console.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
+        console.print(
+            f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}"
+        )
+        console.print(_memory(found, batch_size))
+        console.print(
+            f"[bold]Operations per token[/bold] at {cfg.context_length:,} tokens of context\n"
+            f"  forward {found.forward_flops / 1e6:,.1f} MFLOP   "
+            f"training {found.training_flops / 1e6:,.1f} MFLOP"
+        )
+    print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
 
 
 def _config_of(model: str) -> ModelConfig:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
 from groundup.config import ModelConfig
+from groundup.data.text import STDIN
 from groundup.errors import UserError
-from groundup.tasks.config import FIXED_ON_RESUME, PretrainConfig
+from groundup.tasks.config import PretrainConfig
 
 
 @app.command
@@ -34,7 +39,7 @@ def pretrain(
     """
     values = layered(given, PretrainConfig, ModelConfig, config=config, recipe=recipe)
     if resume:
-        values, files = _continued(out, values, files)
+        values, files = continued(out, values, files)
     elif values.get("init_from"):
         _check_init_from(values)
     options = PretrainConfig(**pick(values, PretrainConfig))
@@ -46,7 +51,7 @@ def pretrain(
     documents = read_documents(files, options.document_separator)
     characters = sum(map(len, documents))
     count = f"{len(documents)} document{'s' * (len(documents) != 1)}"
-    stop = StopRequest()
+    stop = StopRequest(say)
     record = run(
         documents,
         out,
@@ -72,29 +77,43 @@ def _check_init_from(values: dict[str, Any]) -> None:
         )
 
 
-def _continued(
-    out: Path, values: dict[str, Any], files: tuple[str, ...]
+def continued(
+    out: Path, values: dict[str, Any], files: tuple[str, ...] = ()
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The options and files of the run in ``out``, with those that may change replaced."""
+    """The options and files of the run in ``out``, with what was given now over them."""
     from groundup.weights.checkpoint import RunNotes
 
     notes = RunNotes.read(out)
     if not notes.config:
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
+    saved = dict(notes.config)
+    # Of the two limits the one that is given now counts, not the other one from before.
+    if "epochs" in values or "max_steps" in values:
+        saved |= {"epochs": None, "max_steps": None}
+    # What was asked for is not what a short text gave; and the tokenizer is there already.
+    values = {name: value for name, value in values.items() if name != "vocab_size"}
     changed = [
-        f"{name} {notes.config.get(name)!r} to {values[name]!r}"
-        for name in FIXED_ON_RESUME
-        if name in values and values[name] != notes.config.get(name)
+        f"{n} {saved.get(n)} to {v}" for n, v in values.items() if saved.get(n) not in (None, v)
     ]
     if changed:
-        raise UserError(
-            f"--resume goes on with the same run, but this would change {', '.join(changed)}; "
-            "leave these options out, or start a new run with --init-from"
-        )
-    return notes.config | values, files or tuple(notes.data.get("files", ()))
+        say(f"note: from here on the run changes {', '.join(changed)}")
+    if not files:
+        files = tuple(notes.data.get("files", ()))
+        if STDIN in files:
+            raise UserError(
+                f"{out} read its text from stdin; give it again: "
+                f"groundup pretrain - --out {out} --resume < TEXT"
+            )
+        missing = [f for f in files if not Path(f).exists() and not has_magic(f)]
+        if missing:
+            raise UserError(
+                f"the text of the run in {out} is not at {missing[0]!r} (seen from here); "
+                "name its files again"
+            )
+    return saved | values, files
 
 
-def report(out: Path, record: dict[str, float], *, stopped: bool) -> int:
+def report(out: Path, record: dict[str, float], *, stopped: bool, again: str = "pretrain") -> int:
     """Say how a run ended and what to try next; return the exit status."""
     names = [name for name in ("train_loss", "val_loss") if name in record]
     losses = ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in names)
@@ -104,13 +123,17 @@ def report(out: Path, record: dict[str, float], *, stopped: bool) -> int:
         f"model: {out}\n"
         f"plot:  {out / 'plots' / 'loss.png'}\n"
     )
+    # In a virtual environment that is not activated, the bare name would not be found.
+    beside = Path(sys.executable).with_name("groundup")
+    groundup = shlex.quote("groundup" if shutil.which("groundup") else str(beside))
+    model = shlex.quote(str(out))
     if stopped:
-        say(f"To go on:\n  groundup pretrain --out {out} --resume")
+        say(f"To go on:\n  {groundup} {again} --out {model} --resume")
         return 128 + 2  # what a shell calls the end by SIGINT
     say(
         "Try next:\n"
-        f'  groundup generate {out} "The" --temperature 0.8\n'
-        f"  groundup inspect {out}\n"
-        "  groundup pretrain YOUR-TEXT.txt --out my-gpt"
+        f'  {groundup} generate {model} "The" --temperature 0.8\n'
+        f"  {groundup} inspect {model}\n"
+        f"  {groundup} pretrain YOUR-TEXT.txt --out my-gpt"
     )
     return 0

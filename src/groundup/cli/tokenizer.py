@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, say
-from groundup.data.text import STDIN
+from groundup.cli.app import Flag, WholeNumber, app, say
+from groundup.data.text import STDIN, read_stdin
 from groundup.errors import UserError
 
 tokenizer = App(name="tokenizer", help="Train a byte-level BPE tokenizer; encode; decode.")
@@ -19,7 +18,7 @@ app.command(tokenizer)
 def train(
     *files: str,
     out: Path,
-    vocab_size: int = 4096,
+    vocab_size: WholeNumber = 4096,
     document_separator: str | None = None,
     overwrite: Flag = False,
 ) -> None:
@@ -74,7 +73,7 @@ def encode(
 
     chosen = get_tokenizer(name)
     if text == STDIN:
-        text = sys.stdin.read()
+        text = read_stdin()
     ids = chosen.encode(text, allowed_special="all" if allow_special else frozenset())
     if pieces:
         for token in ids:
@@ -94,7 +93,7 @@ def decode(name: str, /, *ids: str) -> None:
     from groundup.tokenizers import get_tokenizer
 
     chosen = get_tokenizer(name)
-    words = [word for arg in ids or [sys.stdin.read()] for word in arg.replace(",", " ").split()]
+    words = [word for arg in ids or [read_stdin()] for word in arg.replace(",", " ").split()]
     wrong = next((word for word in words if not word.isdecimal()), None)
     if wrong is not None:
         raise UserError(f"{wrong!r} is not a token id; expected whole numbers such as 15496 11")

@@ -94,7 +94,7 @@ def _expand(source: str) -> list[str]:
     if source in ("-", STDIN) or path.is_file():
         return [source]
     if path.is_dir():
-        found = [str(p) for p in sorted(path.rglob("*")) if p.is_file() and _is_text(p)]
+        found = [str(p) for p in _texts_below(path)]
         if not found:
             raise UserError(
                 f"there is no text in the directory {source}: looked for {', '.join(TEXT_SUFFIXES)}"
@@ -111,8 +111,26 @@ def _expand(source: str) -> list[str]:
     raise UserError(f"there is no file {source!r}")
 
 
-def _is_text(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.removesuffix(".gz").endswith(TEXT_SUFFIXES)
+def read_stdin() -> str:
+    """Read all of stdin as text.
+
+    Raises:
+        UserError: it is empty or not UTF-8.
+    """
+    return _read(STDIN)
+
+
+def _texts_below(folder: Path) -> list[Path]:
+    """The texts of a directory; hidden folders and model directories are none."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not (path / "groundup.json").exists():
+            found += _texts_below(path)
+        elif path.is_file() and path.name.removesuffix(".gz").endswith(TEXT_SUFFIXES):
+            found.append(path)
+    return found
 
 
 def _read(source: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from groundup.config import preset
 from groundup.data.text import fingerprint, split_documents
@@ -20,14 +21,14 @@ from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
-from groundup.tasks.config import PretrainConfig
-from groundup.tasks.outdir import prepare_output
+from groundup.runtime import Runtime, resolve_runtime
+from groundup.tasks.config import FIXED_ON_RESUME, PretrainConfig
+from groundup.tasks.outdir import check_space, prepare_output
 from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.losses import evaluating, mean_loss
 from groundup.train.optim import build_optimizer, build_schedule
-from groundup.runtime import Runtime, resolve_runtime
 from groundup.train.state import load_training_state, save_training_state
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplePrinter
 from groundup.train.trainer import Listener, Progress, Record, Trainer
@@ -72,9 +73,11 @@ def pretrain(
     runtime = resolve_runtime(config.device, config.precision)
     data = {"description": description, "files": list(files), "sha256": fingerprint(documents)}
     if resume:
-        _check_same_text(out, data["sha256"])
+        _check_same_run(RunNotes.read(out), asdict(config) | shape, data["sha256"], out)
 
     train_docs, val_docs = split_documents(documents, config.train_ratio)
+    if not resume and not config.init_from:
+        preset(config.preset).replace(**shape)  # a wrong shape is told before the tokenizer's work
     torch.manual_seed(config.seed)
     if resume or config.init_from:
         model, tokenizer = _open_model(out if resume else Path(config.init_from or ""), shape)
@@ -91,15 +94,18 @@ def pretrain(
         f"device: {runtime}"
     )
 
+    shape = dict(model.cfg) | {"context_length": window}  # as it became, not as it was asked for
     notes = RunNotes("pretrain", asdict(config) | shape, data)
     run = _Run(model.to(runtime.device), tokenizer, out, config, runtime, notes)
-    trainer = run.trainer(train_set, val_set, make_ready, resume=resume)
+    trainer = run.trainer(train_set, val_set, make_ready, resume=resume, say=say)
     trainer.stop = stop or trainer.stop
     try:
         trainer.fit()
+        run.bar.close()
+        plot_run(out)
     finally:
         run.bar.close()
-    plot_run(out)
+        run.lock.release()
     return run.latest.record
 
 
@@ -123,21 +129,38 @@ class _Run:
         self,
         train_set: TokenWindows,
         val_set: TokenWindows,
-        make_ready: Callable[[], None],
+        make_ready: Callable[[], FileLock],
         *,
         resume: bool,
+        say: Callable[[str], None],
     ) -> Trainer:
         """Assemble the loop; ``make_ready`` is called once nothing can be wrong any more."""
         config, out = self.config, self.out
         loader = ResumableLoader(train_set, config.batch_size, config.seed)
         total = config.total_steps(-(-len(loader) // config.grad_accum_steps))
-        progress = load_training_state(out, self.optimizer) if resume else Progress()
+        planned = RunNotes.read(out).config.get("total_steps", total) if resume else total
+        if planned != total:
+            say(
+                f"note: the run was planned for {planned:,} steps and now has {total:,}, so its "
+                "learning rate follows another curve from here on"
+            )
+        warmup = config.warmup_steps if config.warmup_steps is not None else total // 20
+        if warmup >= total and not resume:
+            raise UserError(
+                f"warmup_steps is {warmup}, but the run has only {total} steps; "
+                "use a shorter warmup or more --epochs"
+            )
+        self.notes.config |= {"warmup_steps": warmup, "total_steps": total}
+        progress = Progress()
+        if resume:
+            progress = load_training_state(out, self.optimizer, self.runtime.device)
         if progress.step >= total:
             raise UserError(
                 f"{out} has done its {progress.step} steps already; "
                 "give more --epochs or --max-steps to go on"
             )
-        make_ready()
+        check_space(out, self.model.num_parameters())
+        self.lock = make_ready()
         self.val_batches = evenly_spaced_batches(val_set, config.batch_size, config.eval_iter)
         return Trainer(
             model=self.model,
@@ -145,7 +168,7 @@ class _Run:
             loader=loader,
             runtime=self.runtime,
             total_steps=total,
-            schedule=build_schedule(config, total),
+            schedule=build_schedule(config, total, warmup),
             grad_accum_steps=config.grad_accum_steps,
             grad_clip=config.grad_clip,
             evaluate=self.evaluate,
@@ -183,7 +206,12 @@ class _Run:
     def save(self, progress: Progress, record: Record) -> None:
         """Write the model directory with what is needed to go on."""
         self.notes.progress = self.latest.record | record
-        state = partial(save_training_state, optimizer=self.optimizer, progress=progress)
+        state = partial(
+            save_training_state,
+            optimizer=self.optimizer,
+            progress=progress,
+            device=self.runtime.device,
+        )
         save_model(self.out, self.model, self.tokenizer, self.notes, extra=state)
 
 
@@ -263,9 +291,20 @@ def _open_model(source: Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Token
     return model, tokenizer
 
 
-def _check_same_text(out: Path, sha256: str) -> None:
-    if RunNotes.read(out).data.get("sha256") != sha256:
+def _check_same_run(notes: RunNotes, wanted: Mapping[str, Any], sha256: str, out: Path) -> None:
+    """Refuse to resume what would not be the same run any more."""
+    if notes.data.get("sha256") != sha256:
         raise UserError(
             f"{out} was trained on another text; --resume needs the same files in the same order. "
             f"To go on from its weights on a new text, use --init-from {out} and another --out"
+        )
+    changed = [
+        f"{name} {notes.config[name]!r} to {wanted[name]!r}"
+        for name in FIXED_ON_RESUME
+        if name in wanted and name in notes.config and wanted[name] != notes.config[name]
+    ]
+    if changed:
+        raise UserError(
+            f"--resume goes on with the same run, but this would change {', '.join(changed)}; "
+            f"leave these options out, or start a new run with --init-from {out}"
         )

@@ -42,6 +42,37 @@ def write_vocabulary(
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
 
 
+def write_openai_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
+    """Write OpenAI's pair of files, `encoder.json` and `vocab.bpe`, into a directory."""
+    vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
+    vocab |= vocabulary.special_tokens
+    _write_json(directory / "encoder.json", dict(sorted(vocab.items(), key=lambda item: item[1])))
+    (directory / "vocab.bpe").write_bytes(merges_file(vocabulary.merges))
+
+
+def read_openai_vocabulary(directory: Path) -> Vocabulary:
+    """Read OpenAI's pair of files.
+
+    Raises:
+        UserError: one is missing or damaged, or the two do not fit together.
+    """
+    try:
+        encoder = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
+        lines = (directory / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
+        pairs = [line.split(" ") for line in lines if line]
+        merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
+        special = [END_OF_TEXT] if END_OF_TEXT in encoder else []
+        vocabulary = Vocabulary.from_merges(merges, special)
+        names = {to_characters(token): index for token, index in vocabulary.ids.items()}
+        if names | vocabulary.special_tokens != encoder:
+            raise ValueError("encoder.json does not number what vocab.bpe merges")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{directory}: encoder.json and vocab.bpe cannot be used: {error}"
+        ) from None
+    return vocabulary
+
+
 def merges_file(merges: Iterable[Merge]) -> bytes:
     """Return the content of `merges.txt`; for GPT-2, OpenAI's `vocab.bpe` byte for byte."""
     lines = [f"{to_characters(left)} {to_characters(right)}\n" for left, right in merges]

@@ -9,8 +9,9 @@ from typing import Protocol
 from groundup.errors import UserError
 from groundup.tokenizers.bpe import BPETokenizer
 from groundup.tokenizers.byte_level import AllowedSpecial
-from groundup.tokenizers.files import read_vocabulary
+from groundup.tokenizers.files import read_openai_vocabulary, read_vocabulary
 from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer, is_gpt2
+from groundup.tokenizers.vocabulary import Vocabulary
 
 
 class Tokenizer(Protocol):
@@ -41,6 +42,11 @@ class Tokenizer(Protocol):
         """Special tokens and their ids."""
         ...
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens, merges and special tokens as plain data."""
+        ...
+
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """Return the text's token ids; special tokens are plain text unless allowed."""
         ...
@@ -69,6 +75,18 @@ def load_tokenizer(directory: str | Path) -> BPETokenizer | GPT2Tokenizer:
         UserError: there is no `tokenizer.json`, or not one that can be used here.
     """
     vocabulary = read_vocabulary(directory)
+    if is_gpt2(vocabulary):
+        return GPT2Tokenizer.from_vocabulary(vocabulary)
+    return BPETokenizer(vocabulary)
+
+
+def load_openai_tokenizer(directory: Path) -> BPETokenizer | GPT2Tokenizer:
+    """Open the tokenizer of a folder with OpenAI's `encoder.json` and `vocab.bpe`.
+
+    Raises:
+        UserError: one of them is missing or damaged.
+    """
+    vocabulary = read_openai_vocabulary(directory)
     if is_gpt2(vocabulary):
         return GPT2Tokenizer.from_vocabulary(vocabulary)
     return BPETokenizer(vocabulary)

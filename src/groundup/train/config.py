@@ -23,7 +23,7 @@ class TrainConfig:
     )
     max_steps: int | None = option(None, "stop after this many optimizer steps")
     learning_rate: float = option(1e-3, "highest learning rate, reached after the warmup")
-    min_learning_rate: float = option(1e-4, "learning rate at the end of the cosine decay")
+    min_learning_rate: float = option(0.0, "learning rate at the end of the cosine decay")
     lr_schedule: Literal["cosine", "constant"] = option("cosine", "shape after the warmup")
     warmup_steps: int | None = option(None, "steps of linear warmup (a twentieth of all steps)")
     weight_decay: float = option(0.1, "AdamW's decoupled weight decay")
@@ -48,6 +48,11 @@ class TrainConfig:
             for name, (sensible, expected) in self.ranges().items()
             if getattr(self, name) is not None and not sensible(getattr(self, name))
         ]
+        if not problems and self.min_learning_rate > self.learning_rate:
+            problems.append(
+                f"min_learning_rate ({self.min_learning_rate}) is above learning_rate "
+                f"({self.learning_rate}); it is where the rate ends"
+            )
         if problems:
             raise UserError("; ".join(problems))
 

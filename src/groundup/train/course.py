@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
+from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
 from groundup.train.losses import count_valid, evaluating, mean_loss, next_token_loss
-from groundup.runtime import Runtime
 from groundup.train.trainer import Batches, Listener, Record, Trainer
 
 

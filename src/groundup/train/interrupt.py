@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 
@@ -11,10 +12,14 @@ class StopRequest:
     """A context in which SIGINT and SIGTERM set :attr:`requested` instead of raising.
 
     SIGTERM is what a cluster's scheduler sends before it takes the machine away.
+
+    Args:
+        say: told at once that the request was heard, since a step can take a while.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
         self.requested = False
+        self.say = say
         self._previous: dict[signal.Signals, object] = {}
 
     def request(self) -> None:
@@ -42,3 +47,4 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        self.say("\nstopping after this step and saving (once more to stop without saving)")

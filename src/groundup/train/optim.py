@@ -32,13 +32,12 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def build_schedule(config: TrainConfig, total_steps: int) -> Callable[[int], float]:
+def build_schedule(config: TrainConfig, total_steps: int, warmup: int) -> Callable[[int], float]:
     """Map a step (0 is the first) to its learning rate: linear warmup, then cosine or constant.
 
     Cosine: ``low + (high - low) * (1 + cos(pi * progress)) / 2`` (Loshchilov & Hutter 2017).
     """
-    high, low = config.learning_rate, min(config.min_learning_rate, config.learning_rate)
-    warmup = config.warmup_steps if config.warmup_steps is not None else total_steps // 20
+    high, low = config.learning_rate, config.min_learning_rate
 
     def schedule(step: int) -> float:
         if step < warmup:

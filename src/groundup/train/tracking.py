@@ -17,12 +17,13 @@ from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.losses import evaluating
 from groundup.train.trainer import Listener, Record
+from groundup.weights.files import atomic_file, write_error
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsFile(Listener):
-    """Appends every record as one line of JSON; evaluations have ``val_loss``.
+    """Appends every record as one line of JSON (see :func:`is_evaluation`).
 
     On resume, lines after the step that is resumed from are dropped: they will be written anew.
     """
@@ -31,7 +32,8 @@ class MetricsFile(Listener):
         self.path = directory / METRICS
         self.records = [r for r in read_metrics(directory) if r["step"] <= resume_step]
         text = "".join(json.dumps(record) + "\n" for record in self.records)
-        self.path.write_text(text, encoding="utf-8")
+        with atomic_file(self.path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def on_step(self, record: Record) -> None:
         """Write the step's record."""
@@ -42,8 +44,16 @@ class MetricsFile(Listener):
         self._append(record)
 
     def _append(self, record: Record) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+
+def is_evaluation(record: Record) -> bool:
+    """Whether a record is an evaluation's; it repeats its step's and adds the losses."""
+    return "train_loss" in record
 
 
 def read_metrics(directory: Path) -> list[Record]:
@@ -60,7 +70,8 @@ def read_metrics(directory: Path) -> list[Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-            record["step"]
+            if not all(isinstance(record[name], int | float) for name in ("step", "epoch")):
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             if number == len(lines):
                 break
@@ -92,7 +103,7 @@ class RunningLoss(Listener):
     STEPS = 20
 
     def __init__(self, earlier: Sequence[Record] = ()) -> None:
-        steps = (record["loss"] for record in earlier if "train_loss" not in record)
+        steps = (record["loss"] for record in earlier if not is_evaluation(record))
         self.losses = deque(steps, maxlen=self.STEPS)
 
     def on_step(self, record: Record) -> None:
@@ -113,7 +124,11 @@ class ProgressBar(Listener):
     def __init__(self, total_steps: int, done: int = 0) -> None:
         self.live = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total_steps, initial=done, unit="step", dynamic_ncols=True, disable=not self.live
+            total=total_steps,
+            initial=done,
+            dynamic_ncols=True,
+            disable=not self.live,
+            bar_format="{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
         )
         self._losses: dict[str, str] = {}
 
@@ -121,7 +136,8 @@ class ProgressBar(Listener):
         """Move on."""
         if self.live:
             speed = f"{record['tokens_per_second']:,.0f} tok/s"
-            self.bar.set_postfix({"loss": f"{record['loss']:.3f}", **self._losses, "": speed})
+            val = f", val {self._losses['val']}" if "val" in self._losses else ""
+            self.bar.set_postfix_str(f"{speed}, train {record['loss']:.3f}{val}", refresh=False)
             self.bar.update()
 
     def on_evaluate(self, record: Record) -> None:
@@ -161,6 +177,10 @@ class SamplePrinter(Listener):
 
     def on_evaluate(self, record: Record) -> None:
         """Write and print a sample; it has a random generator of its own."""
-        with evaluating(self.model):
-            text = "".join(TextStream(self.model, self.tokenizer, self.prompt_ids, self.config))
+        try:
+            with evaluating(self.model):
+                text = "".join(TextStream(self.model, self.tokenizer, self.prompt_ids, self.config))
+        except UserError as error:  # the loop itself says when training has diverged
+            self.bar.say(f"  (no sample: {error})\n")
+            return
         self.bar.say("  " + " ".join((self.start + text).split()) + "\n")

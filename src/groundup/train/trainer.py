@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from groundup.errors import TrainingFailed
+from groundup.errors import TrainingFailed, UserError
+from groundup.runtime import Runtime
 from groundup.train.interrupt import StopRequest
 from groundup.train.losses import LossFunction, count_valid, next_token_loss
-from groundup.runtime import Runtime
 
 Record = dict[str, float]
 """What is known at one moment: step, epoch, tokens_seen, loss, learning_rate, …"""
@@ -98,6 +99,11 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     stop: StopRequest = field(default_factory=StopRequest)
 
+    def __post_init__(self) -> None:
+        self._saved_step = self.progress.step
+        # Tokens and seconds of the last steps: speed is that of training, without evaluations.
+        self._speed: deque[tuple[int, float]] = deque(maxlen=20)
+
     def fit(self) -> Record:
         """Train until ``total_steps``, or until someone asks to stop; return the last record.
 
@@ -105,15 +111,17 @@ class Trainer:
             TrainingFailed: the loss or the gradient is not finite; no checkpoint is touched.
         """
         self.model.train()
-        record = self._record()
+        record: Record = {}
         started = time.perf_counter() - self.progress.seconds
         with self.stop:
             for batches in self._steps():
+                begun = time.perf_counter()
                 lr = self._set_learning_rate()
                 loss, tokens = self._forward_backward(batches)
                 norm = self._clip()
                 self._check_finite(loss, norm, lr)
                 self.optimizer.step()
+                self._speed.append((tokens, time.perf_counter() - begun))
 
                 self.progress.step += 1
                 self.progress.batch += len(batches)
@@ -124,7 +132,7 @@ class Trainer:
                     listener.on_step(record)
 
                 if self.evaluate and self.eval_due(self.progress.step):
-                    record |= self.evaluate()
+                    record = record | self.evaluate()
                     for listener in self.listeners:
                         listener.on_evaluate(record)
                 if self.progress.batch >= len(self.loader):
@@ -132,6 +140,7 @@ class Trainer:
                 last = self.progress.step >= self.total_steps or self.stop.requested
                 if self.save and (self.progress.step % self.save_freq == 0 or last):
                     self.save(self.progress, record)
+                    self._saved_step = self.progress.step
                 if last:
                     break
         return record
@@ -143,8 +152,14 @@ class Trainer:
             if start is not None:
                 start(self.progress.epoch, self.progress.batch)
             batches = iter(self.loader)
+            before = self.progress.step
             while group := list(islice(batches, self.grad_accum_steps)):
                 yield group
+            if self.progress.step == before:
+                raise UserError(
+                    f"there is no batch {self.progress.batch} in an epoch of {len(self.loader)}; "
+                    "a run can be resumed only on the same batches"
+                )
 
     def _end_epoch(self) -> None:
         self.progress.epoch += 1
@@ -183,21 +198,23 @@ class Trainer:
     def _check_finite(self, loss: float, norm: float, lr: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
+        saved = f"the checkpoint of step {self._saved_step} is kept"
         raise TrainingFailed(
             f"step {self.progress.step + 1}: loss {loss:g}, learning rate {lr:g}, gradient norm "
-            f"{norm:g}: training has diverged and stops here; the last saved checkpoint is kept. "
+            f"{norm:g}: training has diverged and stops here; "
+            f"{saved if self._saved_step else 'nothing had been saved yet'}. "
             "Try a smaller learning rate, a longer warmup, or gradient clipping"
         )
 
     def _record(self, **more: float) -> Record:
         done = self.progress
         epoch = done.epoch + done.batch / max(1, len(self.loader))
-        speed = done.tokens_seen / done.seconds if done.seconds else 0.0
+        tokens, seconds = (sum(column) for column in zip(*self._speed, strict=True))
         return {
             "step": done.step,
-            "epoch": round(epoch, 4),
+            "epoch": round(epoch, 6),
             "tokens_seen": done.tokens_seen,
             **more,
             "seconds": round(done.seconds, 3),
-            "tokens_per_second": round(speed, 1),
+            "tokens_per_second": round(tokens / seconds, 1),
         }

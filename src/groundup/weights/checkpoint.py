@@ -37,6 +37,12 @@ from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 
 NOTES = "groundup.json"
 
+MODEL_FILES = frozenset(
+    {CONFIG, WEIGHTS, NOTES, "generation_config.json", "README.md", "tokenizer.json"}
+    | {"tokenizer_config.json", "vocab.json", "merges.txt"}
+)
+"""All that :func:`save_model` writes by itself."""
+
 
 @dataclass
 class RunNotes:
@@ -194,11 +200,18 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file; a full disk raises ``OSError`` as it does everywhere else."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
     except SafetensorError as error:
         found = re.search(r"os error (\d+)", str(error))
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:

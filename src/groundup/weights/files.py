@@ -45,7 +45,7 @@ def atomic_update(directory: Path) -> Iterator[Path]:
         (staging / COMPLETE).touch()
         finish_update(directory)
     except OSError as error:
-        raise _write_error(directory, error) from error
+        raise write_error(directory, error) from error
     finally:
         if staging is not None and not (staging / COMPLETE).exists():
             shutil.rmtree(staging, ignore_errors=True)
@@ -66,7 +66,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -131,7 +131,8 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _write_error(directory: Path, error: OSError) -> UserError:
+def write_error(directory: Path, error: OSError) -> UserError:
+    """What to tell the user about an ``OSError`` while writing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         try:
             folder = directory if directory.is_dir() else directory.parent
@@ -139,7 +140,7 @@ def _write_error(directory: Path, error: OSError) -> UserError:
         except OSError:
             free = "the disk is full"
         return UserError(
-            f"no space left while saving to {directory} ({free}); what was saved before is intact: "
-            "free some space and go on with --resume, or choose another --out"
+            f"no space left while saving to {directory} ({free}); nothing that was saved before is "
+            "lost: free some space and go on with --resume, or choose another --out"
         )
     return UserError(f"cannot write to {directory}: {error.strerror or error}")

@@ -145,6 +145,7 @@ def hf_config(cfg: ModelConfig, eot_token: int | None) -> dict[str, Any]:
         "model_type": "gpt2",
         "vocab_size": cfg.vocab_size,
         "n_positions": cfg.context_length,
+        "n_ctx": cfg.context_length,  # llama.cpp's converter asks for it
         "n_embd": cfg.emb_dim,
         "n_head": cfg.n_heads,
         "n_layer": cfg.n_layers,

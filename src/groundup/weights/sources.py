@@ -6,11 +6,18 @@ from pathlib import Path
 
 import torch
 
-from groundup.config import ModelConfig
+from groundup.config import PRESETS, ModelConfig
+from groundup.data.sources import MODEL_NAMES, cached
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
-from groundup.tokenizers import Tokenizer, get_gpt2_tokenizer, get_tokenizer
+from groundup.tokenizers import (
+    Tokenizer,
+    get_gpt2_tokenizer,
+    get_tokenizer,
+    load_openai_tokenizer,
+)
 from groundup.weights.checkpoint import load_directory
+from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
 
 GPT2_VOCAB_SIZES = (50257, 50304)
@@ -43,6 +50,11 @@ def load_model(
     if path.is_file():
         model = load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
         return model, _tokenizer_for(model.cfg, tokenizer, path)
+    if is_openai_directory(path):
+        model = load_openai_model(path, device, drop_rate=drop_rate)
+        if tokenizer is None and (path / "vocab.bpe").exists():
+            return model, load_openai_tokenizer(path)
+        return model, _tokenizer_for(model.cfg, tokenizer, path)
     return load_directory(path, device, drop_rate=drop_rate)
 
 
@@ -55,6 +67,15 @@ def resolve_source(source: str | Path) -> Path:
     path = Path(source)
     if path.exists():
         return path
+    if str(source) in MODEL_NAMES:
+        found = cached(str(source))
+        if found is not None:
+            return found
+        raise UserError(
+            f"{source} is not here yet; run `groundup download {source}`, or name a model directory"
+        )
+    if str(source) in PRESETS:
+        raise UserError(f"{source} is a preset, a shape without weights; name a model directory")
     raise UserError(f"there is no model directory {str(source)!r}")
 
 

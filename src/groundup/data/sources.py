@@ -1,0 +1,279 @@
+"""What can be downloaded: where each file comes from, where it is kept, and how one tells that it
+is right.
+
+A file has a size or a SHA-256 here only where it was computed from the file itself; where it says
+None, the transfer's own length is what there is to check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from groundup.errors import UserError, did_you_mean
+from groundup.tokenizers.gpt2 import SHA256 as GPT2_SHA256
+
+Source = Literal["hub", "openai"]
+SOURCES: tuple[Source, ...] = ("hub", "openai")
+
+HUB = "https://huggingface.co"
+OPENAI = (
+    "https://openaipublic.blob.core.windows.net/gpt-2/models/",
+    "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2/",
+)
+_COURSE = "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/"
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """One file: its name, its mirrors in the order of trust, and what is known of its bytes."""
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    sha256: str | None = None
+    member: str | None = None
+    """The file is this member of the zip archive that the mirrors have; size and SHA-256 are the
+    member's."""
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with the file at ``path``; None if nothing is."""
+        if not path.is_file():
+            return "is missing"
+        found = path.stat().st_size
+        if self.size is not None and found != self.size:
+            return f"has {found:,} bytes; expected {self.size:,}"
+        if found == 0:
+            return "is empty"
+        if self.sha256 is not None and (digest := sha256_of(path)) != self.sha256:
+            return f"has the SHA-256 {digest}; expected {self.sha256}"
+        return _safetensors_problem(path) if self.name.endswith(".safetensors") else None
+
+    def archive_problem(self, path: Path) -> str | None:
+        """What is wrong with the archive that has the file as a member; None if nothing is."""
+        try:
+            content = self.unpack(path)
+        except UserError as error:
+            return str(error)
+        if self.sha256 is not None and hashlib.sha256(content).hexdigest() != self.sha256:
+            return f"has another {self.member} than expected (SHA-256 {self.sha256})"
+        return None
+
+    def unpack(self, archive: Path) -> bytes:
+        """Return the member's bytes. No path of the archive is ever used, nor more than its size.
+
+        Raises:
+            UserError: this is not a zip archive, it is damaged, or it lacks the member.
+        """
+        try:
+            with zipfile.ZipFile(archive) as opened, opened.open(self.member or self.name) as file:
+                content = file.read() if self.size is None else file.read(self.size + 1)
+        except KeyError:
+            raise UserError(f"holds no {self.member}") from None
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
+            raise UserError("is not a zip archive that can be read") from None
+        if self.size is not None and len(content) != self.size:
+            raise UserError(f"has a {self.member} that has not the expected {self.size:,} bytes")
+        return content
+
+
+@dataclass(frozen=True)
+class Model:
+    """A GPT-2 by its names at Hugging Face and at OpenAI."""
+
+    name: str
+    size_name: str
+
+    @property
+    def repo(self) -> str:
+        """The repository on the Hugging Face Hub."""
+        return f"openai-community/{self.name}"
+
+    def folder(self, root: Path, source: Source) -> Path:
+        """Where the model is kept; OpenAI's files lie as the course's loader expects them."""
+        return root / source / (self.name if source == "hub" else self.size_name)
+
+    def openai_files(self) -> list[KnownFile]:
+        """The files of the original TensorFlow checkpoint."""
+        return [
+            KnownFile(
+                name,
+                tuple(f"{base}{self.size_name}/{name}" for base in OPENAI),
+                sha256=GPT2_SHA256.get(name),
+            )
+            for name in OPENAI_FILES
+        ]
+
+    def needed(self, source: Source) -> list[KnownFile]:
+        """The files without which the model is not complete."""
+        if source == "openai":
+            return self.openai_files()
+        return [KnownFile(name) for name in HUB_NEEDED]
+
+    def problem(self, folder: Path, source: Source) -> str | None:
+        """What is wrong with the model in ``folder``; None if nothing is."""
+        for file in self.needed(source):
+            problem = file.problem(folder / file.name)
+            if problem is not None:
+                return f"{file.name} {problem}"
+        return None
+
+
+OPENAI_FILES = (
+    "checkpoint",
+    "encoder.json",
+    "hparams.json",
+    "model.ckpt.data-00000-of-00001",
+    "model.ckpt.index",
+    "model.ckpt.meta",
+    "vocab.bpe",
+)
+HUB_NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
+# Exact names: the repositories also have pickled, ONNX, TFLite, Flax and Rust weights.
+HUB_FILES = (
+    *HUB_NEEDED,
+    "generation_config.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+MODELS = {
+    model.name: model
+    for model in (
+        Model("gpt2", "124M"),
+        Model("gpt2-medium", "355M"),
+        Model("gpt2-large", "774M"),
+        Model("gpt2-xl", "1558M"),
+    )
+}
+_BY_SIZE = {model.size_name: model for model in MODELS.values()}
+
+MODEL_NAMES = frozenset((*MODELS, *_BY_SIZE))
+
+DATA = {
+    "the-verdict": KnownFile(
+        "the-verdict.txt",
+        (_COURSE + "ch02/01_main-chapter-code/the-verdict.txt",),
+        20_479,
+        "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+    ),
+    "tiny-shakespeare": KnownFile(
+        "tinyshakespeare.txt",
+        (
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+        ),
+        1_115_394,
+        "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+    ),
+    "sms-spam": KnownFile(
+        "SMSSpamCollection",
+        (
+            "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
+            "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
+        ),
+        477_907,
+        "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d",
+        member="SMSSpamCollection",
+    ),
+    "instructions": KnownFile(
+        "instruction-data.json",
+        (_COURSE + "ch07/01_main-chapter-code/instruction-data.json",),
+        203_524,
+        "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944",
+    ),
+}
+
+
+def find(name: str) -> Model | KnownFile:
+    """Return the model or data set of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    known = MODELS.get(name) or _BY_SIZE.get(name) or DATA.get(name)
+    if known is None:
+        raise UserError(
+            f"nothing to download is called {name!r}"
+            f"{did_you_mean(name, [*MODELS, *_BY_SIZE, *DATA])}; there are the models "
+            f"{', '.join(f'{m.name} ({m.size_name})' for m in MODELS.values())} and the data sets "
+            f"{', '.join(DATA)}"
+        )
+    return known
+
+
+def cache_dir(override: str | Path | None = None) -> Path:
+    """Where downloads are kept.
+
+    It is ``override``, else $GROUNDUP_CACHE, else $XDG_CACHE_HOME/groundup, else
+    ~/.cache/groundup. The folder need not exist.
+
+    Raises:
+        UserError: this user has no home directory.
+    """
+    chosen = override or os.environ.get("GROUNDUP_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        base = base.expanduser()
+        # The XDG specification has relative paths ignored.
+        return (base if base.is_absolute() else Path.home() / ".cache") / "groundup"
+    except RuntimeError:
+        raise UserError(
+            "there is no home directory to keep downloads in; set GROUNDUP_CACHE or use --cache-dir"
+        ) from None
+
+
+def cached(
+    name: str, cache_dir: str | Path | None = None, source: Source | None = None
+) -> Path | None:
+    """Where a download is kept, if it is here and complete: a model's folder, a data set's file.
+
+    Args:
+        name: a model or a data set; another name is simply not here.
+        cache_dir: as for :func:`cache_dir`.
+        source: for a model, only this source's files; None takes the Hub's, else OpenAI's.
+    """
+    try:
+        known = find(name)
+    except UserError:
+        return None
+    root = _cache_dir(cache_dir)
+    if isinstance(known, KnownFile):
+        path = data_path(known, root)
+        return path if known.problem(path) is None else None
+    for one in SOURCES if source is None else (source,):
+        folder = known.folder(root, one)
+        if known.problem(folder, one) is None:
+            return folder
+    return None
+
+
+def data_path(known: KnownFile, root: Path) -> Path:
+    """Where a data set is kept."""
+    return root / "data" / known.name
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _safetensors_problem(path: Path) -> str | None:
+    """Compare the file's length and layout with its own header; reads no weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return None
+    except (SafetensorError, OSError, ValueError) as error:
+        return f"is not a whole safetensors file ({error})"
+
+
+_cache_dir = cache_dir  # `cached` has a parameter of that name

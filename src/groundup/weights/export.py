@@ -1,0 +1,102 @@
+"""Models out to everyone else: Hugging Face, llama.cpp and Ollama, the course, OpenAI's format.
+
+Every export is read back and compared before it is called done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import Tokenizer
+from groundup.tokenizers.files import write_openai_vocabulary
+from groundup.weights.checkpoint import RunNotes, load_directory, save_model
+from groundup.weights.files import atomic_update
+from groundup.weights.gguf import DType, export_gguf
+from groundup.weights.modelfile import modelfile
+from groundup.weights.openai import load_openai_model, write_openai_directory
+from groundup.weights.torch_files import load_torch_file, save_course_file
+
+Format = Literal["hf", "gguf", "course", "openai"]
+
+FORMATS = get_args(Format)
+
+
+def export(
+    model: GPTModel,
+    tokenizer: Tokenizer,
+    to: Format,
+    out: Path,
+    *,
+    dtype: DType = "f16",
+    notes: RunNotes | None = None,
+) -> list[Path]:
+    """Write a model in somebody else's format and read it back.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        to: ``hf`` and ``openai`` write a directory, ``gguf`` a directory with a ``.gguf`` and
+            Ollama's ``Modelfile``, ``course`` a ``.pth``.
+        out: where to; it must not exist, except as an empty directory.
+        dtype: of the weights in a GGUF file; the others are fp32.
+        notes: goes into the model card and ``groundup.json`` of ``hf``.
+
+    Returns:
+        What was written, for people to look at.
+
+    Raises:
+        UserError: ``out`` exists, the disk is full, or the format cannot hold this model.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f"{out} exists; choose another --out")
+    if to == "course":
+        save_course_file(model, out)
+        _compare(model, lambda: load_torch_file(out, n_heads=model.cfg.n_heads), out)
+        return [out]
+    if to == "openai":
+        write_openai_directory(out, model)
+        with atomic_update(out) as folder:
+            write_openai_vocabulary(folder, tokenizer.vocabulary)
+        _compare(model, lambda: load_openai_model(out), out)
+        return [out]
+    if to == "hf":
+        save_model(out, model, tokenizer, notes)
+        _compare(model, lambda: load_directory(out)[0], out)
+        return [out]
+    name = out.resolve().name
+    weights = out / f"{name}-{dtype}.gguf"
+    export_gguf(model, tokenizer, weights, dtype, name=name)  # compares by itself
+    recipe = out / "Modelfile"
+    recipe.write_text(
+        modelfile(
+            weights.name,
+            prompt_style=None,
+            stop=list(tokenizer.special_tokens),
+            parameters={"temperature": 0.8, "top_k": 40},
+            context_length=model.cfg.context_length,
+        ),
+        encoding="utf-8",
+    )
+    return [weights, recipe]
+
+
+def _compare(model: GPTModel, load: Callable[[], GPTModel], out: Path) -> None:
+    """Check that what was written holds the same numbers, bit for bit."""
+    ours, theirs = model.state_dict(), load().state_dict()
+    wrong = [name for name in ours if not _same(ours[name], theirs.get(name))]
+    wrong += [name for name in theirs if name not in ours and theirs[name].any()]
+    if wrong:
+        raise UserError(
+            f"{out} was written, but reads back differently ({', '.join(wrong[:5])}); "
+            "do not use it, and please report this"
+        )
+
+
+def _same(ours: torch.Tensor, theirs: torch.Tensor | None) -> bool:
+    return theirs is not None and torch.equal(ours.cpu(), theirs)

@@ -1,0 +1,126 @@
+"""Every format is written, read back, and opens the same model again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.config import ModelConfig
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
+from groundup.weights import export as module
+from groundup.weights.checkpoint import RunNotes
+from groundup.weights.export import Format, export
+from groundup.weights.sources import load_model
+from tests.conftest import TEXT, Run, tiny_config
+
+Fails = Callable[..., str]
+
+
+def model_of(tokenizer_size: int, **changes: object) -> GPTModel:
+    model = GPTModel(tiny_config(vocab_size=tokenizer_size, **changes)).eval()
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    return model
+
+
+def same(a: GPTModel, b: GPTModel) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("to", ["hf", "course", "openai"])
+def test_a_chain_of_formats_is_the_identity(
+    tmp_path: Path, tokenizer: BPETokenizer, to: Format, tie: bool, bias: bool
+) -> None:
+    model = model_of(tokenizer.vocab_size, tie_weights=tie, qkv_bias=bias)
+    out = tmp_path / ("model.pth" if to == "course" else "model")
+    if to == "openai" and not tie:
+        with pytest.raises(UserError, match="no output layer of its own"):
+            export(model, tokenizer, to, out)
+        return
+    assert export(model, tokenizer, to, out) == [out]
+    tokens = tokenizer
+    if to == "course":
+        tokenizer.save(tmp_path / "tokens")
+        again, tokens = load_model(out, n_heads=4, tokenizer=str(tmp_path / "tokens"))
+    else:
+        again, tokens = load_model(out)
+    assert tokens.encode(TEXT) == tokenizer.encode(TEXT)
+    if to == "openai" and not bias:
+        # The format always has these biases: here they are zeros, and the same numbers come out.
+        assert again.cfg == ModelConfig.of({**model.cfg, "qkv_bias": True, "drop_rate": 0.1})
+        idx = torch.arange(9)[None]
+        with torch.no_grad():
+            assert torch.equal(again(idx), model(idx))
+    else:
+        assert same(model, again)
+    with pytest.raises(UserError, match="exists; choose another --out"):
+        export(model, tokenizer, to, out)
+
+
+def test_an_export_that_reads_back_differently_is_not_called_done(
+    tmp_path: Path, tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(tokenizer.vocab_size)
+    other = model_of(tokenizer.vocab_size)
+    monkeypatch.setattr(module, "load_torch_file", lambda path, n_heads: other)
+    with pytest.raises(UserError, match="reads back differently"):
+        export(model, tokenizer, "course", tmp_path / "m.pth")
+
+
+def test_gguf_comes_with_a_modelfile(run: Run, model_dir: Path, tmp_path: Path) -> None:
+    result = run("export", model_dir, "--to=gguf", "--out", tmp_path / "out", "--dtype=f32")
+    assert result.status == 0, result.err
+    weights, recipe = map(Path, result.out.split())
+    assert weights.name == "out-f32.gguf" and weights.read_bytes()[:4] == b"GGUF"
+    text = recipe.read_text()
+    assert f"FROM ./{weights.name}" in text and "num_ctx 16" in text and "<|endoftext|>" in text
+    assert "ollama create" in result.err
+
+
+def test_the_command_line_exports_and_opens_again(
+    run: Run, fails: Fails, model_dir: Path, tmp_path: Path
+) -> None:
+    assert run("export", model_dir, "--to=openai", "--out", tmp_path / "tf").status == 0
+    pth = tmp_path / "m.pth"
+    assert run("export", tmp_path / "tf", "--to=course", "--out", pth).status == 0
+    back = ["--n-heads=4", f"--tokenizer={model_dir}"]
+    assert run("export", pth, "--to=hf", "--out", tmp_path / "hf", *back).status == 0
+    expected = run("generate", model_dir, "The", "--max-new-tokens=9").out
+    assert run("generate", tmp_path / "tf", "The", "--max-new-tokens=9").out == expected
+    assert run("generate", tmp_path / "hf", "The", "--max-new-tokens=9").out == expected
+    assert "say it with --n-heads" in fails("export", pth, "--to=hf", "--out", tmp_path / "x")
+    assert "there is no model" in fails("export", "none", "--to=hf", "--out", tmp_path / "x")
+    assert '"hf", "gguf"' in fails("export", model_dir, "--to=onnx", "--out", tmp_path / "x")
+
+
+def test_notes_travel_with_a_hugging_face_export(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    notes = RunNotes("pretrain", {"seed": 7})
+    export(model_of(tokenizer.vocab_size), tokenizer, "hf", tmp_path / "out", notes=notes)
+    assert RunNotes.read(tmp_path / "out").config == {"seed": 7}
+
+
+def test_gpt2s_tokenizer_goes_through_openais_format(tmp_path: Path) -> None:
+    tokenizer = get_gpt2_tokenizer()
+    model = model_of(50257, emb_dim=8, n_heads=2, n_layers=1)
+    export(model, tokenizer, "openai", tmp_path / "tf")
+    again, tokens = load_model(tmp_path / "tf")
+    assert same(model, again) and tokens.name == "gpt2"
+    assert tokens.encode("Hello, I am") == [15496, 11, 314, 716]
+
+
+def test_a_downloaded_model_is_opened_by_its_name(
+    run: Run, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    assert "run `groundup download gpt2`" in fails("generate", "gpt2", "Hello")
+    assert "a shape without weights" in fails("generate", "nano", "Hello")
+    model = model_of(50257, emb_dim=8, n_heads=2, n_layers=1)
+    export(model, get_gpt2_tokenizer(), "hf", tmp_path / "cache" / "hub" / "gpt2")
+    for name in ("gpt2", "124M"):
+        assert run("generate", name, "Hello", "--max-new-tokens=3").out.startswith("Hello")
