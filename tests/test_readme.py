@@ -4,11 +4,16 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, small
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import get_gpt2_tokenizer
+from groundup.weights.export import export
+from tests.conftest import Run, small, tiny_config
+from tests.data.fault_server import FaultServer, allow_network, play_hub
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,12 +29,30 @@ def commands(tool: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def folder(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultServer]:
+    """Plays the Hugging Face Hub and OpenAI's store, with a small GPT-2 of random weights."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    allow_network(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    model = GPTModel(tiny_config(vocab_size=50257, context_length=64, n_heads=12, emb_dim=24))
+    export(model, get_gpt2_tokenizer(), "hf", tmp_path / "served" / "hub")
+    export(model, get_gpt2_tokenizer(), "openai", tmp_path / "served" / "openai")
+    with FaultServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr("groundup.data.sources.OPENAI", (f"{server.url}/",))
+        files = (tmp_path / "served" / "hub").iterdir()
+        play_hub(server, {path.name: path.read_bytes() for path in files if path.is_file()})
+        for path in (tmp_path / "served" / "openai").iterdir():
+            server.serve(f"/124M/{path.name}", path.read_bytes())
+        server.serve("/124M/model.ckpt.meta", b"not needed")
+        yield server
+
+
+@pytest.fixture
+def folder(server: FaultServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as after `make demo`, with a demo of a few steps."""
     for name in ("README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, tmp_path)
@@ -40,7 +63,7 @@ def folder(
 
 def test_every_groundup_command_runs(run: Run, folder: Path) -> None:
     found = commands("groundup")
-    assert len(found) >= 12
+    assert len(found) >= 18
     for arguments in found:
         result = run(*arguments)
         assert result.status == 0, (arguments, result.err)
@@ -48,7 +71,7 @@ def test_every_groundup_command_runs(run: Run, folder: Path) -> None:
 
 def test_every_python_snippet_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = blocks("python")
-    assert len(found) >= 2
+    assert len(found) >= 3
     for code in found:
         exec(compile(code, "README.md", "exec"), {})
     assert "tensor([[15496,    11,   314,   716," in capsys.readouterr().out

@@ -8,6 +8,8 @@ The first request for /a.txt is cut after 100 bytes, the second gets a 503, all 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -236,6 +238,26 @@ def closed_port() -> int:
     """A local port on which nobody listens."""
     with FaultServer() as server:
         return server.server.server_port
+
+
+COMMIT = "0123456789" * 4
+
+
+def play_hub(server: FaultServer, content: Mapping[str, bytes], name: str = "gpt2") -> None:
+    """Let the server play the Hugging Face Hub with one repository; set HF_ENDPOINT to its url."""
+    repo = f"openai-community/{name}"
+    info = json.dumps({"id": repo, "sha": COMMIT, "siblings": []}).encode()
+    tree = [
+        {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+        for name, body in content.items()
+    ]
+    server.serve(f"/api/models/{repo}/revision/main", info)
+    server.serve(f"/api/models/{repo}", info)
+    server.serve(f"/api/models/{repo}/tree/{COMMIT}", json.dumps(tree).encode())
+    for file, body in content.items():
+        etag = f'"{hashlib.sha1(body).hexdigest()}"'
+        headers = {"X-Repo-Commit": COMMIT}
+        server.serve(f"/{repo}/resolve/{COMMIT}/{file}", body, etag=etag, headers=headers)
 
 
 def allow_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import os
 import shutil
 import threading
@@ -27,12 +26,14 @@ from groundup.data.sources import DATA, HUB_FILES, MODELS, OPENAI_FILES
 from groundup.errors import UserError
 from groundup.tokenizers import gpt2
 from tests.data.fault_server import (
+    COMMIT,
     FaultServer,
     Served,
     allow_network,
     closed_port,
     cut,
     hang_up,
+    play_hub,
     redirect,
     send,
     slowly,
@@ -487,7 +488,6 @@ HUB_CONTENT = {
     "merges.txt": b"#version",
 }
 UNWANTED = ("pytorch_model.bin", "64.tflite", "onnx/config.json", "onnx/decoder_model.onnx")
-COMMIT = "0123456789" * 4
 
 
 @pytest.fixture
@@ -500,20 +500,7 @@ def hub(server: FaultServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    repo = "openai-community/gpt2"
-    everything = HUB_CONTENT | dict.fromkeys(UNWANTED, b"unwanted")
-    info = {"id": repo, "sha": COMMIT, "siblings": []}
-    tree = [
-        {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-        for name, body in everything.items()
-    ]
-    server.serve(f"/api/models/{repo}/revision/main", json.dumps(info).encode())
-    server.serve(f"/api/models/{repo}", json.dumps(info).encode())
-    server.serve(f"/api/models/{repo}/tree/{COMMIT}", json.dumps(tree).encode())
-    for name, body in everything.items():
-        etag = f'"{hashlib.sha1(body).hexdigest()}"'
-        headers = {"X-Repo-Commit": COMMIT}
-        server.serve(f"/{repo}/resolve/{COMMIT}/{name}", body, etag=etag, headers=headers)
+    play_hub(server, HUB_CONTENT | dict.fromkeys(UNWANTED, b"unwanted"))
     return server
 
 

@@ -43,10 +43,11 @@ def write_vocabulary(
 
 
 def write_openai_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
-    """Write OpenAI's pair of files, `encoder.json` and `vocab.bpe`, into a directory."""
+    """Write `encoder.json` and `vocab.bpe`; for GPT-2, OpenAI's own files byte for byte."""
     vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
     vocab |= vocabulary.special_tokens
-    _write_json(directory / "encoder.json", dict(sorted(vocab.items(), key=lambda item: item[1])))
+    encoder = json.dumps(dict(sorted(vocab.items(), key=lambda item: item[1])))
+    (directory / "encoder.json").write_text(encoder, encoding="utf-8")
     (directory / "vocab.bpe").write_bytes(merges_file(vocabulary.merges))
 
 
