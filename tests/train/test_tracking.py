@@ -4,7 +4,14 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.train.tracking import METRICS, Latest, MetricsFile, RunningLoss, read_metrics
+from groundup.train.tracking import (
+    METRICS,
+    Latest,
+    MetricsFile,
+    ProgressBar,
+    RunningLoss,
+    read_metrics,
+)
 
 
 def record(step: int, **more: float) -> dict[str, float]:
@@ -54,3 +61,27 @@ def test_latest_keeps_the_newest_of_everything() -> None:
     latest = Latest([record(1, val_loss=5.0)])
     latest.on_step(record(2))
     assert latest.record == record(2, val_loss=5.0)
+
+
+def test_the_live_bar_shows_speed_losses_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = ProgressBar(total_steps=10)
+    bar.bar.ncols, bar.bar.mininterval = 80, 0
+    bar.on_step(record(1, tokens_per_second=1234.5))
+    bar.on_evaluate(record(1, train_loss=2.0, val_loss=2.5))
+    bar.on_step(record(2, tokens_per_second=16234.5))
+    bar.close()
+    line = capsys.readouterr().err.split("\r")[-1].strip()
+    assert "2/10" in line and "16,234 tok/s, train 2.000, val 2.500]" in line
+    assert len(line) <= 80 and "<" in line  # elapsed < left
+
+
+def test_without_a_terminal_each_evaluation_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = ProgressBar(total_steps=10)
+    bar.on_step(record(1, tokens_per_second=5.0))
+    bar.on_evaluate(record(1, train_loss=2.0, val_loss=2.5, tokens_per_second=5.0))
+    bar.close()
+    assert capsys.readouterr().err == "step 1/10, epoch 0.00: train 2.000, val 2.500, 5 tok/s\n"

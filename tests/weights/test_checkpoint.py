@@ -170,5 +170,5 @@ def test_files_in_half_precision_open_as_fp32(model_dir: Path) -> None:
 
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=f"cannot write to .*{os.strerror(errno.ENOTDIR)}|cannot"):
+    with pytest.raises(UserError, match=f"cannot write to .*{os.strerror(errno.ENOTDIR)}"):
         save_model(tmp_path / "file" / "model", GPTModel(tiny_config()), tokenizer)

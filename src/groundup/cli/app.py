@@ -58,7 +58,7 @@ def with_options(
                     continue
                 known[name] = hint
                 shown = Parameter(
-                    converter=_whole_number if _is_whole(hint) else None,
+                    converter=_converter(hint),
                     help=field.metadata["help"]
                     + ("" if title == from_preset else _default_text(field.default)),
                     group=group,
@@ -103,15 +103,20 @@ def pick(values: dict[str, Any], config: type) -> dict[str, Any]:
     return {name: values[name] for name in option_fields(config) if name in values}
 
 
-def _is_whole(hint: Any) -> bool:
-    return hint is int or int in get_args(hint)
+def _converter(hint: Any) -> Callable[[Any, Sequence[Token]], int | None] | None:
+    """How to convert an option of this type; None leaves it to the parser."""
+    if hint is int:
+        return _whole_number
+    return _whole_number_or_none if int in get_args(hint) else None
 
 
-def _whole_number(hint: Any, tokens: Sequence[Token]) -> int | None:
+def _whole_number_or_none(hint: Any, tokens: Sequence[Token]) -> int | None:
+    return None if tokens[0].value.lower() == "none" else _whole_number(hint, tokens)
+
+
+def _whole_number(hint: Any, tokens: Sequence[Token]) -> int:
     """Convert strictly: the parser's own way would round 1.5 to 2."""
     text = tokens[0].value
-    if text.lower() == "none" and hint is not int:
-        return None
     try:
         return int(text)
     except ValueError:

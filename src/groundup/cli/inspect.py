@@ -11,18 +11,24 @@ from groundup.errors import UserError, did_you_mean
 
 @app.command
 def inspect(
-    model: str, /, *, batch_size: WholeNumber = 1, context_length: WholeNumber | None = None
+    model: str,
+    /,
+    *,
+    batch_size: WholeNumber = 1,
+    context_length: WholeNumber | None = None,
+    n_heads: WholeNumber | None = None,
 ) -> None:
     """Print a model's layers, parameters, memory and operations.
 
     Args:
-        model: a model directory, or a preset such as gpt2-small or course-124m.
+        model: a model directory, a .pth of the course, or a preset such as gpt2-small.
         batch_size: batch of the shapes and of the training memory.
         context_length: tokens per text, if not the model's own.
+        n_heads: attention heads, for a .pth that cannot say it.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    cfg = _config_of(model)
+    cfg = _config_of(model, n_heads)
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
@@ -55,11 +61,15 @@ def inspect(
     print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
 
 
-def _config_of(model: str) -> ModelConfig:
-    if Path(model).is_dir():
+def _config_of(model: str, n_heads: int | None) -> ModelConfig:
+    if (Path(model) / "config.json").is_file():
         from groundup.weights.huggingface import read_model_config
 
         return read_model_config(Path(model))
+    if Path(model).exists():
+        from groundup.weights.sources import load_model_alone
+
+        return load_model_alone(Path(model), n_heads=n_heads).cfg
     if model in PRESETS or model in ALIASES:
         return preset(model)
     raise UserError(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional as F
 
 from groundup.config import ModelConfig
 from groundup.model.gpt import GPTModel
@@ -42,7 +41,7 @@ class Costs:
     weights: int
     gradients: int
     optimizer: int  # AdamW's two moments
-    activations: int  # kept for the backward pass of one batch, the loss included
+    activations: int  # kept for the backward pass of one batch, the fused loss's included
     cache: int  # keys and values of one full context, batch of 1
     forward_flops: float  # per token, at full context
     training_flops: float
@@ -124,7 +123,11 @@ def flops_per_token(cfg: ModelConfig) -> float:
 
 
 def activation_bytes(cfg: ModelConfig, batch_size: int) -> int:
-    """Bytes that autograd keeps from a forward pass and its loss until the backward pass."""
+    """Bytes that autograd keeps from a forward pass and its loss until the backward pass.
+
+    The loss is the training loop's, which keeps no logits but the gradients of the features and
+    of the output layer's matrix (``train/fused_loss.py``).
+    """
     kept: dict[int, int] = {}
     with FakeTensorMode():
         model = GPTModel(cfg)
@@ -140,8 +143,9 @@ def activation_bytes(cfg: ModelConfig, batch_size: int) -> int:
         alive: list[Tensor] = []
         idx = torch.zeros(batch_size, cfg.context_length, dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            F.cross_entropy(model(idx).flatten(0, 1), idx.flatten())
-    return sum(kept.values())
+            model.features(idx)
+    rows = batch_size * cfg.context_length + cfg.vocab_size
+    return sum(kept.values()) + rows * cfg.emb_dim * FP32_BYTES
 
 
 def human_bytes(count: float) -> str:

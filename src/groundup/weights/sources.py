@@ -47,15 +47,27 @@ def load_model(
         UserError: it is missing or damaged, or not such a model.
     """
     path = resolve_source(source)
+    if path.is_dir() and not is_openai_directory(path):
+        return load_directory(path, device, drop_rate=drop_rate)
+    model = load_model_alone(path, device, drop_rate=drop_rate, n_heads=n_heads)
+    if tokenizer is None and (path / "vocab.bpe").exists():
+        return model, load_openai_tokenizer(path)
+    return model, _tokenizer_for(model.cfg, tokenizer, path)
+
+
+def load_model_alone(
+    path: Path,
+    device: torch.device | str = "cpu",
+    *,
+    drop_rate: float | None = None,
+    n_heads: int | None = None,
+) -> GPTModel:
+    """Open a model of any format without its tokenizer; see :func:`load_model`."""
     if path.is_file():
-        model = load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
-        return model, _tokenizer_for(model.cfg, tokenizer, path)
+        return load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
     if is_openai_directory(path):
-        model = load_openai_model(path, device, drop_rate=drop_rate)
-        if tokenizer is None and (path / "vocab.bpe").exists():
-            return model, load_openai_tokenizer(path)
-        return model, _tokenizer_for(model.cfg, tokenizer, path)
-    return load_directory(path, device, drop_rate=drop_rate)
+        return load_openai_model(path, device, drop_rate=drop_rate)
+    return load_directory(path, device, drop_rate=drop_rate)[0]
 
 
 def resolve_source(source: str | Path) -> Path:
