@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-slow lint format bench clean
+.PHONY: help install demo test test-oracle lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -19,8 +19,10 @@ demo: $(VENV)/.installed  ## train a small GPT on text that comes with Python (m
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.installed-dev  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-oracle:  ## compare with TensorFlow itself (installed into .venv-oracle, about 1.5 GB)
+	$(MAKE) VENV=.venv-oracle .venv-oracle/.installed-dev
+	.venv-oracle/bin/python -m pip install --quiet tensorflow-cpu
+	.venv-oracle/bin/python -m pytest -m oracle
 
 lint: $(VENV)/.installed-dev  ## check format, style and types
 	$(BIN)/ruff format --check .
@@ -38,7 +40,7 @@ bench: $(VENV)/.installed-dev  ## measure side by side with transformers and the
 	$(BIN)/python benchmarks/generate.py
 
 clean:  ## remove .venv and caches (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oracle .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
