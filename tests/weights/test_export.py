@@ -1,10 +1,14 @@
 """Every format is written, read back, and opens the same model again."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
@@ -61,6 +65,39 @@ def test_a_chain_of_formats_is_the_identity(
         assert same(model, again)
     with pytest.raises(UserError, match="exists; choose another --out"):
         export(model, tokenizer, to, out)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.builds(
+        ModelConfig,
+        vocab_size=st.integers(300, 310),
+        context_length=st.integers(1, 9),
+        emb_dim=st.sampled_from([4, 8, 12]),
+        n_heads=st.sampled_from([1, 2, 4]),
+        n_layers=st.integers(1, 3),
+        drop_rate=st.just(0.1),
+        qkv_bias=st.just(True),
+        tie_weights=st.just(True),
+    )
+)
+def test_around_all_formats_and_back_bit_for_bit(cfg: ModelConfig) -> None:
+    """Whatever the shape: ours, OpenAI's, the course's, ours again."""
+    tokenizer = BPETokenizer.train(TEXT * 3, 300)
+    first = GPTModel(cfg)
+    with tempfile.TemporaryDirectory() as folder:
+        path, model = Path(folder), first
+        tokenizer.save(path / "tokens")
+        export(model, tokenizer, "hf", path / "1")
+        export(load_model(path / "1")[0], tokenizer, "openai", path / "2")
+        export(load_model(path / "2")[0], tokenizer, "course", path / "3.pth")
+        options: dict[str, Any] = {
+            "n_heads": cfg.n_heads,
+            "drop_rate": 0.1,
+            "tokenizer": str(path / "tokens"),
+        }
+        model, _ = load_model(path / "3.pth", **options)
+    assert model.cfg == cfg and same(first, model)
 
 
 def test_an_export_that_reads_back_differently_is_not_called_done(
