@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import shutil
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeGuard
 
 
 class UserError(ValueError):
@@ -12,6 +17,22 @@ class UserError(ValueError):
 
 class TrainingFailed(RuntimeError):
     """A run that cannot go on (a non-finite loss, say); the command line exits with status 1."""
+
+
+def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
+    """Whether this says that there is no space left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_error(path: Path, error: OSError, advice: str) -> UserError:
+    """What to tell the user about an ``OSError`` while writing; ``advice`` is for a full disk."""
+    if not is_disk_full(error):
+        return UserError(f"cannot write to {path}: {error.strerror or error}")
+    detail = error.strerror
+    if detail == os.strerror(error.errno or 0):  # it says only what we say anyway
+        folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+        detail = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
+    return UserError(f"no space left while saving to {path} ({detail}); {advice}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

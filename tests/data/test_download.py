@@ -435,7 +435,9 @@ class TestDisk:
         usage = shutil.disk_usage(target.parent.parent)._replace(free=1000)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         message = refused([server.serve("/a", BODY)], target)
-        assert message.startswith(f"no space left for {target} (262,144 bytes to come, 1,000 free)")
+        assert message.startswith(
+            f"no space left while saving to {target} (262,144 bytes to come, 1,000 free)"
+        )
         assert not target.exists()
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -447,7 +449,7 @@ class TestDisk:
 
         monkeypatch.setattr(Path, "open", full)
         message = refused([server.serve("/a", BODY)], target)
-        assert message.startswith(f"no space left for {target}")
+        assert message.startswith(f"no space left while saving to {target}")
         assert "goes on where this one stopped" in message
         assert not target.exists()
         assert len(server.asked) == 1
@@ -579,7 +581,7 @@ class TestHub:
                 raise RuntimeError("some library failed") from error
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", full)
-        with pytest.raises(UserError, match="no space left for .*gpt2 "):
+        with pytest.raises(UserError, match="no space left while saving to .*gpt2 "):
             download("gpt2", cache_dir=tmp_path)
 
     def test_weights_that_are_not_whole_are_no_model(self, hub, tmp_path) -> None:

@@ -14,13 +14,12 @@ from http.client import responses
 from pathlib import Path
 
 from groundup.data.fetch import (
+    RUN_AGAIN,
     alone,
     cannot_download,
     fetch,
-    is_disk_full,
     obtain,
     refuse_if_offline,
-    write_error,
 )
 from groundup.data.sources import (
     HUB,
@@ -38,7 +37,7 @@ from groundup.data.sources import (
     find,
 )
 from groundup.data.transfer import Failed, Part, Patience, Say, host_of
-from groundup.errors import UserError, did_you_mean
+from groundup.errors import UserError, did_you_mean, is_disk_full, write_error
 
 __all__ = [
     "Patience",
@@ -196,7 +195,7 @@ def _from_hub(model: Model, part: Path, target: Path, say: Say) -> None:
     except Exception as error:  # besides its own, those of the HTTP library that it uses
         full = next((e for e in _causes(error) if is_disk_full(e)), None)
         if full is not None:
-            raise write_error(target, full) from error
+            raise write_error(target, full, RUN_AGAIN) from error
         failure = _hub_failure(error)
         raise cannot_download(model.repo, [(host_of(hub), failure)], by_hand) from error
     # It returns a folder that is not complete, with a mere warning, if the Hub cannot be reached.

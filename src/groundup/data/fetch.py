@@ -6,20 +6,25 @@ is known, are right.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeGuard
 
 from groundup.data.sources import KnownFile
 from groundup.data.transfer import Check, Failed, Part, Patience, Say, from_mirror, host_of
-from groundup.errors import UserError
+from groundup.errors import UserError, write_error
 
 WORKS_OFFLINE = (
     "demo, pretrain, generate with a model directory, inspect, tokenizer and plot work offline"
 )
+
+
+RUN_AGAIN = (
+    "free some space and run the same command again, which goes on where this one stopped, or "
+    "choose another --cache-dir"
+)
+"""What to do about a full disk."""
 
 
 def fetch(
@@ -121,24 +126,7 @@ def alone(target: Path, say: Say) -> Iterator[None]:
         finally:
             lock.release()
     except OSError as error:
-        raise write_error(target, error) from error
-
-
-def write_error(target: Path, error: OSError) -> UserError:
-    """The sentence for a target that cannot be written."""
-    if is_disk_full(error):
-        return UserError(
-            f"no space left for {target} ({error.strerror}); free some space and run the same "
-            "command again, which goes on where this one stopped, or choose another --cache-dir"
-        )
-    return UserError(
-        f"cannot write {target}: {error.strerror or error}; choose another --cache-dir"
-    )
-
-
-def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
-    """Whether this says that there is no space left."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise write_error(target, error, RUN_AGAIN) from error
 
 
 def refuse_if_offline(where: str, by_hand: str) -> None:

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
-from groundup.errors import UserError
+from groundup.errors import UserError, write_error
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.losses import evaluating
 from groundup.train.trainer import Listener, Record
-from groundup.weights.files import atomic_file, write_error
+from groundup.weights.files import KEPT, atomic_file
 
 METRICS = "metrics.jsonl"
 
@@ -48,7 +48,7 @@ class MetricsFile(Listener):
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise write_error(self.path, error) from error
+            raise write_error(self.path, error, KEPT) from error
 
 
 def is_evaluation(record: Record) -> bool:

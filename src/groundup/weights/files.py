@@ -18,10 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError
+from groundup.errors import UserError, write_error
 
 STAGING = ".saving-"
 COMPLETE = ".complete"
+
+KEPT = (
+    "nothing that was saved before is lost: free some space (a run goes on with --resume), or "
+    "choose another --out"
+)
+"""What to do about a full disk."""
 
 
 @contextmanager
@@ -45,7 +51,7 @@ def atomic_update(directory: Path) -> Iterator[Path]:
         (staging / COMPLETE).touch()
         finish_update(directory)
     except OSError as error:
-        raise write_error(directory, error) from error
+        raise write_error(directory, error, KEPT) from error
     finally:
         if staging is not None and not (staging / COMPLETE).exists():
             shutil.rmtree(staging, ignore_errors=True)
@@ -66,7 +72,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush(path.parent)
     except OSError as error:
-        raise write_error(path, error) from error
+        raise write_error(path, error, KEPT) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -129,18 +135,3 @@ def _flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def write_error(directory: Path, error: OSError) -> UserError:
-    """What to tell the user about an ``OSError`` while writing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        try:
-            folder = directory if directory.is_dir() else directory.parent
-            free = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
-        except OSError:
-            free = "the disk is full"
-        return UserError(
-            f"no space left while saving to {directory} ({free}); nothing that was saved before is "
-            "lost: free some space and go on with --resume, or choose another --out"
-        )
-    return UserError(f"cannot write to {directory}: {error.strerror or error}")
