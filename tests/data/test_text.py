@@ -76,6 +76,17 @@ def test_missing_sources(tmp_path: Path) -> None:
         read_documents([])
 
 
+def test_a_downloaded_text_is_read_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="run `groundup download the-verdict` first"):
+        read_documents(["the-verdict"])
+    monkeypatch.setattr("groundup.data.text.cached", lambda name: tmp_path / f"{name}.txt")
+    write(tmp_path / "the-verdict.txt", "I HAD always thought")
+    assert read_documents(["the-verdict"]) == ["I HAD always thought"]
+
+
 def test_the_embedded_text_is_there_and_real() -> None:
     documents = embedded_documents()
     assert sum(map(len, documents)) > 400_000

@@ -11,6 +11,7 @@ from typing import Any
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
 from groundup.config import ModelConfig
+from groundup.data.sources import DATA
 from groundup.data.text import STDIN
 from groundup.errors import UserError
 from groundup.tasks.config import PretrainConfig
@@ -104,7 +105,8 @@ def continued(
                 f"{out} read its text from stdin; give it again: "
                 f"groundup pretrain - --out {out} --resume < TEXT"
             )
-        missing = [f for f in files if not Path(f).exists() and not has_magic(f)]
+        named = [f for f in files if f not in DATA and not has_magic(f)]
+        missing = [f for f in named if not Path(f).exists()]
         if missing:
             raise UserError(
                 f"the text of the run in {out} is not at {missing[0]!r} (seen from here); "

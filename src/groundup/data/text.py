@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from groundup.data.sources import DATA, cached
 from groundup.errors import UserError
 
 STDIN = "<stdin>"
@@ -24,7 +25,8 @@ def read_documents(sources: Sequence[str], separator: str | None = None) -> list
     """Read every source and return its documents.
 
     Args:
-        sources: files (``.gz`` too), directories (read recursively), globs, or ``-`` for stdin.
+        sources: files (``.gz`` too), directories (read recursively), globs, downloaded texts by
+            name (``the-verdict``), or ``-`` for stdin.
         separator: a text that separates documents within a file (``<|endoftext|>``, say); without
             one, each file is a document.
 
@@ -108,6 +110,11 @@ def _expand(source: str) -> list[str]:
         return found
     if path.exists():
         return [source]  # a pipe, say: `<(zcat …)`
+    if source in DATA:
+        found = cached(source)
+        if found is not None:
+            return [str(found)]
+        raise UserError(f"{source} is not here yet; run `groundup download {source}` first")
     raise UserError(f"there is no file {source!r}")
 
 
