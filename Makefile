@@ -21,7 +21,7 @@ test: $(VENV)/.installed-dev  ## run the tests
 
 test-oracle:  ## compare with TensorFlow itself (installed into .venv-oracle, about 1.5 GB)
 	$(MAKE) VENV=.venv-oracle .venv-oracle/.installed-dev
-	.venv-oracle/bin/python -m pip install --quiet tensorflow-cpu
+	@.venv-oracle/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[oracle]'
 	.venv-oracle/bin/python -m pytest -m oracle
 
 lint: $(VENV)/.installed-dev  ## check format, style and types

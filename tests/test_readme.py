@@ -95,7 +95,7 @@ def test_links_and_pictures_exist() -> None:
 def test_measured_figures_are_those_of_the_committed_results() -> None:
     results = {
         name: json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["results"]
-        for name in ("train", "generate", "tokenizer", "course")
+        for name in ("train", "generate", "tokenizer", "course", "loading-gpt2-xl")
     }
     rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
 
@@ -116,5 +116,10 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
     text = " ".join(README.split())
     train = results["tokenizer"]["train_vs_tokenizers"]
     assert f"takes {train['ours_s']:.2f} s in our Python and {train['theirs_s']:.2f} s" in text
+    encode = [
+        results["tokenizer"][f"encode_{kind}_vs_tiktoken"]["ratio"] for kind in ("warm", "cold")
+    ]
+    assert "takes {:.1f} to {:.1f} times as long as tiktoken".format(*encode) in text
+    assert f"{results['loading-gpt2-xl']['ratio']['with files']:.2f} times the memory" in text
     end = results["course"]["at_the_end"]
     assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text
