@@ -26,7 +26,7 @@ from groundup.cli.app import app, say
 from groundup.data.text import STDIN
 from groundup.errors import TrainingFailed, UserError
 
-__all__ = [
+__all__ = [  # importing a module makes its command known
     "demo",
     "doctor",
     "download",

@@ -80,6 +80,7 @@ class Trainer:
         save_freq: how often to save, besides the end.
         listeners: hear of every step and evaluation.
         progress: where to begin (a resumed run is not at 0).
+        stop: lets Ctrl-C, or another thread, end the run after the step under way.
     """
 
     model: nn.Module
