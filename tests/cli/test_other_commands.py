@@ -141,3 +141,9 @@ def test_importing_groundup_costs_no_torch() -> None:
 
 def test_an_unknown_command_is_answered(fails: Fails) -> None:
     assert 'Did you mean "pretrain"?' in fails("pretran")
+
+
+def test_an_unquoted_text_and_a_missing_option_are_answered(fails: Fails, model_dir: Path) -> None:
+    assert "'fox' is one word too many; put" in fails("generate", model_dir, "The", "fox")
+    assert fails("pretrain", "text.txt").startswith("--out is missing")
+    assert "Did you mean --out" in fails("pretrain", "text.txt", "--outt=x")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from groundup.cli import (
     demo,
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:
-        status, message = 2, " ".join(str(error).split())
-        trouble = error
+        status, message, trouble = 2, _sentence(error), error
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
     except OSError as error:
@@ -79,6 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise trouble
     say(f"groundup: {message}")
     return status
+
+
+def _sentence(error: Exception) -> str:
+    """What to print for a mistake; the parser's own words where they say what to do."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        return f"{word!r} is one word too many; put a text of several words in quotes"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing or has no value; see groundup COMMAND --help"
+    return " ".join(str(error).split())
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
