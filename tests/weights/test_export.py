@@ -136,6 +136,21 @@ def test_the_command_line_exports_and_opens_again(
     assert '"hf", "gguf"' in fails("export", model_dir, "--to=onnx", "--out", tmp_path / "x")
 
 
+def test_what_would_be_ignored_is_refused(
+    run: Run, fails: Fails, model_dir: Path, tmp_path: Path
+) -> None:
+    to = ["--to=course", "--out", tmp_path / "m.pth"]
+    assert "dtype bf16 is for gguf" in fails("export", model_dir, *to, "--dtype=bf16")
+    for option in ("--n-heads=4", "--tokenizer=gpt2"):
+        assert "leave them out" in fails("export", model_dir, *to, option)
+        assert "leave them out" in fails("generate", model_dir, "The", option)
+    run("export", model_dir, *to)
+    assert "say it with --n-heads" in fails("generate", tmp_path / "m.pth", "The")
+    back = ["--n-heads=4", f"--tokenizer={model_dir}", "--max-new-tokens=9"]
+    expected = run("generate", model_dir, "The", "--max-new-tokens=9").out
+    assert run("generate", tmp_path / "m.pth", "The", *back).out == expected
+
+
 def test_notes_travel_with_a_hugging_face_export(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     notes = RunNotes("pretrain", {"seed": 7})
     export(model_of(tokenizer.vocab_size), tokenizer, "hf", tmp_path / "out", notes=notes)

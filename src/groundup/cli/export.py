@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from groundup.cli.app import app, say
+from groundup.cli.app import WholeNumber, app, say
 
 
 @app.command
@@ -15,9 +15,9 @@ def export(
     *,
     to: Literal["hf", "gguf", "course", "openai"],
     out: Path,
-    dtype: Literal["f32", "f16", "bf16", "q8_0"] = "f16",
+    dtype: Literal["f32", "f16", "bf16", "q8_0"] | None = None,
     tokenizer: str | None = None,
-    n_heads: int | None = None,
+    n_heads: WholeNumber | None = None,
 ) -> None:
     """Write a model for others: transformers, llama.cpp and Ollama, the course, OpenAI's format.
 
@@ -28,7 +28,7 @@ def export(
             downloaded model.
         to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth), openai.
         out: what to write; it must not exist.
-        dtype: of the weights in a GGUF file.
+        dtype: of the weights in a GGUF file (f16 unless given).
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
     """

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import app, say, with_options
+from groundup.cli.app import WholeNumber, app, say, with_options
 from groundup.data.text import STDIN, read_stdin
 from groundup.decoding.config import SamplingConfig
 
@@ -20,6 +20,8 @@ def generate(
     *,
     stop: Annotated[list[str] | None, Parameter(negative=())] = None,
     device: str = "auto",
+    tokenizer: str | None = None,
+    n_heads: WholeNumber | None = None,
     given: dict[str, Any],
 ) -> None:
     """Continue a prompt with a model, streaming the text.
@@ -29,6 +31,8 @@ def generate(
         prompt: what to continue; "-" reads it from stdin; without one the model begins anew.
         stop: end the text before this string (may be given several times).
         device: auto, cpu, cuda, cuda:1, mps.
+        tokenizer: gpt2 or a directory, for a .pth that brings none.
+        n_heads: attention heads, for a .pth that cannot say it.
     """
     options = SamplingConfig(**given)
     stops = ["-" if text == STDIN else text for text in stop or ()]
@@ -40,9 +44,9 @@ def generate(
     if prompt == STDIN:
         prompt = read_stdin()
     where = resolve_device(device)
-    gpt, tokenizer = load_model(model, where)
+    gpt, tokens = load_model(model, where, n_heads=n_heads, tokenizer=tokenizer)
     options.check(gpt.cfg.vocab_size)
-    ids = tokenizer.encode(prompt) or [tokenizer.eot_token or 0]
+    ids = tokens.encode(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length
     if len(ids) > longest:
         say(f"note: the prompt has {len(ids)} tokens; the model sees the last {longest} of them")
@@ -50,7 +54,7 @@ def generate(
     for number in range(options.num_samples):
         if options.num_samples > 1:
             print(f"--- sample {number + 1} of {options.num_samples}")
-        text = TextStream(gpt, tokenizer, ids, options, stop=stops, sampler=sampler)
+        text = TextStream(gpt, tokens, ids, options, stop=stops, sampler=sampler)
         print(prompt, end="", flush=True)
         for piece in text:
             print(piece, end="", flush=True)

@@ -275,7 +275,8 @@ def _windows(
 
 def _open_model(source: Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
-    model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"))
+    n_heads = shape.get("n_heads") if source.is_file() else None  # a .pth cannot say it
+    model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"), n_heads=n_heads)
     problems = [
         f"{name} is {value}, but the model has {model.cfg[name]}"
         for name, value in shape.items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
@@ -24,8 +24,6 @@ from groundup.weights.torch_files import load_torch_file, save_course_file
 
 Format = Literal["hf", "gguf", "course", "openai"]
 
-FORMATS = get_args(Format)
-
 
 def export(
     model: GPTModel,
@@ -33,7 +31,7 @@ def export(
     to: Format,
     out: Path,
     *,
-    dtype: DType = "f16",
+    dtype: DType | None = None,
     notes: RunNotes | None = None,
 ) -> list[Path]:
     """Write a model in somebody else's format and read it back.
@@ -44,7 +42,7 @@ def export(
         to: ``hf`` and ``openai`` write a directory, ``gguf`` a directory with a ``.gguf`` and
             Ollama's ``Modelfile``, ``course`` a ``.pth``.
         out: where to; it must not exist, except as an empty directory.
-        dtype: of the weights in a GGUF file; the others are fp32.
+        dtype: of the weights in a GGUF file (f16 by default); the other formats are fp32.
         notes: goes into the model card and ``groundup.json`` of ``hf``.
 
     Returns:
@@ -53,6 +51,9 @@ def export(
     Raises:
         UserError: ``out`` exists, the disk is full, or the format cannot hold this model.
     """
+    if dtype is not None and to != "gguf":
+        raise UserError(f"dtype {dtype} is for gguf; {to} is written in fp32: leave it out")
+    dtype = dtype or "f16"
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists; choose another --out")
     if to == "course":

@@ -47,7 +47,11 @@ def load_model(
         UserError: it is missing or damaged, or not such a model.
     """
     path = resolve_source(source)
-    if path.is_dir() and not is_openai_directory(path):
+    brings_heads = path.is_dir()
+    brings_tokenizer = brings_heads and not is_openai_directory(path)
+    if (n_heads and brings_heads) or (tokenizer and brings_tokenizer):
+        raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
+    if brings_tokenizer:
         return load_directory(path, device, drop_rate=drop_rate)
     model = load_model_alone(path, device, drop_rate=drop_rate, n_heads=n_heads)
     if tokenizer is None and (path / "vocab.bpe").exists():
