@@ -26,7 +26,7 @@ from groundup.weights.checkpoint import save_model
 
 OPEN = """
 import sys, torch, safetensors, tiktoken
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 print("ready", flush=True); sys.stdin.readline()
 model, tokenizer = load_model(sys.argv[1])
 print("done", flush=True)

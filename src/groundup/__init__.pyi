@@ -56,7 +56,7 @@ from .weights.openai import (
     download_and_load_gpt2 as download_and_load_gpt2,
     load_weights_into_gpt as load_weights_into_gpt,
 )
-from .weights.sources import load_model as load_model
+from .weights.load import load_model as load_model
 
 __version__: str
 __all__: list[str]

@@ -15,7 +15,7 @@ import pytest
 
 from groundup.train.tracking import read_metrics
 from groundup.weights.checkpoint import RunNotes
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 from tests.conftest import SMALL, TEXT, Run, small
 
 QUICK = [*SMALL, "--max-steps=3", "--eval-freq=2"]

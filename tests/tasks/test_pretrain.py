@@ -16,7 +16,7 @@ from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
 from groundup.weights.checkpoint import RunNotes
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 from tests.conftest import TEXT
 
 SHAPE = {

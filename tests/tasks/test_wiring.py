@@ -14,7 +14,7 @@ from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import is_evaluation, read_metrics
 from groundup.train.trainer import Record, Trainer
 from groundup.weights.checkpoint import RunNotes
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 from tests.conftest import TEXT
 
 SHAPE: dict[str, Any] = {

@@ -14,7 +14,7 @@ from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer, GPT2Tokenizer, get_gpt2_tokenizer
 from groundup.weights.checkpoint import RunNotes, save_model
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 from tests.conftest import TEXT, tiny_config
 
 

@@ -17,7 +17,7 @@ from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
 from groundup.weights.checkpoint import RunNotes
 from groundup.weights.export import Format, export
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 from tests.conftest import TEXT, Run, tiny_config
 
 Fails = Callable[..., str]

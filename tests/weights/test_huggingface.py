@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 
 IDX = torch.arange(12)[None]
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.weights.load import load_model
 from groundup.weights.names import nanogpt_rows, to_theirs
-from groundup.weights.sources import load_model
 from groundup.weights.torch_files import load_torch_file, save_course_file
 from tests.conftest import tiny_config
 

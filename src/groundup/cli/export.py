@@ -34,7 +34,7 @@ def export(
     """
     from groundup.weights.checkpoint import RunNotes
     from groundup.weights.export import export as write
-    from groundup.weights.sources import load_model, resolve_source
+    from groundup.weights.load import load_model, resolve_source
 
     source = resolve_source(model)
     notes = RunNotes.read(source) if source.is_dir() else RunNotes()

@@ -39,7 +39,7 @@ def generate(
 
     from groundup.decoding.engine import TextStream, sampler_of
     from groundup.runtime import resolve_device
-    from groundup.weights.sources import load_model
+    from groundup.weights.load import load_model
 
     if prompt == STDIN:
         prompt = read_stdin()

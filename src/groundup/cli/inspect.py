@@ -67,7 +67,7 @@ def _config_of(model: str, n_heads: int | None) -> ModelConfig:
 
         return read_model_config(Path(model))
     if Path(model).exists():
-        from groundup.weights.sources import load_model_alone
+        from groundup.weights.load import load_model_alone
 
         return load_model_alone(Path(model), n_heads=n_heads).cfg
     if model in PRESETS or model in ALIASES:

@@ -33,7 +33,7 @@ from groundup.train.state import load_training_state, save_training_state
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplePrinter
 from groundup.train.trainer import Listener, Progress, Record, Trainer
 from groundup.weights.checkpoint import RunNotes, save_model
-from groundup.weights.sources import load_model
+from groundup.weights.load import load_model
 
 
 def pretrain(
