@@ -48,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [STDIN if arg == "-" else arg for arg in args if arg != "--debug"]
-    # Threads that wait by spinning for milliseconds make two programs at once 10 times slower than
-    # they need be. A short spin costs a single one nothing: training `tiny` on 2 cores ran at
-    # 15,000 tokens/s either way, and two at once at 8,300 each instead of 1,100.
+    # Threads that wait by spinning for milliseconds make two programs at once 8 times slower than
+    # they need be; short spins cost one alone a few percent (benchmarks/results/contention.json).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return app(args, exit_on_error=False, print_error=False) or 0
