@@ -197,9 +197,9 @@ def find(name: str) -> Model | KnownFile:
     """
     known = MODELS.get(name) or _BY_SIZE.get(name) or DATA.get(name)
     if known is None:
+        hint = did_you_mean(name, [*MODELS, *_BY_SIZE, *DATA]) or ";"
         raise UserError(
-            f"nothing to download is called {name!r}"
-            f"{did_you_mean(name, [*MODELS, *_BY_SIZE, *DATA])}; there are the models "
+            f"nothing to download is called {name!r}{hint} there are the models "
             f"{', '.join(f'{m.name} ({m.size_name})' for m in MODELS.values())} and the data sets "
             f"{', '.join(DATA)}"
         )
