@@ -75,7 +75,7 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
                 stop.request()
             return super()._clip()
 
-    monkeypatch.setattr("groundup.tasks.pretrain.Trainer", Interrupted)
+    monkeypatch.setattr("groundup.tasks.run.Trainer", Interrupted)
     pretrain(DOCS, broken, config, SHAPE, say=quiet, stop=stop)
     assert RunNotes.read(broken).progress["step"] == stop_at
     pretrain(DOCS, broken, config, SHAPE, say=quiet, resume=True)

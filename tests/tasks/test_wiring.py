@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-import groundup.tasks.pretrain as task
+import groundup.tasks.run as task
 from groundup.errors import UserError
 from groundup.tasks.config import PretrainConfig
 from groundup.tasks.pretrain import pretrain

@@ -43,6 +43,7 @@ class Progress:
     epoch: int = 0  # epochs completed
     batch: int = 0  # batches used of the epoch under way
     tokens_seen: int = 0
+    examples_seen: int = 0  # windows, texts or conversations: rows of batches
     seconds: float = 0.0
 
 
@@ -127,6 +128,7 @@ class Trainer:
                 self.progress.step += 1
                 self.progress.batch += len(batches)
                 self.progress.tokens_seen += tokens
+                self.progress.examples_seen += sum(len(inputs) for inputs, _ in batches)
                 self.progress.seconds = time.perf_counter() - started
                 record = self._record(loss=loss, learning_rate=lr, grad_norm=norm)
                 for listener in self.listeners:
@@ -215,6 +217,7 @@ class Trainer:
             "step": done.step,
             "epoch": round(epoch, 6),
             "tokens_seen": done.tokens_seen,
+            "examples_seen": done.examples_seen,
             **more,
             "seconds": round(done.seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1),

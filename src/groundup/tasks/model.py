@@ -1,0 +1,65 @@
+"""The model and tokenizer that a task trains: new ones of a preset's shape, or saved ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.config import preset
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.tasks.config import TaskConfig
+from groundup.tasks.tokenizer import train_tokenizer
+from groundup.tokenizers import Tokenizer, get_tokenizer
+from groundup.weights.load import load_model
+
+
+def build_tokenizer(
+    config: TaskConfig,
+    shape: Mapping[str, Any],
+    documents: Sequence[str],
+    say: Callable[[str], None],
+) -> Tokenizer:
+    """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained on the documents.
+
+    Raises:
+        UserError: it cannot be found, or its size is not the ``vocab_size`` asked for.
+    """
+    wanted = shape.get("vocab_size")
+    if config.tokenizer != "bpe":
+        tokenizer = get_tokenizer(config.tokenizer)
+        if wanted not in (None, tokenizer.vocab_size):
+            raise UserError(
+                f"vocab_size is {wanted}, but the tokenizer {config.tokenizer} has "
+                f"{tokenizer.vocab_size} tokens; leave vocab_size out, or use --tokenizer bpe"
+            )
+        return tokenizer
+    size = wanted or preset(config.preset).vocab_size
+    return train_tokenizer(documents, size, say)
+
+
+def new_model(config: TaskConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
+    """A new model of the preset's shape with the options' changes, for this tokenizer."""
+    changes = {**shape, "vocab_size": tokenizer.vocab_size}
+    model = GPTModel(preset(config.preset).replace(**changes))
+    return model.init_gpt2() if config.init == "gpt2" else model
+
+
+def open_model(source: Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+    """Open the model to go on from; only its dropout and the windows' length may be changed."""
+    n_heads = shape.get("n_heads") if source.is_file() else None  # a .pth cannot say it
+    model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"), n_heads=n_heads)
+    problems = [
+        f"{name} is {value}, but the model has {model.cfg[name]}"
+        for name, value in shape.items()
+        if name not in ("drop_rate", "context_length") and value != model.cfg[name]
+    ]
+    longest = model.cfg.context_length
+    if shape.get("context_length", 1) > longest:
+        problems.append(f"context_length is {shape['context_length']}, the model's is {longest}")
+    if problems:
+        raise UserError(
+            f"{source} cannot take that shape: {'; '.join(problems)}; leave these options out"
+        )
+    return model, tokenizer
