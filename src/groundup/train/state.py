@@ -13,8 +13,8 @@ from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.train.trainer import Progress
-from groundup.weights.checkpoint import load_tensors, save_tensors
 from groundup.weights.files import read_json, write_json
+from groundup.weights.tensors import load_tensors, save_tensors
 
 FOLDER, TENSORS, FACTS = "training_state", "optimizer.safetensors", "state.json"
 
