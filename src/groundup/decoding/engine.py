@@ -84,15 +84,23 @@ def stream_tokens(
         raise UserError("the prompt is empty; pass at least one token (end-of-text, say)")
     scores = NextTokenScores(model, context_size, keep)
     for _ in range(max_new_tokens):
-        logits = scores(idx)
-        if logits.isnan().any():
-            raise UserError(
-                "the model's scores are not numbers (NaN), so nothing can be chosen from them; "
-                "its weights are damaged: load an earlier checkpoint"
-            )
-        chosen = sampler(logits)
+        chosen = choose(scores(idx), sampler)
         yield chosen
         idx = torch.cat([idx, chosen[:, None]], dim=1)
+
+
+def choose(logits: Tensor, sampler: Sampler) -> Tensor:
+    """Choose an id for each row: scores ``(B, V)`` to ``(B,)``.
+
+    Raises:
+        UserError: the scores are not numbers.
+    """
+    if logits.isnan().any():
+        raise UserError(
+            "the model's scores are not numbers (NaN), so nothing can be chosen from them; "
+            "its weights are damaged: load an earlier checkpoint"
+        )
+    return sampler(logits)
 
 
 def generate(
@@ -114,16 +122,16 @@ def generate(
     """
     ended = torch.zeros(idx.shape[0], dtype=torch.bool, device=idx.device)
 
-    def sampler(logits: Tensor) -> Tensor:
-        chosen = choose(logits)
+    def until_end(logits: Tensor) -> Tensor:
+        chosen = sampler(logits)
         if eos_id is None:
             return chosen
         ended.logical_or_(chosen == eos_id)
         return chosen.masked_fill(ended, eos_id)
 
-    choose = make_sampler(temperature, top_k, top_p, generator)
+    sampler = make_sampler(temperature, top_k, top_p, generator)
     new: list[Tensor] = []
-    for chosen in stream_tokens(model, idx, max_new_tokens, context_size, sampler=sampler):
+    for chosen in stream_tokens(model, idx, max_new_tokens, context_size, sampler=until_end):
         if ended.all():
             break
         new.append(chosen)
@@ -156,6 +164,61 @@ def sampler_of(config: SamplingConfig, device: torch.device | str = "cpu") -> Sa
     return make_sampler(config.temperature, config.top_k, config.top_p, generator)
 
 
+FinishReason = Literal["length", "stop", "end_of_text"]
+"""Why a text ends: it is as long as it may be, a stop string came, or the end-of-text token."""
+
+
+class TextWriter:
+    """Turn the tokens of one text into pieces of it, one token at a time; never half a character.
+
+    The text ends at the end-of-text token or before the ``stop`` string that is complete first;
+    :attr:`finish_reason` says which, and is ``None`` as long as the text goes on.
+
+    Args:
+        tokenizer: turns ids into bytes.
+        stop: strings that end the text; they are not part of it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.token_ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._eot_token = tokenizer.eot_token
+        self._decoder = StreamDecoder(tokenizer)
+        self._stop = stop
+        self._held = ""  # written, but it may be the beginning of a stop string
+
+    def push(self, token_id: int) -> str:
+        """Take the next token; return the text that is certain with it, which may be empty."""
+        if token_id == self._eot_token:
+            return self.finish("end_of_text")
+        self.token_ids.append(token_id)
+        return self._release(self._decoder.push(token_id))
+
+    def finish(self, reason: FinishReason) -> str:
+        """End the text for this reason; return what was held back."""
+        self.finish_reason = reason
+        piece = self._release(self._decoder.finish())
+        piece, self._held = piece + self._held, ""
+        return piece
+
+    def _release(self, piece: str) -> str:
+        text = self._held + piece
+        cut = _find_first(text, self._stop)
+        if cut is not None:
+            self.finish_reason = "stop"
+            self._held = ""
+            return text[:cut]
+        safe = len(text) - _longest_open_prefix(text, self._stop)
+        self._held = text[safe:]
+        return text[:safe]
+
+
+def check_stop(stop: Sequence[str]) -> None:
+    """Raise ``UserError`` if one of the strings that should end a text is empty."""
+    if any(not s for s in stop):
+        raise UserError("a stop string is empty; give the text that should end the answer")
+
+
 class TextStream:
     """Iterate over the pieces of a text as it is written; never half a character.
 
@@ -181,34 +244,31 @@ class TextStream:
         stop: Sequence[str] = (),
         sampler: Sampler | None = None,
     ) -> None:
-        if any(not s for s in stop):
-            raise UserError("a stop string is empty; give the text that should end the answer")
+        check_stop(stop)
         self.device = model.tok_emb.weight.device
         config.check(model.cfg.vocab_size)
         self.model, self.tokenizer, self.config, self.stop = model, tokenizer, config, tuple(stop)
         self.prompt_ids = list(prompt_ids)
         self.sampler = sampler or sampler_of(config, self.device)
-        self.finish_reason: Literal["length", "stop", "end_of_text"] = "length"
+        self.finish_reason: FinishReason | None = None  # until the text has ended
         self.token_ids: list[int] = []
 
     def __iter__(self) -> Iterator[str]:
-        held = ""  # written, but it may be the beginning of a stop string
-        for piece in self._pieces():
-            held += piece
-            cut = _find_first(held, self.stop)
-            if cut is not None:
-                self.finish_reason = "stop"
-                held = held[:cut]
+        writer = TextWriter(self.tokenizer, self.stop)
+        self.token_ids = writer.token_ids
+        for token in self._tokens():
+            piece = writer.push(token)
+            if writer.finish_reason:
                 break
-            safe = len(held) - _longest_open_prefix(held, self.stop)
-            if safe:
-                yield held[:safe]
-                held = held[safe:]
-        if held:
-            yield held
+            if piece:
+                yield piece
+        else:
+            piece = writer.finish("length")
+        self.finish_reason = writer.finish_reason
+        if piece:
+            yield piece
 
-    def _pieces(self) -> Iterator[str]:
-        decoder = StreamDecoder(self.tokenizer)
+    def _tokens(self) -> Iterator[int]:
         context = self.model.cfg.context_length
         idx = torch.tensor([self.prompt_ids], device=self.device)
         steps = stream_tokens(
@@ -220,13 +280,7 @@ class TextStream:
             keep=max(1, context // 2),
         )
         for chosen in steps:
-            token = int(chosen)
-            if token == self.tokenizer.eot_token:
-                self.finish_reason = "end_of_text"
-                break
-            self.token_ids.append(token)
-            yield decoder.push(token)
-        yield decoder.finish()
+            yield int(chosen)
 
 
 def _find_first(text: str, needles: Sequence[str]) -> int | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -75,14 +74,10 @@ class MultiHeadAttention(nn.Module):
         q = self._split_heads(self.W_query(x))  # (B, H, T, D)
         k = self._split_heads(self.W_key(x))  # (B, H, T, D)
         v = self._split_heads(self.W_value(x))  # (B, H, T, D)
+        mask = None  # the causal mask is never stored: the kernel knows it ...
         if cache is not None:
+            mask = cache.mask(T)  # ... but not that cached tokens come before the new ones
             k, v = cache.append(k, v)  # (B, H, S, D)
-
-        # The causal mask is never stored: the kernel knows it. Only new tokens that arrive behind
-        # cached ones need it spelled out, since the kernel aligns its own to the top left.
-        mask = None
-        if past and T > 1:
-            mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(diagonal=past)
         context = F.scaled_dot_product_attention(
             q,
             k,

@@ -68,17 +68,25 @@ class GPTModel(nn.Module):
                 f"the input has {past + T} tokens, but the model's context_length is "
                 f"{self.cfg.context_length}; pass at most that many (the last ones, say)"
             )
-        positions = torch.arange(past, past + T, device=in_idx.device)  # (T,)
+        if cache is None:
+            positions = torch.arange(T, device=in_idx.device)  # (T,)
+        else:
+            positions = cache.positions(T)  # (T,), or (B, T) where rows differ in length
         x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
         x = self.drop_emb(x)
         for i, block in enumerate(self.trf_blocks):
             x = block(x, cache.layers[i] if cache is not None else None)
         return self.final_norm(x)
 
-    def new_cache(self, batch_size: int = 1) -> KVCache:
-        """An empty key/value cache for this model, on its device and in its dtype."""
+    def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
+        """An empty key/value cache for this model, on its device and in its dtype.
+
+        It holds ``capacity`` tokens per row, ``context_length`` unless told otherwise.
+        """
         weight = self.tok_emb.weight
-        return KVCache(self.cfg, batch_size, device=weight.device, dtype=weight.dtype)
+        return KVCache(
+            self.cfg, batch_size, capacity=capacity, device=weight.device, dtype=weight.dtype
+        )
 
     @torch.no_grad()
     def init_gpt2(self, generator: torch.Generator | None = None) -> GPTModel:
@@ -89,7 +97,7 @@ class GPTModel(nn.Module):
         add up in it (Radford et al. 2019, section 2.3).
         """
         for name, parameter in self.named_parameters():
-            if name.endswith(("scale", "shift")):
+            if name.endswith(("scale", "shift", ".A", ".B")):  # LoRA's keep their own
                 continue
             if name.endswith("bias"):
                 parameter.zero_()
