@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.prompts import get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
 from groundup.weights.checkpoint import RunNotes
@@ -118,6 +120,15 @@ def test_gguf_comes_with_a_modelfile(run: Run, model_dir: Path, tmp_path: Path) 
     text = recipe.read_text()
     assert f"FROM ./{weights.name}" in text and "num_ctx 16" in text and "<|endoftext|>" in text
     assert "ollama create" in result.err
+
+
+def test_gguf_and_ollama_are_told_the_prompt_style(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    model, notes = model_of(tokenizer.vocab_size), RunNotes("instruct", prompt_style="chatml")
+    weights, recipe = export(model, tokenizer, "gguf", tmp_path / "out", notes=notes)
+    field = gguf.GGUFReader(weights).get_field("tokenizer.chat_template")
+    assert field is not None and field.contents() == get_style("chatml").chat_template()
+    text = recipe.read_text()
+    assert "<|im_start|>user\n{{ .Content }}" in text and 'PARAMETER stop "<|im_end|>"' in text
 
 
 def test_the_command_line_exports_and_opens_again(

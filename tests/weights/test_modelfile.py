@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
-from groundup.weights.modelfile import PLACEHOLDER, PROMPT_STYLES, chat_template, modelfile
+from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
+from groundup.weights.modelfile import modelfile, ollama_template
 
 
 def ollama_reads(text: str) -> list[tuple[str, str]]:
@@ -35,26 +36,28 @@ def test_the_whole_file() -> None:
     text = modelfile(
         "my.gguf",
         prompt_style="alpaca",
-        stop=["<|endoftext|>", "\n\n### Instruction:"],
+        stop=["<|endoftext|>", "\n\nQ:"],
         parameters={"temperature": 0.7, "top_k": 40},
         context_length=1024,
     )
     assert text == (
         "FROM ./my.gguf\n"
-        'TEMPLATE """Below is an instruction that describes a task. Write a response that '
-        "appropriately completes the request.\n\n### Instruction:\n{{ .Prompt }}\n\n"
-        '### Response:\n"""\n'
+        'TEMPLATE """{{ if .System }}{{ .System }}{{ else }}Below is an instruction that describes '
+        "a task. Write a response that appropriately completes the request.{{ end }}"
+        '{{ range .Messages }}{{ if eq .Role "user" }}\n\n### Instruction:\n{{ .Content }}\n\n'
+        '### Response:\n{{ else if eq .Role "assistant" }}{{ .Content }}<|endoftext|>'
+        '{{ end }}{{ end }}"""\n'
         'PARAMETER stop "<|endoftext|>"\n'
-        'PARAMETER stop """\n\n### Instruction:"""\n'
+        'PARAMETER stop """\n\nQ:"""\n'
+        'PARAMETER stop "### Instruction:"\n'
         "PARAMETER num_ctx 1024\n"
         "PARAMETER temperature 0.7\n"
         "PARAMETER top_k 40\n"
     )
 
 
-@pytest.mark.parametrize("style", [None, "plain"])
-def test_a_plain_model_gets_the_prompt_as_it_is(style: str | None) -> None:
-    text = modelfile("m.gguf", prompt_style=style, stop=[], parameters={}, context_length=8)
+def test_a_model_of_no_style_gets_the_prompt_as_it_is() -> None:
+    text = modelfile("m.gguf", prompt_style=None, stop=[], parameters={}, context_length=8)
     assert text == 'FROM ./m.gguf\nTEMPLATE "{{ .Prompt }}"\nPARAMETER num_ctx 8\n'
 
 
@@ -72,33 +75,51 @@ def test_ollama_reads_what_was_meant_or_we_refuse(stop: str, style: str) -> None
         return
     assert ollama_reads(text) == [
         ("FROM", "./a b.gguf"),
-        ("TEMPLATE", PROMPT_STYLES[style].replace(PLACEHOLDER, "{{ .Prompt }}")),
-        ("stop", stop),
+        ("TEMPLATE", ollama_template(get_style(style))),
+        *(("stop", text) for text in dict.fromkeys([stop, *get_style(style).stop])),
         ("num_ctx", "8"),
     ]
 
 
-def test_every_style_has_one_place_for_the_prompt() -> None:
-    assert {"plain", "alpaca", "chatml", "phi3"} <= set(PROMPT_STYLES)
-    assert all(text.count(PLACEHOLDER) == 1 for text in PROMPT_STYLES.values())
-    assert not any("{{" in text for text in PROMPT_STYLES.values())
+GO_AS_JINJA = {
+    "{{ if .System }}": "{% if System %}",
+    "{{ .System }}": "{{ System }}",
+    "{{ range .Messages }}": "{% for message in Messages %}",
+    '{{ if eq .Role "user" }}': "{% if message.role == 'user' %}",
+    '{{ else if eq .Role "assistant" }}': "{% elif message.role == 'assistant' %}",
+    "{{ .Content }}": "{{ message.content }}",
+    "{{ else }}": "{% else %}",
+    "{{ end }}{{ end }}": "{% endif %}{% endfor %}",
+    "{{ end }}": "{% endif %}",
+}
 
 
-@pytest.mark.parametrize("style", sorted(PROMPT_STYLES))
-def test_jinja_renders_the_chat_template_to_the_same_text(style: str) -> None:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+@pytest.mark.parametrize("style", PROMPT_STYLES.values(), ids=lambda style: style.name)
+@pytest.mark.parametrize("system", [None, "Be kind."])
+def test_ollamas_template_gives_the_styles_text(style: PromptStyle, system: str | None) -> None:
+    """Go is not at hand: its actions are replaced by those of Jinja that do the same."""
+    from jinja2 import Environment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    prompt = "Say {{ hi }}:\n'é' \"x\"\n"
-    messages = [{"role": "user", "content": prompt}]
-    rendered = environment.from_string(chat_template(style)).render(messages=messages)
-    assert rendered == PROMPT_STYLES[style].replace(PLACEHOLDER, prompt)
+    template = ollama_template(style)
+    for action, same in GO_AS_JINJA.items():
+        template = template.replace(action, same)
+    messages = [{"role": "system", "content": system}] if system else []
+    for question, answer in (("Say {{ hi }}:\n'é' \"x\"\n", "hi"), ("Bye", None)):
+        messages.append({"role": "user", "content": question})
+        if answer:
+            messages.append({"role": "assistant", "content": answer + "<end>"})
+    expected = style.format_turns(messages).replace("<end>", "<|endoftext|>")
+    for message in messages:
+        message["content"] = message["content"].removesuffix("<end>")
+    environment = Environment(keep_trailing_newline=True)
+    rendered = environment.from_string(template).render(System=system or "", Messages=messages)
+    assert rendered == expected
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt_style": "alpacca"}, "did you mean 'alpaca'.*plain, alpaca, chatml, phi3"),
+        ({"prompt_style": "alpacca"}, "did you mean 'alpaca'.*plain, alpaca, phi3, chatml"),
         ({"parameters": {"temprature": 1.0}}, "unknown Ollama parameter.*'temperature'"),
         ({"parameters": {"top_k": "many"}}, "top_k is 'many'; expected a number"),
         ({"parameters": {"top_k": True}}, "expected a number"),

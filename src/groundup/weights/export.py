@@ -43,7 +43,8 @@ def export(
             Ollama's ``Modelfile``, ``course`` a ``.pth``.
         out: where to; it must not exist, except as an empty directory.
         dtype: of the weights in a GGUF file (f16 by default); the other formats are fp32.
-        notes: goes into the model card and ``groundup.json`` of ``hf``.
+        notes: goes into the model card and ``groundup.json`` of ``hf``, and tells ``gguf`` the
+            prompt style.
 
     Returns:
         What was written, for people to look at.
@@ -72,12 +73,14 @@ def export(
         return [out]
     name = out.resolve().name
     weights = out / f"{name}-{dtype}.gguf"
-    export_gguf(model, tokenizer, weights, dtype, name=name)  # compares by itself
+    prompt_style = notes.prompt_style if notes else None
+    # It compares by itself.
+    export_gguf(model, tokenizer, weights, dtype, name=name, prompt_style=prompt_style)
     recipe = out / "Modelfile"
     recipe.write_text(
         modelfile(
             weights.name,
-            prompt_style=None,
+            prompt_style=prompt_style,
             stop=list(tokenizer.special_tokens),
             parameters={"temperature": 0.8, "top_k": 40},
             context_length=model.cfg.context_length,

@@ -25,10 +25,10 @@ from torch import Tensor
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.prompts import get_style
 from groundup.tokenizers.byte_level import to_characters
 from groundup.tokenizers.vocabulary import Vocabulary
 from groundup.weights.files import atomic_file
-from groundup.weights.modelfile import chat_template
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 
 DType = Literal["f32", "f16", "bf16", "q8_0"]
@@ -77,7 +77,7 @@ def export_gguf(
         path: where to; a file that is there is replaced.
         dtype: how the matrices are stored.
         name: what applications show as the model's name.
-        prompt_style: one of ``modelfile.PROMPT_STYLES``, saved as the chat template.
+        prompt_style: one of ``prompts.PROMPT_STYLES``, saved as the chat template.
 
     Raises:
         UserError: the model cannot be expressed, the disk is full or cannot be written to, or what
@@ -90,7 +90,7 @@ def export_gguf(
     _add_model_facts(writer, model.cfg, _TYPES[dtype][0], name)
     _add_tokenizer(writer, vocabulary, model.cfg.vocab_size)
     if prompt_style is not None:
-        writer.add_chat_template(chat_template(prompt_style))
+        writer.add_chat_template(get_style(prompt_style).chat_template())
     with atomic_file(path) as temporary:
         _write(writer, model, dtype, temporary)
         _compare(temporary, writer, model, dtype)

@@ -1,4 +1,4 @@
-"""What a served model is told: the prompt styles, and the ``Modelfile`` that Ollama reads.
+"""The ``Modelfile`` that Ollama reads: the weights, the prompt style and the parameters.
 
 ollama create my-model -f Modelfile
 ollama run my-model
@@ -6,61 +6,17 @@ ollama run my-model
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from groundup.errors import UserError, did_you_mean
-
-PLACEHOLDER = "{prompt}"
-"""Where a style's text takes what the user wrote."""
-
-PROMPT_STYLES = {
-    "plain": "{prompt}",
-    # Stanford Alpaca's, and the course's. An input follows the instruction as
-    # "\n\n### Input:\n...", which is part of the prompt here.
-    "alpaca": (
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request."
-        "\n\n### Instruction:\n{prompt}\n\n### Response:\n"
-    ),
-    "chatml": "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n",
-    "phi3": "<|user|>\n{prompt}<|end|>\n<|assistant|>\n",
-}
-"""Style -> what the model reads before it answers."""
+from groundup.prompts import CONTENT, PromptStyle, get_style
+from groundup.tokenizers.byte_level import END_OF_TEXT
 
 PARAMETERS = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "seed", "num_ctx", "num_predict"),
     *("num_keep", "repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty"),
 )
 """The numbers that Ollama takes; any other name would make ``ollama create`` fail."""
-
-
-def around_prompt(prompt_style: str | None) -> tuple[str, str]:
-    """What a style puts before and after the user's words; None is ``"plain"``.
-
-    Raises:
-        UserError: there is no such style; the message lists them.
-    """
-    style = prompt_style or "plain"
-    if style not in PROMPT_STYLES:
-        hint = did_you_mean(style, PROMPT_STYLES) or ";"
-        raise UserError(
-            f"unknown prompt style {style!r}{hint} there are: {', '.join(PROMPT_STYLES)}"
-        )
-    before, _, after = PROMPT_STYLES[style].partition(PLACEHOLDER)
-    return before, after
-
-
-def chat_template(prompt_style: str) -> str:
-    """A style as a Jinja chat template, with the last message as the prompt.
-
-    It is one expression of quoted strings, because Jinja would drop a final newline of plain text.
-
-    Raises:
-        UserError: there is no such style.
-    """
-    before, after = (json.dumps(text) for text in around_prompt(prompt_style))
-    return f"{{{{ {before} + messages[-1]['content'] + {after} }}}}"
 
 
 def modelfile(
@@ -75,8 +31,9 @@ def modelfile(
 
     Args:
         gguf_name: the file's name, without a folder.
-        prompt_style: one of ``PROMPT_STYLES``; None is ``"plain"``.
-        stop: strings at which a reply ends.
+        prompt_style: one of ``PROMPT_STYLES``; None for a model that was trained in none: it reads
+            the user's words as they are.
+        stop: strings at which a reply ends, besides those of the style.
         parameters: numbers among ``PARAMETERS``, such as ``{"temperature": 0.8}``; they come
             before ``context_length`` if ``num_ctx`` is among them.
         context_length: most tokens the model can look at.
@@ -84,13 +41,33 @@ def modelfile(
     Raises:
         UserError: an unknown style or parameter, or a text that a Modelfile cannot express.
     """
-    before, after = around_prompt(prompt_style)
+    style = None if prompt_style is None else get_style(prompt_style)
+    template = "{{ .Prompt }}" if style is None else ollama_template(style)
+    stops = dict.fromkeys([*stop, *(style.stop if style else ())])
     numbers = {"num_ctx": context_length, **parameters}
     lines = [f"FROM {_checked('./' + gguf_name)}"]
-    lines += [f"TEMPLATE {_quoted(before + '{{ .Prompt }}' + after)}"]
-    lines += [f"PARAMETER stop {_quoted(text)}" for text in stop]
+    lines += [f"TEMPLATE {_quoted(template)}"]
+    lines += [f"PARAMETER stop {_quoted(text)}" for text in stops]
     lines += [f"PARAMETER {name} {_number(name, value)}" for name, value in numbers.items()]
     return "\n".join(lines) + "\n"
+
+
+def ollama_template(style: PromptStyle) -> str:
+    """A style as Ollama's template, in Go's template language, for a whole conversation."""
+    default = style.default_system
+    return "".join(
+        [
+            "{{ if .System }}",
+            style.system.replace(CONTENT, "{{ .System }}"),
+            "" if default is None else "{{ else }}" + style.system.replace(CONTENT, default),
+            "{{ end }}{{ range .Messages }}",
+            '{{ if eq .Role "user" }}',
+            style.user.replace(CONTENT, "{{ .Content }}"),
+            '{{ else if eq .Role "assistant" }}',
+            "{{ .Content }}" + END_OF_TEXT + style.between,
+            "{{ end }}{{ end }}",
+        ]
+    )
 
 
 def _number(name: str, value: object) -> str:

@@ -1,0 +1,168 @@
+"""Instructions from files (Alpaca's JSON, JSONL, chats), and the split of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from groundup.data.text import read_documents
+from groundup.errors import UserError
+from groundup.prompts import message_problems
+
+MOST_PROBLEMS = 10
+"""How many problems of a file are told one by one."""
+
+
+def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[dict[str, Any]]:
+    """Read entries from a JSON list, or from JSONL (one entry per line).
+
+    An entry is ``{"instruction", "input", "output"}``, of which ``input`` may be absent, or
+    ``{"messages": [{"role", "content"}, ...]}``; other keys are kept.
+
+    Args:
+        path: a file (``.gz`` too), a downloaded one by name (``instructions``), or ``-`` for stdin.
+        with_responses: whether each entry must have a response to learn from.
+
+    Returns:
+        The entries as they are in the file; an absent ``input`` is an empty one.
+
+    Raises:
+        UserError: the file cannot be read, or entries are not as they should be; the message
+            names them.
+    """
+    documents = read_documents([str(path)])
+    if len(documents) > 1:
+        raise UserError(f"{path} stands for {len(documents)} files; give one")
+    entries: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for place, value, unreadable in _parse(documents[0], str(path)):
+        wrong = [unreadable] if unreadable else _problems(value, with_responses)
+        problems += [f"{place}: {problem}" for problem in wrong]
+        if not wrong:
+            given = {} if "messages" in value else {"input": value.get("input") or ""}
+            entries.append(value | given)
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        raise UserError(
+            f"{path}: {'; '.join(problems[:MOST_PROBLEMS])}"
+            + (f"; and {more} more" if more > 0 else "")
+            + "; mend these entries or take them out"
+        )
+    if not entries:
+        raise UserError(f"{path} has no entries; give at least one instruction with its output")
+    return entries
+
+
+def _parse(text: str, name: str) -> list[tuple[str, Any, str]]:
+    """A JSON list's entries or JSONL's lines: where each is, its value, or why it has none."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Only line feeds separate: within its quotes, JSON may hold Unicode's other line ends.
+        rows = [(n, row) for n, row in enumerate(text.split("\n"), start=1) if row.strip()]
+        parsed = [(f"line {number}", *_parse_line(row)) for number, row in rows]
+        if parsed[0][2]:
+            raise UserError(
+                f"{name} is neither a JSON list nor JSONL, one object per line: {error}"
+            ) from error
+        return parsed
+    listed = whole if isinstance(whole, list) else [whole]
+    return [(f"entry {number}", value, "") for number, value in enumerate(listed, start=1)]
+
+
+def _parse_line(row: str) -> tuple[Any, str]:
+    try:
+        return json.loads(row), ""
+    except json.JSONDecodeError as error:
+        return None, f"is not JSON: {error.msg} (column {error.colno})"
+    except (ValueError, RecursionError) as error:
+        return None, f"is not JSON: {error}"
+
+
+def _problems(entry: object, with_responses: bool) -> list[str]:
+    """What is wrong with one entry."""
+    if not isinstance(entry, dict):
+        return [f"is {entry!r:.40}; expected an object with an instruction"]
+    if "messages" in entry:
+        return _message_problems(entry["messages"], with_responses)
+    if "instruction" not in entry:
+        return [f"has no instruction and no messages (but: {', '.join(entry) or 'nothing'})"]
+    problems = _text_problems("the instruction", entry["instruction"])
+    if entry.get("input") is not None:
+        problems += _text_problems("the input", entry["input"], may_be_empty=True)
+    if "output" in entry:
+        problems += _text_problems("the output", entry["output"], may_be_empty=not with_responses)
+    elif with_responses:
+        problems.append("the output is missing")
+    return problems
+
+
+def _message_problems(messages: Any, with_responses: bool) -> list[str]:
+    if problems := message_problems(messages):
+        return problems
+    for number, message in enumerate(messages, start=1):
+        problems += _text_problems(
+            f"the content of message {number}",
+            message["content"],
+            may_be_empty=message["role"] == "system",
+        )
+    last = messages[-1]["role"]
+    if with_responses and last != "assistant":
+        problems.append(f"the last message is the {last}'s; expected the assistant's response")
+    elif last == "system":
+        problems.append("there is no message from the user")
+    return problems
+
+
+def _text_problems(what: str, value: object, may_be_empty: bool = False) -> list[str]:
+    if not isinstance(value, str):
+        return [f"{what} is {value!r:.40}; expected a text"]
+    if not may_be_empty and not value.strip():
+        return [f"{what} is empty"]
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return [f"{what} has half of a surrogate pair (\\ud800 to \\udfff), which is no character"]
+    return []
+
+
+class InstructionSplit(NamedTuple):
+    """Three parts of the entries, in the order in which the course cuts them off."""
+
+    train: list[Any]
+    test: list[Any]
+    validation: list[Any]
+
+
+def split_instructions(
+    data: Sequence[Any], train: float = 0.85, test: float = 0.10, *, seed: int | None = None
+) -> InstructionSplit:
+    """Split as the course does: the first 85% to train on, the next 10% to test, the rest.
+
+    Args:
+        data: the entries.
+        train: share to train on, rounded down.
+        test: share to test on, rounded down; what remains is for validation.
+        seed: shuffles the entries first; without one they stay in the order of the file.
+
+    Raises:
+        UserError: the shares make no sense, or leave nothing to train on.
+    """
+    if not (0 < train <= 1 and 0 <= test <= 1 and train + test <= 1 + 1e-9):
+        raise UserError(
+            f"the shares are train {train} and test {test}; expected more than 0 to train on, and "
+            "at most 1 together"
+        )
+    data = list(data)
+    if seed is not None:
+        random.Random(seed).shuffle(data)
+    train_portion, test_portion = int(len(data) * train), int(len(data) * test)
+    if train_portion == 0:
+        raise UserError(
+            f"a share of {train} of {len(data)} entries leaves none to train on; give more entries"
+        )
+    rest = train_portion + test_portion
+    return InstructionSplit(data[:train_portion], data[train_portion:rest], data[rest:])
