@@ -69,7 +69,7 @@ def with_options(
                         name,
                         inspect.Parameter.KEYWORD_ONLY,
                         default=UNSET,
-                        annotation=Annotated[hint, shown],
+                        annotation=Annotated[hint, shown, _Unchecked()],
                     )
                 )
 
@@ -87,12 +87,18 @@ def with_options(
 
 
 def layered(
-    given: dict[str, Any], *configs: type, config: Path | None = None, recipe: str | None = None
+    given: dict[str, Any],
+    *configs: type[Any],
+    config: Path | None = None,
+    recipe: str | None = None,
 ) -> dict[str, Any]:
-    """Merge options: a recipe, over it a TOML file, over it the flags."""
+    """Merge options: a recipe, over it a TOML file, over it the flags.
+
+    The first of the dataclasses is the task's; its ``TASK`` says whose recipes there are.
+    """
     values: dict[str, Any] = {}
     if recipe is not None:
-        values |= read_recipe(recipe, *configs)
+        values |= read_recipe(configs[0].TASK, recipe, *configs)
     if config is not None:
         values |= read_toml(config, *configs)
     return values | given
@@ -101,6 +107,15 @@ def layered(
 def pick(values: dict[str, Any], config: type) -> dict[str, Any]:
     """Those of the options that this dataclass declares."""
     return {name: values[name] for name in option_fields(config) if name in values}
+
+
+class _Unchecked:
+    """Keeps pydantic from an option: once any library has loaded it, the parser lets it check
+    defaults too, and ``UNSET`` is of no option's type.
+    """
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> dict[str, str]:
+        return {"type": "any"}
 
 
 def _converter(hint: Any) -> Callable[[Any, Sequence[Token]], int | None] | None:

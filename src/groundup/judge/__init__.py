@@ -1,0 +1,1 @@
+"""An LLM as judge: responses to instructions are scored, or compared, by another model."""

@@ -1,0 +1,88 @@
+"""The course's functions for a judge, under the course's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from groundup.data.transfer import Failed
+from groundup.errors import UserError
+from groundup.judge.clients import Refusal
+from groundup.judge.config import JudgeConfig
+from groundup.judge.ollama_client import PORT, explained, make_client, nobody_there
+from groundup.judge.responses import Entry
+from groundup.judge.scoring import COURSE, parse_score
+
+CHAT = "/api/chat"
+
+
+def query_model(
+    prompt: str, model: str = "llama3", url: str = f"http://localhost:{PORT}{CHAT}"
+) -> str:
+    """Ask a model of Ollama and put its streamed answer together.
+
+    Raises:
+        UserError: Ollama does not answer, has no such model, or breaks off.
+    """
+    if not url.endswith(CHAT) or not urlsplit(url).hostname:
+        raise UserError(f"url is {url!r}; expected http://HOST:{PORT}{CHAT}")
+    server, silence = url.removesuffix(CHAT), JudgeConfig().warmup_timeout
+    text, done = "", False
+    try:
+        with explained(server, silence):
+            for part in make_client(server, silence).chat(
+                model,
+                [{"role": "user", "content": prompt}],
+                stream=True,
+                # These make the answer repeatable.
+                options={"seed": 123, "temperature": 0, "num_ctx": 2048},
+            ):
+                text += part.message.content or ""
+                done = bool(part.done)
+    except Refusal as refusal:
+        pull = f"; `ollama pull {model}` fetches the model" if refusal.status == 404 else ""
+        raise UserError(f"{server} refuses to answer as {model}: {refusal}{pull}") from None
+    except Failed as failure:
+        if failure.offline:
+            raise UserError(nobody_there(server, failure)) from None
+        raise UserError(f"there is no answer from {server}: {failure}; ask again") from None
+    if not done:
+        raise UserError(f"the answer of {server} was cut off; ask again")
+    return text
+
+
+def generate_model_scores(
+    json_data: Sequence[Mapping[str, Any]], json_key: str, model: str = "llama3"
+) -> list[int]:
+    """Score the responses of entries, with the course's question.
+
+    As in the course an empty response scores 0 unasked, and the list is shorter than the data
+    where the judge gave no score; every such entry is printed with its number, counted from 1.
+    :func:`judge_responses` keeps their places, repeats, resumes and reports.
+
+    Args:
+        json_data: entries with instruction, input, output and ``json_key``.
+        json_key: the field that holds the response.
+        model: a model of Ollama.
+
+    Raises:
+        UserError: Ollama does not answer, or has no such model.
+    """
+    from tqdm import tqdm
+
+    scores: list[int] = []
+    for number, row in enumerate(tqdm(json_data, desc="Scoring entries"), 1):
+        entry = Entry(
+            number, row["instruction"], row.get("input") or "", row["output"], row[json_key]
+        )
+        if entry.empty:
+            scores.append(0)
+            continue
+        answer = query_model(COURSE.fill(entry), model)
+        score = parse_score(answer, (0, 100))
+        if score is None:
+            print(f"Could not convert score of entry {number}: {answer}")
+        else:
+            scores.append(score)
+    return scores

@@ -1,0 +1,69 @@
+"""The output directory of a judged run: nothing of anybody's is ever replaced unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from groundup.errors import UserError, write_error
+from groundup.judge.answers import ADVICE
+from groundup.judge.report import FILES
+from groundup.judge.results import RESULTS
+
+RUN = "run.json"
+"""What was asked of whom: a run is only gone on with if this is the same."""
+
+ANSWERS = "answers.jsonl"
+LOCK = ".lock"
+
+
+def check_output(folder: Path, overwrite: bool) -> None:
+    """Check that a run may write to ``folder``.
+
+    Raises:
+        UserError: it holds anything, and no run of ours.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; --out takes a directory")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {LOCK} and RUN not in names:
+        advice = "so --overwrite will not touch it; " if overwrite else ""
+        raise UserError(
+            f"{folder} exists and was not made by `groundup judge`; {advice}choose another --out"
+        )
+
+
+def remove_ours(folder: Path) -> None:
+    """Delete what a judged run writes, and nothing else that may lie there."""
+    for name in (ANSWERS, RESULTS, *FILES, RUN):
+        (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a directory and keep other runs out of it; if nothing is written, remove it again.
+
+    Raises:
+        UserError: another run is going on there, or it cannot be made.
+    """
+    is_new = not folder.exists()
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder} is in use by another run that is going on; choose another --out"
+        ) from None
+    except OSError as error:
+        raise write_error(folder, error, ADVICE) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_new and {path.name for path in folder.iterdir()} <= {LOCK}:
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()

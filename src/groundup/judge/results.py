@@ -1,0 +1,225 @@
+"""What a judged run comes to: a score per entry, their mean, and how sure one can be of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.judge.asking import Answer
+from groundup.judge.intervals import CONFIDENCE, bootstrap_interval, wilson_interval
+from groundup.judge.responses import Entry, numbered
+
+RESULTS = "results.json"
+
+_COMPARED = {
+    "judge": "judges",
+    "digest": "versions of the judge (digests)",
+    "settings": "settings",
+    "template": "questions to the judge",
+}
+
+Row = dict[str, Any]
+"""One entry of ``results.json``."""
+
+
+def score_rows(
+    entries: Sequence[Entry], answers: Mapping[int, Answer], scale: tuple[int, int]
+) -> list[Row]:
+    """One row per entry, in order; ``score`` is None where the judge gave none.
+
+    An empty response was not shown to the judge: it has the lowest score.
+    """
+    rows = []
+    for entry in entries:
+        answer = answers.get(entry.number)
+        score = scale[0] if entry.empty else answer.verdict if answer else None
+        rows.append(
+            {
+                "entry": entry.number,
+                "score": score,
+                "empty": entry.empty,
+                "instruction": entry.instruction,
+                "input": entry.input,
+                "reference": entry.reference,
+                "response": entry.response,
+                **_told(answer),
+            }
+        )
+    return rows
+
+
+def score_summary(rows: Sequence[Row], seed: int) -> dict[str, Any]:
+    """Mean, median and interval over the entries that have a score, and how many have none."""
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    answered = [row["score"] for row in rows if row["score"] is not None and not row["empty"]]
+    return {
+        "entries": len(rows),
+        "scored": len(scores),
+        "unscored": len(rows) - len(scores),
+        "empty": sum(row["empty"] for row in rows),
+        "mean": statistics.fmean(scores) if scores else None,
+        "mean_without_empty": statistics.fmean(answered) if answered else None,
+        "median": statistics.median(scores) if scores else None,
+        "interval": bootstrap_interval(scores, seed),
+        "confidence": CONFIDENCE,
+    }
+
+
+def pair_rows(
+    entries: Sequence[Entry], others: Sequence[Entry], answers: Mapping[tuple[int, str], Answer]
+) -> list[Row]:
+    """One row per entry: who won, A or B, asked in both orders.
+
+    If the two orders disagree, the judge went by the order and not by the responses: a tie. An
+    empty response loses against one that is not, unasked.
+    """
+    rows = []
+    for entry, other in zip(entries, others, strict=True):
+        asked = {order: answers.get((entry.number, order)) for order in ("AB", "BA")}
+        verdicts = {order: answer and answer.verdict for order, answer in asked.items()}
+        swapped = {"A": "B", "B": "A"}.get(str(verdicts["BA"]), verdicts["BA"])
+        if entry.empty or other.empty:
+            winner = "tie" if entry.empty and other.empty else "B" if entry.empty else "A"
+        elif None in verdicts.values():
+            winner = None
+        else:
+            winner = swapped if swapped == verdicts["AB"] else "tie"
+        rows.append(
+            {
+                "entry": entry.number,
+                "winner": winner,
+                "by_order": None not in verdicts.values() and swapped != verdicts["AB"],
+                "empty": entry.empty or other.empty,
+                "instruction": entry.instruction,
+                "input": entry.input,
+                "reference": entry.reference,
+                "response_a": entry.response,
+                "response_b": other.response,
+                "orders": {order: _told(answer) for order, answer in asked.items()},
+            }
+        )
+    return rows
+
+
+def pair_summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """How often A won; a tie is half a win."""
+    winners = [row["winner"] for row in rows if row["winner"] is not None]
+    wins, ties = winners.count("A"), winners.count("tie")
+    score = wins + ties / 2
+    return {
+        "entries": len(rows),
+        "scored": len(winners),
+        "unscored": len(rows) - len(winners),
+        "empty": sum(row["empty"] for row in rows),
+        "wins": wins,
+        "losses": winners.count("B"),
+        "ties": ties,
+        "by_order": sum(row["by_order"] for row in rows),
+        "win_rate": score / len(winners) if winners else None,
+        "interval": wilson_interval(score, len(winners)),
+        "confidence": CONFIDENCE,
+    }
+
+
+def read_results(run: Path) -> dict[str, Any]:
+    """Read the results of an earlier run that gave scores.
+
+    Raises:
+        UserError: the directory holds none, or those of a comparison of two responses.
+    """
+    path = run / RESULTS if run.is_dir() else run
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        rows, scale = results["entries"], results["template"]["scale"]
+        complete = all({"score", "instruction", "input", "response"} <= set(row) for row in rows)
+        if scale is not None and complete:
+            return results
+    except FileNotFoundError:
+        raise UserError(
+            f"{run} holds no finished run of `groundup judge` ({path.name} is missing)"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is not what a run of `groundup judge` that gives scores has written")
+
+
+def check_comparable(
+    entries: Sequence[Entry], scale: tuple[int, int], run: Path, earlier: Mapping[str, Any]
+) -> None:
+    """Check that an earlier run's scores can be set against ours.
+
+    Raises:
+        UserError: it judged other tasks, or on another scale.
+    """
+    rows = earlier["entries"]
+    theirs = tuple(earlier["template"]["scale"])
+    if theirs != scale:
+        raise UserError(f"{run} was judged on the scale {theirs}, this run is on {scale}")
+    if len(rows) != len(entries):
+        raise UserError(
+            f"{run} has {len(rows)} entries, these responses are {len(entries)}; "
+            "only runs over the same tasks can be compared"
+        )
+    differ = [
+        entry.number
+        for entry, row in zip(entries, rows, strict=True)
+        if (entry.instruction, entry.input) != (row["instruction"], row["input"])
+    ]
+    if differ:
+        raise UserError(
+            f"{run} was run over other tasks: the instruction or the input differs in "
+            f"{numbered(differ)}"
+        )
+
+
+def compare(results: Mapping[str, Any], run: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """Set our scores against an earlier run's, entry by entry.
+
+    Only entries that both have a score for count; the interval is that of the mean difference over
+    these pairs.
+    """
+    pairs = [
+        {
+            "entry": ours["entry"],
+            "score": ours["score"],
+            "earlier": theirs["score"],
+            "difference": ours["score"] - theirs["score"],
+            "response_earlier": theirs["response"],
+        }
+        for ours, theirs in zip(results["entries"], earlier["entries"], strict=True)
+        if ours["score"] is not None and theirs["score"] is not None
+    ]
+    differences = [pair["difference"] for pair in pairs]
+    notes = [
+        f"the two runs have different {what}, which alone can make the difference"
+        for name, what in _COMPARED.items()
+        if earlier.get(name) != results[name]
+    ]
+    return {
+        "with": str(run),
+        "pairs": len(pairs),
+        "mean_difference": statistics.fmean(differences) if differences else None,
+        "interval": bootstrap_interval(differences, results["settings"]["seed"]),
+        "better": sum(difference > 0 for difference in differences),
+        "worse": sum(difference < 0 for difference in differences),
+        "notes": notes,
+        "entries": pairs,
+    }
+
+
+def _told(answer: Answer | None) -> Row:
+    """What the judge said, for the record."""
+    if answer is None:
+        return {"answers": [], "attempts": 0, "seconds": 0.0, "prompt_tokens": None, "note": ""}
+    return {
+        "answers": answer.texts,
+        "attempts": len(answer.texts),
+        "seconds": answer.seconds,
+        "prompt_tokens": answer.prompt_tokens,
+        "structured": answer.structured,
+        "note": answer.note,
+    }

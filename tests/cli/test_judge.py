@@ -1,0 +1,102 @@
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run
+from tests.judge.conftest import llm, rows, write  # fixtures
+from tests.judge.fake_llm import FakeLLM, Handler, answer
+
+__all__ = ["llm", "write"]
+
+Fails = Callable[..., str]
+
+
+def test_the_result_is_printed_and_the_way_there_said(
+    run: Run, llm: FakeLLM, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", llm.url)
+    responses = write(rows(3))
+    result = run("judge", responses)
+    assert result.status == 0, result.err
+    first, second = result.out.splitlines()
+    assert first.startswith("mean 85.00 (95% interval 85.00 to 85.00), median 85 (3 of 3 scored")
+    assert second == str(responses.parent / "responses.judge" / "report.html")
+    assert f"ollama:llama3 at {llm.url} judges 3 questions" in result.err
+    assert "while the server loads the model" in result.err
+    again = run("judge", responses)
+    assert again.out == result.out and "nothing is asked" in again.err
+
+
+def test_every_option_is_passed_on(
+    run: Run, llm: FakeLLM, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    entries = [{**row, "answer": "mine"} for row in rows(2)]
+    template = tmp_path / "q.toml"
+    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"')
+    llm.answer = lambda prompt: "4/5"
+    options: dict[str, Any] = {
+        "judge": "openai:llama3:latest",
+        "base-url": f"{llm.url}/v1",
+        "key": "answer",
+        "out": tmp_path / "out",
+        "template": template,
+        "reference": write(entries, "test.json"),
+        "seed": 5,
+        "tries": 1,
+    }
+    given = [f"--{name}={value}" for name, value in options.items()]
+    result = run("judge", write(entries), *given)
+    assert result.out.startswith("mean 4.00"), result.err
+    assert llm.asked[0]["messages"][0]["content"] == "Rate mine" and llm.asked[0]["seed"] == 5
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["template"] == {"prompt": "Rate {response}", "scale": [1, 5]}
+
+
+def test_pairs_and_comparisons(
+    run: Run, llm: FakeLLM, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    first, second = write(rows(2)), write(rows(2, model_response="else"), "second.json")
+    base = f"--base-url={llm.url}"
+    llm.answer = lambda prompt: '{"winner": "A"}' if "A `else`" in prompt else '{"winner": "B"}'
+    result = run("judge", first, "--against", second, base)
+    assert result.out.startswith("A wins 0.0% (95% interval 0.0% to 65.8%): 0 wins"), result.err
+    llm.answer = lambda prompt: "70" if "else" in prompt else "60"
+    assert run("judge", first, base).status == 0
+    result = run("judge", second, base, "--compare", tmp_path / "responses.judge")
+    assert result.status == 0, result.err
+    assert "+10.00" in (tmp_path / "second.judge" / "report.md").read_text()
+
+
+def test_mistakes_are_told_in_one_sentence(
+    fails: Fails, llm: FakeLLM, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    responses, base = write(rows(2)), f"--base-url={llm.url}"
+    assert "no field 'answr'" in fails("judge", responses, base, "--key=answr")
+    assert "judge is 'olama:llama3'" in fails("judge", responses, "--judge=olama:llama3")
+    assert "`ollama pull phi3`" in fails("judge", responses, base, "--judge=ollama:phi3")
+    assert "there is no file" in fails("judge", tmp_path / "none.json", base)
+    assert "1.5" in fails("judge", responses, base, "--tries=1.5")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "a.txt").touch()
+    assert "choose another --out" in fails("judge", responses, base, "--out", tmp_path / "taken")
+    assert llm.asked == []
+
+
+def test_ctrl_c_ends_with_130(run: Run, llm: FakeLLM, write: Callable[..., Path]) -> None:
+    def interrupt(handler: Handler, body: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)  # as the terminal does
+        handler.llm.over.wait(5)
+
+    llm.faults = [answer, answer, interrupt]
+    responses = write(rows(5))
+    result = run("judge", responses, f"--base-url={llm.url}", "--concurrency=1")
+    assert result.status == 130, result.err
+    assert "2 of 5 answers are kept in" in result.err
+    assert "the same command goes on from there" in result.err
+    result = run("judge", responses, f"--base-url={llm.url}")
+    assert "of which 2 are answered already" in result.err and "5 of 5 scored" in result.out
