@@ -4,10 +4,11 @@ from typing import Literal
 
 import pytest
 
+from groundup.cli.app import pick
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.options import option, option_fields, read_recipe, read_toml, recipe_names
-from groundup.tasks.config import PretrainConfig
+from groundup.tasks.config import ClassifyConfig, PretrainConfig
 
 
 @dataclass
@@ -55,13 +56,15 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 
 def test_every_option_has_help() -> None:
-    for name, (field, _) in option_fields(PretrainConfig, ModelConfig).items():
+    for name, (field, _) in option_fields(PretrainConfig, ClassifyConfig, ModelConfig).items():
         assert field.metadata.get("help"), name
 
 
 def test_the_packaged_recipes_are_valid() -> None:
-    assert recipe_names() == ["course", "demo"]
-    for name in recipe_names():
-        assert read_recipe(name, PretrainConfig, ModelConfig)
+    assert recipe_names("pretrain") == ["course", "demo"]
+    assert recipe_names("classify") == ["course", "small"]
+    for config in (PretrainConfig, ClassifyConfig):
+        for name in recipe_names(config.TASK):
+            config(**pick(read_recipe(config.TASK, name, config, ModelConfig), config))
     with pytest.raises(UserError, match="did you mean 'course'"):
-        read_recipe("cours", PretrainConfig, ModelConfig)
+        read_recipe("pretrain", "cours", PretrainConfig, ModelConfig)

@@ -1,11 +1,32 @@
 from .config import PRESETS as PRESETS, ModelConfig as ModelConfig
+from .data.classification import (
+    LabelledTexts as LabelledTexts,
+    read_labelled as read_labelled,
+    split_labelled as split_labelled,
+)
 from .data.download import download as download
+from .data.instruction_files import (
+    read_instructions as read_instructions,
+    split_instructions as split_instructions,
+)
+from .data.instructions import (
+    InstructionDataset as InstructionDataset,
+    custom_collate_fn as custom_collate_fn,
+)
+from .data.spam import (
+    SpamDataset as SpamDataset,
+    create_balanced_dataset as create_balanced_dataset,
+    random_split as random_split,
+)
 from .data.windows import (
     GPTDatasetV1 as GPTDatasetV1,
     TokenWindows as TokenWindows,
     create_dataloader_v1 as create_dataloader_v1,
 )
 from .errors import TrainingFailed as TrainingFailed, UserError as UserError
+from .decoding.answer_config import ChatConfig as ChatConfig, RespondConfig as RespondConfig
+from .decoding.batch import Completion as Completion, generate_batch as generate_batch
+from .decoding.chat import Chat as Chat
 from .decoding.config import SamplingConfig as SamplingConfig
 from .decoding.engine import (
     TextStream as TextStream,
@@ -14,8 +35,18 @@ from .decoding.engine import (
     text_to_token_ids as text_to_token_ids,
     token_ids_to_text as token_ids_to_text,
 )
+from .evaluate.perplexity import TextScore as TextScore, evaluate_text as evaluate_text
+from .evaluate.perplexity_config import PerplexityConfig as PerplexityConfig
+from .evaluate.classifier import Classifier as Classifier, classify_review as classify_review
+from .judge.config import JudgeConfig as JudgeConfig
+from .judge.course import (
+    generate_model_scores as generate_model_scores,
+    query_model as query_model,
+)
+from .judge.run import judge_responses as judge_responses
 from .model.attention import MultiHeadAttention as MultiHeadAttention
 from .model.cache import KVCache as KVCache
+from .model.classifier import set_trainable as set_trainable, to_classifier as to_classifier
 from .model.gpt import GPTModel as GPTModel
 from .model.ladder import (
     CausalAttention as CausalAttention,
@@ -30,8 +61,28 @@ from .model.layers import (
     LayerNorm as LayerNorm,
     TransformerBlock as TransformerBlock,
 )
-from .plots import plot_losses as plot_losses, plot_run as plot_run
-from .tasks.config import PretrainConfig as PretrainConfig
+from .model.lora import LoRALinear as LoRALinear, add_lora as add_lora, merge_lora as merge_lora
+from .plots import (
+    plot_confusion as plot_confusion,
+    plot_losses as plot_losses,
+    plot_run as plot_run,
+    plot_values as plot_values,
+)
+from .prompts import (
+    PROMPT_STYLES as PROMPT_STYLES,
+    PromptStyle as PromptStyle,
+    format_input as format_input,
+    get_style as get_style,
+)
+from .tasks.assistant import Assistant as Assistant
+from .tasks.instruct import train_assistant as train_assistant
+from .tasks.respond import choose_entries as choose_entries, respond as respond
+from .tasks.classify import train_classifier as train_classifier
+from .tasks.config import (
+    ClassifyConfig as ClassifyConfig,
+    InstructConfig as InstructConfig,
+    PretrainConfig as PretrainConfig,
+)
 from .tasks.pretrain import pretrain as pretrain
 from .tokenizers import (
     BPETokenizer as BPETokenizer,
@@ -43,10 +94,12 @@ from .tokenizers import (
     load_tokenizer as load_tokenizer,
 )
 from .train.course import (
+    calc_accuracy_loader as calc_accuracy_loader,
     calc_loss_batch as calc_loss_batch,
     calc_loss_loader as calc_loss_loader,
     evaluate_model as evaluate_model,
     generate_and_print_sample as generate_and_print_sample,
+    train_classifier_simple as train_classifier_simple,
     train_model_simple as train_model_simple,
 )
 from .train.trainer import Trainer as Trainer
@@ -57,6 +110,7 @@ from .weights.openai import (
     load_weights_into_gpt as load_weights_into_gpt,
 )
 from .weights.load import load_model as load_model
+from .weights.lora import load_adapter as load_adapter, save_adapter as save_adapter
 
 __version__: str
 __all__: list[str]

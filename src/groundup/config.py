@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from groundup.errors import UserError, did_you_mean
 from groundup.options import option
@@ -81,6 +81,13 @@ class ModelConfig:
         if key not in self.field_names():
             raise KeyError(f"{key!r} is not a model config key{did_you_mean(key, self.keys())}")
         return getattr(self, key)
+
+
+Train = Literal["head", "last-block", "last-two-blocks", "all", "lora"]
+"""What of a model is fine-tuned; the course's classifier trains ``last-block``."""
+
+TrainOn = Literal["all", "response"]
+"""What an assistant learns to write: prompt and response as in the course, or the response only."""
 
 
 def _is_count(value: object) -> bool:

@@ -38,21 +38,24 @@ def option_fields(*configs: type) -> dict[str, tuple[dataclasses.Field[Any], Any
     return found
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with groundup: TOML files like any other, only packaged."""
-    return sorted(p.name.removesuffix(".toml") for p in RECIPES.iterdir() if p.name[-5:] == ".toml")
+def recipe_names(task: str) -> list[str]:
+    """The recipes for a task that come with groundup: TOML files like any other, only packaged."""
+    files = (RECIPES / task).iterdir()
+    return sorted(p.name.removesuffix(".toml") for p in files if p.name.endswith(".toml"))
 
 
-def read_recipe(name: str, *configs: type) -> dict[str, Any]:
+def read_recipe(task: str, name: str, *configs: type) -> dict[str, Any]:
     """Read a packaged recipe's options.
 
     Raises:
-        UserError: there is no recipe of that name; the message lists them.
+        UserError: the task has no recipe of that name; the message lists them.
     """
-    if name not in recipe_names():
-        hint = did_you_mean(name, recipe_names()) or ";"
-        raise UserError(f"unknown recipe {name!r}{hint} there are: {', '.join(recipe_names())}")
-    return _checked((RECIPES / f"{name}.toml").read_text("utf-8"), f"recipe {name}", configs)
+    names = recipe_names(task)
+    if name not in names:
+        hint = did_you_mean(name, names) or ";"
+        raise UserError(f"unknown recipe {name!r}{hint} there are: {', '.join(names)}")
+    path = RECIPES / task / f"{name}.toml"
+    return _checked(path.read_text("utf-8"), f"recipe {name}", configs)
 
 
 def read_toml(path: Path, *configs: type) -> dict[str, Any]:

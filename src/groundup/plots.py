@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,14 @@ PLOTS = "plots"
 
 TRAIN, VAL = "#3b6fb6", "#d1603d"
 
+READABLE = 30
+"""A confusion matrix of more classes would be too big a picture, or have too small numbers."""
+
 
 def plot_run(run: Path, out: Path | None = None) -> list[Path]:
     """Draw a run's ``loss.png``, ``learning_rate.png`` and ``grad_norm.png``.
+
+    A classifier's run has an ``accuracy.png`` as well, and counts examples instead of tokens.
 
     Args:
         run: a model directory with its ``metrics.jsonl``.
@@ -40,6 +45,8 @@ def plot_run(run: Path, out: Path | None = None) -> list[Path]:
         raise UserError(f"{run} has no metrics.jsonl with measurements; is it a training run?")
     out = out or run / PLOTS
     figures = {"loss.png": _loss_figure(records)}
+    if any("val_accuracy" in record for record in records):
+        figures["accuracy.png"] = _accuracy_figure(records)
     for name, label in (("learning_rate", "learning rate"), ("grad_norm", "gradient norm")):
         figures[f"{name}.png"] = _line_figure(records, name, label)
     try:
@@ -61,13 +68,68 @@ def plot_losses(
 
     In a notebook the returned figure shows itself; in a script, call its ``savefig``.
     """
-    figure, axes = _new_figure("loss")
-    axes.plot(epochs_seen, train_losses, color=TRAIN, label="training loss")
-    if len(val_losses):
-        axes.plot(epochs_seen, val_losses, color=VAL, linestyle="-.", label="validation loss")
+    return _curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss", "tokens seen")
+
+
+def plot_values(
+    epochs_seen: Sequence[float],
+    examples_seen: Sequence[float],
+    train_values: Sequence[float],
+    val_values: Sequence[float],
+    label: str = "loss",
+) -> Figure:
+    """Draw losses or accuracies against epochs, with the examples seen on a second axis.
+
+    As in the course's chapter 6, but nothing is written: call the figure's ``savefig``.
+    """
+    return _curves(epochs_seen, examples_seen, train_values, val_values, label, "examples seen")
+
+
+def plot_confusion(matrix: np.ndarray, labels: Sequence[str], title: str = "") -> Figure:
+    """Draw a confusion matrix: rows are what texts are, columns what they were called.
+
+    Args:
+        matrix: counts, ``(classes, classes)``.
+        labels: the classes.
+        title: above it.
+    """
+    from matplotlib.figure import Figure
+
+    size = len(labels)
+    side = 0.7 * min(size, READABLE)
+    figure = Figure(figsize=(2.2 + side, 1.8 + side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if size <= READABLE:
+        for i, j in np.ndindex(size, size):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{matrix[i, j]:,}", ha="center", va="center", color=color)
+    # A label may hold a `$`, which begins no formula.
+    font: dict[str, Any] = {"parse_math": False, "fontsize": 10 * min(1, READABLE / size)}
+    axes.set_xticks(range(size), labels, rotation=45 if size > 4 else 0, **font)
+    axes.set_yticks(range(size), labels, **font)
+    axes.set_xlabel("called")
+    axes.set_ylabel("is")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def _curves(
+    epochs: Sequence[float],
+    seen: Sequence[float],
+    train: Sequence[float],
+    val: Sequence[float],
+    label: str,
+    unit: str,
+) -> Figure:
+    figure, axes = _new_figure(label)
+    axes.plot(epochs, train, color=TRAIN, label=f"training {label}")
+    if len(val):
+        axes.plot(epochs, val, color=VAL, linestyle="-.", label=f"validation {label}")
     axes.set_xlabel("epochs")
     axes.legend(frameon=False)
-    _tokens_axis(axes, epochs_seen, tokens_seen)
+    _seen_axis(axes, epochs, seen, unit)
     return figure
 
 
@@ -75,9 +137,11 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
     """Every step's loss, faint, behind the evaluations'."""
     steps = [r for r in records if not is_evaluation(r)]
     evaluations = [r for r in records if is_evaluation(r)]
-    figure = plot_losses(
+    classifies = any("val_accuracy" in r for r in evaluations)
+    draw = plot_values if classifies else plot_losses
+    figure = draw(
         [r["epoch"] for r in evaluations],
-        [r["tokens_seen"] for r in evaluations],
+        [r["examples_seen" if classifies else "tokens_seen"] for r in evaluations],
         [r["train_loss"] for r in evaluations],
         [r["val_loss"] for r in evaluations if "val_loss" in r],
     )
@@ -97,6 +161,17 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
                 va="center",
             )
     return figure
+
+
+def _accuracy_figure(records: Sequence[Record]) -> Figure:
+    found = [r for r in records if "val_accuracy" in r]
+    return plot_values(
+        [r["epoch"] for r in found],
+        [r["examples_seen"] for r in found],
+        [r["train_accuracy"] for r in found],
+        [r["val_accuracy"] for r in found],
+        label="accuracy",
+    )
 
 
 def _line_figure(records: Sequence[Record], name: str, label: str) -> Figure:
@@ -119,16 +194,16 @@ def _new_figure(ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _tokens_axis(axes: Axes, epochs: Sequence[float], tokens: Sequence[float]) -> None:
-    """A second x axis on top that counts tokens; both are proportional, so one factor does."""
-    if not len(epochs) or not epochs[-1] or not tokens[-1]:
+def _seen_axis(axes: Axes, epochs: Sequence[float], seen: Sequence[float], unit: str) -> None:
+    """A second x axis on top, of tokens or examples: proportional to epochs, so one factor does."""
+    if not len(epochs) or not epochs[-1] or not seen[-1]:
         return
-    per_epoch = tokens[-1] / epochs[-1]
+    per_epoch = seen[-1] / epochs[-1]
     second = axes.secondary_xaxis(
         "top",
         functions=(lambda x: np.multiply(x, per_epoch), lambda x: np.divide(x, per_epoch)),
     )
-    second.set_xlabel("tokens seen")
+    second.set_xlabel(unit)
     second.xaxis.set_major_formatter(lambda x, _: _short(x))
 
 

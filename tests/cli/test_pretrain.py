@@ -285,7 +285,7 @@ def test_a_full_disk_ends_with_one_sentence_and_the_last_checkpoint(
     def full(*args: object, **more: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("groundup.weights.checkpoint.save_file", full)
+    monkeypatch.setattr("groundup.weights.tensors.save_file", full)
     message = fails("pretrain", "--out", out, "--resume", "--max-steps=6")
     assert "no space left while saving" in message
     assert (out / "model.safetensors").read_bytes() == before

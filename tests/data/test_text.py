@@ -82,7 +82,7 @@ def test_a_downloaded_text_is_read_by_its_name(
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="run `groundup download the-verdict` first"):
         read_documents(["the-verdict"])
-    monkeypatch.setattr("groundup.data.text.cached", lambda name: tmp_path / f"{name}.txt")
+    monkeypatch.setattr("groundup.data.sources.cached", lambda name: tmp_path / f"{name}.txt")
     write(tmp_path / "the-verdict.txt", "I HAD always thought")
     assert read_documents(["the-verdict"]) == ["I HAD always thought"]
 

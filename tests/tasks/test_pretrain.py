@@ -151,7 +151,7 @@ def test_training_that_diverges_keeps_the_last_checkpoint(tmp_path: Path) -> Non
 
 
 def test_the_courses_recipe_is_the_courses_setting() -> None:
-    values = read_recipe("course", PretrainConfig, ModelConfig)
+    values = read_recipe("pretrain", "course", PretrainConfig, ModelConfig)
     expected = {
         "preset": "course-124m",
         "tokenizer": "gpt2",
@@ -167,7 +167,7 @@ def test_the_courses_recipe_is_the_courses_setting() -> None:
 
 @pytest.mark.usefixtures("all_cores")
 def test_two_steps_of_the_courses_pretraining(tmp_path: Path, data_dir: Path) -> None:
-    values = read_recipe("course", PretrainConfig, ModelConfig)
+    values = read_recipe("pretrain", "course", PretrainConfig, ModelConfig)
     shape = {"context_length": values.pop("context_length")}
     values |= {"max_steps": 2, "sample_tokens": 0, "eval_freq": 2}
     config = PretrainConfig(**values)

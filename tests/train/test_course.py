@@ -1,15 +1,22 @@
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from groundup.data.windows import create_dataloader_v1
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.train.course import (
+    calc_accuracy_loader,
     calc_loss_batch,
     calc_loss_loader,
     evaluate_model,
     generate_and_print_sample,
+    train_classifier_simple,
     train_model_simple,
 )
 from tests.conftest import TEXT, tiny_config
@@ -111,3 +118,142 @@ def test_a_sample_is_one_line(tokenizer: BPETokenizer, capsys: pytest.CaptureFix
     generate_and_print_sample(model, tokenizer, "cpu", "The\nfox")
     assert capsys.readouterr().out.count("\n") == 1
     assert model.training
+
+
+# Chapter 6: the targets are classes (B,), and the last position is read.
+
+
+def classifier(drop_rate: float = 0.1) -> GPTModel:
+    model = GPTModel(tiny_config(drop_rate=drop_rate))
+    model.out_head = nn.Linear(32, 2)
+    return model
+
+
+def labelled_batches(count: int, batch_size: int, *, shuffle: bool = False) -> DataLoader:
+    """Texts of tokens below 150 are of class 0, the others of class 1."""
+    classes = torch.arange(count) % 2
+    inputs = torch.randint(0, 150, (count, 9)) + 150 * classes[:, None]
+    return DataLoader(TensorDataset(inputs, classes), batch_size, shuffle=shuffle)
+
+
+def course_loss_batch(inputs: Tensor, classes: Tensor, model: nn.Module) -> Tensor:
+    return F.cross_entropy(model(inputs)[:, -1, :], classes)
+
+
+def course_loss_loader(loader: DataLoader, model: nn.Module, num_batches: int) -> float:
+    num_batches = min(num_batches, len(loader))
+    total = 0.0
+    for i, (inputs, classes) in enumerate(loader):
+        if i < num_batches:
+            total += course_loss_batch(inputs, classes, model).item()
+        else:
+            break
+    return total / num_batches
+
+
+def course_accuracy_loader(loader: DataLoader, model: nn.Module, num_batches: int) -> float:
+    model.eval()
+    correct, num_examples = 0, 0
+    num_batches = min(num_batches, len(loader))
+    for i, (inputs, classes) in enumerate(loader):
+        if i < num_batches:
+            with torch.no_grad():
+                logits = model(inputs)[:, -1, :]
+            num_examples += logits.argmax(dim=-1).shape[0]
+            correct += (logits.argmax(dim=-1) == classes).sum().item()
+        else:
+            break
+    return correct / num_examples
+
+
+def course_classifier_training(model, train, val, optimizer, epochs, eval_freq, eval_iter) -> tuple:
+    """The course's own loop, as a reference."""
+    train_losses, val_losses, train_accs, val_accs = [], [], [], []
+    examples_seen, global_step = 0, -1
+    for _ in range(epochs):
+        model.train()
+        for inputs, classes in train:
+            optimizer.zero_grad()
+            course_loss_batch(inputs, classes, model).backward()
+            optimizer.step()
+            examples_seen += inputs.shape[0]
+            global_step += 1
+            if global_step % eval_freq == 0:
+                model.eval()
+                with torch.no_grad():
+                    train_losses.append(course_loss_loader(train, model, eval_iter))
+                    val_losses.append(course_loss_loader(val, model, eval_iter))
+                model.train()
+        train_accs.append(course_accuracy_loader(train, model, eval_iter))
+        val_accs.append(course_accuracy_loader(val, model, eval_iter))
+    return train_losses, val_losses, train_accs, val_accs, examples_seen
+
+
+def test_loss_of_a_batch_of_classes() -> None:
+    model = classifier(0.0)
+    inputs, classes = next(iter(labelled_batches(6, 6)))
+    loss = calc_loss_batch(inputs, classes, model, "cpu")
+    torch.testing.assert_close(loss, course_loss_batch(inputs, classes, model))
+    loss.backward()
+    assert model.out_head.bias.grad is not None and model.tok_emb.weight.grad is not None
+
+
+class Wrapped(nn.Module):
+    """A model that is no GPTModel."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.model(inputs)
+
+
+@pytest.mark.parametrize("wrap", [Wrapped, lambda model: model])
+def test_loss_and_accuracy_of_a_loader_of_classes(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model, loader = wrap(classifier(0.5)).eval(), labelled_batches(20, 4)
+    for count in (1, 2, 5, 99):
+        expected = course_loss_loader(loader, model, count)
+        assert calc_loss_loader(loader, model, "cpu", count) == pytest.approx(expected, rel=1e-5)
+        expected = course_accuracy_loader(loader, model, count)
+        assert calc_accuracy_loader(loader, model.train(), "cpu", count) == expected
+        assert model.training  # as it was, and no dropout meanwhile
+        model.eval()
+    assert calc_accuracy_loader(loader, model, "cpu") == course_accuracy_loader(loader, model, 5)
+    assert math.isnan(calc_accuracy_loader([], model, "cpu"))
+
+
+def test_train_classifier_simple_gives_the_courses_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Same seed, same numbers: dropout, shuffling and evaluation draw in the course's order."""
+    results = []
+    for trainer in ("course", "ours"):
+        torch.manual_seed(123)
+        model = classifier()
+        for p in model.trf_blocks[0].parameters():
+            p.requires_grad = False  # as the course freezes most of it
+        frozen = model.trf_blocks[0].norm1.scale.clone()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.1)
+        train = labelled_batches(22, 4, shuffle=True)
+        val = labelled_batches(8, 4)
+        torch.manual_seed(123)
+        if trainer == "course":
+            found = course_classifier_training(model, train, val, optimizer, 3, 4, 2)
+        else:
+            found = train_classifier_simple(model, train, val, optimizer, "cpu", 3, 4, 2)
+        results.append(found)
+        assert torch.equal(model.trf_blocks[0].norm1.scale, frozen)
+    for theirs, ours in zip(*results, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    train_losses, val_losses, train_accs, val_accs, examples_seen = results[1]
+    assert len(train_losses) == len(val_losses) == 5 and len(train_accs) == len(val_accs) == 3
+    assert examples_seen == 66 and train_losses[-1] < train_losses[0]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        f"Ep 1 (Step 000000): Train loss {train_losses[0]:.3f}, Val loss {val_losses[0]:.3f}"
+    )
+    assert lines[2] == (
+        f"Training accuracy: {train_accs[0]:.2%} | Validation accuracy: {val_accs[0]:.2%}"
+    )
+    assert len(lines) == 5 + 3

@@ -10,10 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
+from groundup.data.instructions import encode_prompt
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.prompts import PROMPT_STYLES, PromptStyle
 from groundup.tokenizers import BPETokenizer, GPT2Tokenizer, get_gpt2_tokenizer
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.checkpoint import MODEL_FILES, RunNotes, save_model
 from groundup.weights.load import load_model
 from tests.conftest import TEXT, tiny_config
 
@@ -94,6 +96,34 @@ def test_notes_and_card_tell_the_runs_facts(tmp_path: Path, tokenizer: BPETokeni
     assert "| training text | a book |" in card
 
 
+@pytest.mark.parametrize("style", PROMPT_STYLES.values(), ids=lambda style: style.name)
+def test_transformers_asks_in_the_saved_prompt_style(
+    tmp_path: Path, tokenizer: BPETokenizer, style: PromptStyle
+) -> None:
+    model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
+    save_model(tmp_path, model, tokenizer, RunNotes("instruct", prompt_style=style.name))
+    assert RunNotes.read(tmp_path).prompt_style == style.name
+    assert {path.name for path in tmp_path.iterdir()} <= MODEL_FILES
+    theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
+    roles = ("user", "assistant", "user")
+    contents = ("Who jumps?", "The fox 🙂.", "Over what?")
+    messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+    for asked in (messages[:1], messages):
+        found = theirs.apply_chat_template(
+            asked, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        assert found == encode_prompt(asked, tokenizer, style)
+
+
+def test_only_a_known_prompt_style_is_saved(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
+    with pytest.raises(UserError, match="unknown prompt style 'lama'"):
+        save_model(tmp_path / "m", model, tokenizer, RunNotes("instruct", prompt_style="lama"))
+    assert not any((tmp_path / "m").iterdir())
+    save_model(tmp_path / "m", model, tokenizer)
+    assert not (tmp_path / "m" / "chat_template.jinja").exists()
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_missing_file_is_named(model_dir: Path, name: str) -> None:
     (model_dir / name).unlink()
@@ -151,7 +181,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             "Error while serializing: I/O error: No space left on device (os error 28)"
         )
 
-    monkeypatch.setattr("groundup.weights.checkpoint.save_file", full)
+    monkeypatch.setattr("groundup.weights.tensors.save_file", full)
     with pytest.raises(UserError, match="no space left while saving"):
         save_model(model_dir, GPTModel(tiny_config()), tokenizer)
     monkeypatch.undo()

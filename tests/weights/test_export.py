@@ -20,6 +20,7 @@ from groundup.weights import export as module
 from groundup.weights.checkpoint import RunNotes
 from groundup.weights.export import Format, export
 from groundup.weights.load import load_model
+from tests.assistants import save_assistant
 from tests.conftest import TEXT, Run, tiny_config
 
 Fails = Callable[..., str]
@@ -129,6 +130,18 @@ def test_gguf_and_ollama_are_told_the_prompt_style(tmp_path: Path, tokenizer: BP
     assert field is not None and field.contents() == get_style("chatml").chat_template()
     text = recipe.read_text()
     assert "<|im_start|>user\n{{ .Content }}" in text and 'PARAMETER stop "<|im_end|>"' in text
+
+
+def test_the_prompt_style_travels_from_directory_to_directory(
+    run: Run, tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    model = save_assistant(tmp_path / "model", tokenizer, "phi3")
+    assert run("export", model, "--to=hf", "--out", tmp_path / "hf").status == 0
+    assert RunNotes.read(tmp_path / "hf").prompt_style == "phi3"
+    template = (tmp_path / "hf" / "chat_template.jinja").read_text(encoding="utf-8")
+    assert template == get_style("phi3").chat_template()
+    assert run("export", tmp_path / "hf", "--to=gguf", "--out", tmp_path / "gguf").status == 0
+    assert "<|user|>\n{{ .Content }}" in (tmp_path / "gguf" / "Modelfile").read_text()
 
 
 def test_the_command_line_exports_and_opens_again(

@@ -12,14 +12,20 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from groundup.cli import (
+    chat,
+    classify,
     demo,
     doctor,
     download,
+    evaluate,
     export,
     generate,
     inspect,
+    instruct,
+    judge,
     plot,
     pretrain,
+    respond,
     tokenizer,
 )
 from groundup.cli.app import app, say
@@ -27,15 +33,21 @@ from groundup.data.text import STDIN
 from groundup.errors import TrainingFailed, UserError
 
 __all__ = [  # importing a module makes its command known
+    "chat",
+    "classify",
     "demo",
     "doctor",
     "download",
+    "evaluate",
     "export",
     "generate",
     "inspect",
+    "instruct",
+    "judge",
     "main",
     "plot",
     "pretrain",
+    "respond",
     "tokenizer",
 ]
 

@@ -28,7 +28,7 @@ def inspect(
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    cfg = _config_of(model, n_heads)
+    cfg, labels = _config_of(model, n_heads), _labels_of(model)
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
@@ -42,16 +42,19 @@ def inspect(
     with console.capture() as captured:
         console.print(f"[bold]{escape(model)}[/bold]")
         console.print("  " + "  ".join(f"{k}={cfg[k]}" for k in cfg.keys()))
-        console.print(_layers(layer_table(cfg, batch_size)))
-        found = costs(cfg, batch_size)
+        if labels:
+            console.print(f"  a classifier of {len(labels)} classes: {escape(', '.join(labels))}")
+        console.print(_layers(layer_table(cfg, batch_size, len(labels))))
+        found = costs(cfg, batch_size, len(labels))
         tied = (
             "output layer tied to the token embedding" if cfg.tie_weights else "output layer untied"
         )
         console.print(f"\n[bold]Parameters[/bold] ({tied})")
         console.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
-        console.print(
-            f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}"
-        )
+        if not labels:
+            console.print(
+                f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}"
+            )
         console.print(_memory(found, batch_size))
         console.print(
             f"[bold]Operations per token[/bold] at {cfg.context_length:,} tokens of context\n"
@@ -76,6 +79,15 @@ def _config_of(model: str, n_heads: int | None) -> ModelConfig:
         f"{model!r} is neither a model directory nor a preset"
         f"{did_you_mean(model, [*PRESETS, *ALIASES])}; presets: {', '.join(PRESETS)}"
     )
+
+
+def _labels_of(model: str) -> list[str]:
+    """The names of a classifier's classes."""
+    if not Path(model).is_dir():
+        return []
+    from groundup.weights.load import labels_of
+
+    return labels_of(Path(model))
 
 
 def _layers(rows: list) -> object:

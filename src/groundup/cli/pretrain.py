@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -117,25 +118,45 @@ def continued(
 
 def report(out: Path, record: dict[str, float], *, stopped: bool, again: str = "pretrain") -> int:
     """Say how a run ended and what to try next; return the exit status."""
+    return closing(
+        out,
+        record,
+        stopped=stopped,
+        again=again,
+        try_next=(
+            'generate {model} "The" --temperature 0.8',
+            "inspect {model}",
+            "pretrain YOUR-TEXT.txt --out my-gpt",
+        ),
+    )
+
+
+def closing(
+    out: Path,
+    record: dict[str, float],
+    *,
+    stopped: bool,
+    again: str,
+    try_next: Sequence[str],
+    files: Sequence[str] = ("plots/loss.png",),
+) -> int:
+    """Say how a run ended, what it left and what to try next; return the exit status."""
     names = [name for name in ("train_loss", "val_loss") if name in record]
     losses = ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in names)
     say(
         f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
         f"{record['seconds']:.0f} s: {losses}\n"
-        f"model: {out}\n"
-        f"plot:  {out / 'plots' / 'loss.png'}\n"
+        f"model:  {out}"
     )
+    for name in files:
+        say(f"{Path(name).parts[0].removesuffix('s') + ':':<7} {out / name}")
     # In a virtual environment that is not activated, the bare name would not be found.
     beside = Path(sys.executable).with_name("groundup")
     groundup = shlex.quote("groundup" if shutil.which("groundup") else str(beside))
     model = shlex.quote(str(out))
     if stopped:
-        say(f"To go on:\n  {groundup} {again} --out {model} --resume")
+        say(f"\nTo go on:\n  {groundup} {again} --out {model} --resume")
         return 128 + 2  # what a shell calls the end by SIGINT
-    say(
-        "Try next:\n"
-        f'  {groundup} generate {model} "The" --temperature 0.8\n'
-        f"  {groundup} inspect {model}\n"
-        f"  {groundup} pretrain YOUR-TEXT.txt --out my-gpt"
-    )
+    commands = "\n".join(f"  {groundup} {line.format(model=model)}" for line in try_next)
+    say(f"\nTry next:\n{commands}")
     return 0

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from groundup.config import TrainOn
 from groundup.data.batching import IGNORE_INDEX, pad_right
 from groundup.errors import UserError
 from groundup.prompts import Entry, Message, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
-
-TrainOn = Literal["all", "response"]
-"""What a model learns to write: prompt and response as in the course, or only the response."""
 
 
 @dataclass(frozen=True)

@@ -254,6 +254,25 @@ def cached(
     return None
 
 
+def data_file(source: str) -> Path:
+    """The path of a data set that is given as a path, or as the name of a downloaded one.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if not source:
+        raise UserError(f"no data was given; name a file, or one of {', '.join(DATA)}")
+    path = Path(source)
+    if path.exists():  # a pipe, too: `<(zcat …)`
+        return path
+    if source in DATA:
+        found = cached(source)
+        if found is not None:
+            return found
+        raise UserError(f"{source} is not here yet; run `groundup download {source}` first")
+    raise UserError(f"there is no file {source!r}{did_you_mean(source, DATA)}")
+
+
 def data_path(known: KnownFile, root: Path) -> Path:
     """Where a data set is kept."""
     return root / "data" / known.name

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from groundup.data.sources import DATA, cached
+from groundup.data.sources import data_file
 from groundup.errors import UserError
 
 STDIN = "<stdin>"
@@ -108,14 +108,7 @@ def _expand(source: str) -> list[str]:
         if not found:
             raise UserError(f"no file matches {source!r}")
         return found
-    if path.exists():
-        return [source]  # a pipe, say: `<(zcat …)`
-    if source in DATA:
-        found = cached(source)
-        if found is not None:
-            return [str(found)]
-        raise UserError(f"{source} is not here yet; run `groundup download {source}` first")
-    raise UserError(f"there is no file {source!r}")
+    return [str(data_file(source))]
 
 
 def read_stdin() -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from groundup.config import ModelConfig
+from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 
 FP32_BYTES = 4
@@ -57,13 +58,13 @@ class Costs:
         return self.weights + self.cache
 
 
-def layer_table(cfg: ModelConfig, batch_size: int = 1) -> list[LayerRow]:
+def layer_table(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> list[LayerRow]:
     """One row per module, in the order of execution; blocks after the first are one row each.
 
-    Shapes are those of a full context: ``(batch_size, context_length, …)``.
+    Shapes are those of a full context: ``(batch_size, context_length, …)``. With ``num_classes``
+    it is a classifier.
     """
-    with torch.device("meta"):
-        model = GPTModel(cfg).eval()
+    model = _build(cfg, num_classes).eval()
     rows: list[LayerRow] = []
     begun: dict[str, int] = {}
 
@@ -86,15 +87,20 @@ def layer_table(cfg: ModelConfig, batch_size: int = 1) -> list[LayerRow]:
     return rows
 
 
-def costs(cfg: ModelConfig, batch_size: int = 1) -> Costs:
-    """Count parameters, memory (fp32) and operations of a shape."""
+def _build(cfg: ModelConfig, num_classes: int) -> GPTModel:
     with torch.device("meta"):
         model = GPTModel(cfg)
+        return to_classifier(model, num_classes) if num_classes else model
+
+
+def costs(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> Costs:
+    """Count parameters, memory (fp32) and operations of a shape, of a classifier's as well."""
+    model = _build(cfg, num_classes)
     unique = model.num_parameters()
-    head = cfg.vocab_size * cfg.emb_dim
+    head = model.out_head.weight.numel()
     untied = unique + head if cfg.tie_weights else unique
     weights = unique * FP32_BYTES
-    flops = flops_per_token(cfg)
+    flops = flops_per_token(cfg, num_classes)
     return Costs(
         unique_parameters=unique,
         total_parameters=untied,
@@ -103,14 +109,14 @@ def costs(cfg: ModelConfig, batch_size: int = 1) -> Costs:
         weights=weights,
         gradients=weights,
         optimizer=2 * weights,
-        activations=activation_bytes(cfg, batch_size),
+        activations=activation_bytes(cfg, batch_size, num_classes),
         cache=2 * cfg.n_layers * cfg.context_length * cfg.emb_dim * FP32_BYTES,
         forward_flops=flops,
         training_flops=3 * flops,  # the backward pass costs two forward passes
     )
 
 
-def flops_per_token(cfg: ModelConfig) -> float:
+def flops_per_token(cfg: ModelConfig, num_classes: int = 0) -> float:
     """Floating-point operations of a forward pass per token, at full context.
 
     Two for each weight of a matrix product (``12 * C**2`` per block, ``V * C`` in the output
@@ -118,11 +124,11 @@ def flops_per_token(cfg: ModelConfig) -> float:
     et al. 2022, appendix B).
     """
     C, T = cfg.emb_dim, cfg.context_length
-    matrices = cfg.n_layers * 12 * C**2 + cfg.vocab_size * C
+    matrices = cfg.n_layers * 12 * C**2 + (num_classes or cfg.vocab_size) * C
     return 2 * matrices + 4 * cfg.n_layers * T * C
 
 
-def activation_bytes(cfg: ModelConfig, batch_size: int) -> int:
+def activation_bytes(cfg: ModelConfig, batch_size: int, num_classes: int = 0) -> int:
     """Bytes that autograd keeps from a forward pass and its loss until the backward pass.
 
     The loss is the training loop's, which keeps no logits but the gradients of the features and
@@ -144,7 +150,8 @@ def activation_bytes(cfg: ModelConfig, batch_size: int) -> int:
         idx = torch.zeros(batch_size, cfg.context_length, dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model.features(idx)
-    rows = batch_size * cfg.context_length + cfg.vocab_size
+    # Of a classifier's features, one token's per text is kept; see classification_loss.
+    rows = batch_size if num_classes else batch_size * cfg.context_length + cfg.vocab_size
     return sum(kept.values()) + rows * cfg.emb_dim * FP32_BYTES
 
 

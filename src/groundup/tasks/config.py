@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from groundup.config import PRESETS, ModelConfig
+from groundup.config import PRESETS, ModelConfig, Train, TrainOn
+from groundup.errors import UserError
 from groundup.options import option
+from groundup.prompts import PROMPT_STYLES, get_style
 from groundup.train.config import TrainConfig
 
 
@@ -30,6 +32,9 @@ class TaskConfig(TrainConfig):
         *("preset", "tokenizer", "init", "batch_size", "grad_accum_steps", "seed", "decay"),
     )
     """Options without which a resumed run would not be the same run."""
+
+    TASK: ClassVar[str]
+    """The task's name: its command, and the folder of its recipes."""
 
     AFRESH: ClassVar[str] = "use --model {out}"
     """How to begin another run with the weights of ``{out}``."""
@@ -55,6 +60,7 @@ class PretrainConfig(TaskConfig):
         *TaskConfig.FIXED_ON_RESUME,
         *("init_from", "stride", "train_ratio", "document_separator"),
     )
+    TASK: ClassVar[str] = "pretrain"
     AFRESH: ClassVar[str] = "use --init-from {out}"
 
     def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
@@ -66,3 +72,140 @@ class PretrainConfig(TaskConfig):
             "sample_tokens": zero_or_more,
             "sample_temperature": zero_or_more,
         }
+
+
+@dataclass(frozen=True)
+class FineTuneConfig(TaskConfig):
+    """What every fine-tuning has in common: the model it begins from, and what of it trains."""
+
+    data: str = option("", "the examples: a file, or a downloaded data set by name")
+    model: str | None = option(
+        None, "begin from this model: a directory, a .pth, or a downloaded one such as gpt2"
+    )
+    train: Train = option("all", "what trains; last-block has the final norm and the head with it")
+    lora_rank: int = option(8, "rank of LoRA's update, for --train lora")
+    lora_alpha: float = option(16.0, "LoRA's update counts alpha / rank times")
+    lora_dropout: float = option(0.0, "dropout before LoRA's matrices")
+    train_ratio: float = option(0.7, "share of the examples to train on")
+
+    FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *TaskConfig.FIXED_ON_RESUME,
+        *("data", "model", "train", "lora_rank", "lora_alpha", "lora_dropout", "train_ratio"),
+    )
+
+    def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
+        """The loop's knobs and those of fine-tuning."""
+        return super().ranges() | {
+            "lora_rank": (lambda x: x >= 1, "at least 1"),
+            "lora_alpha": (lambda x: 0 < x < float("inf"), "more than 0"),
+            "lora_dropout": _SHARE,
+            "train_ratio": (lambda x: 0 < x <= 1, "more than 0 and at most 1"),
+        }
+
+
+@dataclass(frozen=True)
+class ClassifyConfig(FineTuneConfig):
+    """Every option of training a classifier, besides a new model's shape.
+
+    The defaults are the course's for a pretrained model.
+    """
+
+    train: Train = option("last-block", "what trains: the course's last block, final norm and head")
+    batch_size: int = option(8, "texts per forward and backward pass")
+    epochs: int | None = option(5, "passes over the training texts")
+    learning_rate: float = option(5e-5, "highest learning rate, reached after the warmup")
+    eval_freq: int = option(50, "evaluate every so many steps")
+    eval_iter: int | None = option(None, "batches per evaluation (the whole validation split)")
+    val_ratio: float = option(0.1, "share of the texts to validate on; the rest tests")
+    max_length: int | None = option(
+        None, "tokens per text; the rest is cut off (the longest training text's, or the context)"
+    )
+    position: Literal["last-token", "last-padded"] = option(
+        "last-token",
+        "where the class is read: the text's last token, whatever the padding, or the last "
+        "position after padding to max_length, as in the course",
+    )
+    balance: Literal["undersample", "weights", "none"] = option(
+        "undersample",
+        "unequal classes: leave out as many as the rarest has not, as the course does; let rare "
+        "ones weigh more; or take the texts as they are",
+    )
+    token_dropout: float = option(
+        0.0, "share of a text's tokens that are left out at random while training"
+    )
+    stratify: bool = option(False, "give every split the same share of each class")
+    text_column: str | None = option(None, "the texts' column, if it cannot be told by its name")
+    label_column: str | None = option(None, "the labels' column, if it cannot be told by its name")
+    separator: str | None = option(None, "what separates columns, if neither comma nor tab")
+
+    FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *FineTuneConfig.FIXED_ON_RESUME,
+        *("val_ratio", "max_length", "position", "balance", "stratify", "token_dropout"),
+        *("text_column", "label_column", "separator"),
+    )
+    TASK: ClassVar[str] = "classify"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_shares("val_ratio", self.train_ratio, self.val_ratio)
+
+    def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
+        """The knobs of fine-tuning and those of this task."""
+        return super().ranges() | {
+            "max_length": (lambda x: x >= 1, "at least 1"),
+            "val_ratio": _SHARE,
+            "token_dropout": _SHARE,
+        }
+
+
+@dataclass(frozen=True)
+class InstructConfig(FineTuneConfig):
+    """Every option of training an assistant. The defaults are the course's."""
+
+    batch_size: int = option(8, "conversations per forward and backward pass")
+    epochs: int | None = option(2, "passes over the training entries")
+    learning_rate: float = option(5e-5, "highest learning rate, reached after the warmup")
+    eval_freq: int = option(50, "evaluate every so many steps")
+    eval_iter: int | None = option(None, "batches per evaluation (the whole validation split)")
+    train_ratio: float = option(0.85, "share of the entries to train on")
+    test_ratio: float = option(0.1, "share of the entries to test on; the rest validates")
+    split_seed: int | None = option(None, "shuffle the entries before they are split (file order)")
+    max_length: int | None = option(
+        None, "tokens per conversation; the rest is cut off (the model's context)"
+    )
+    style: str = option("alpaca", f"how the model is prompted: {', '.join(PROMPT_STYLES)}")
+    train_on: TrainOn = option(
+        "all", "what is learned: prompts and responses, as in the course, or responses only"
+    )
+    sample_answers: int = option(1, "answers that are shown after an evaluation; 0 shows none")
+
+    FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *FineTuneConfig.FIXED_ON_RESUME,
+        *("test_ratio", "split_seed", "max_length", "style", "train_on"),
+    )
+    TASK: ClassVar[str] = "instruct"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        get_style(self.style)
+        _check_shares("test_ratio", self.train_ratio, self.test_ratio)
+
+    def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:
+        """The knobs of fine-tuning and those of this task."""
+        return super().ranges() | {
+            "max_length": (lambda x: x >= 1, "at least 1"),
+            "test_ratio": _SHARE,
+            "split_seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
+            "sample_answers": (lambda x: x >= 0, "0 or more"),
+        }
+
+
+_SHARE = (lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+
+def _check_shares(name: str, train: float, other: float) -> None:
+    if train + other > 1 + 1e-9:
+        raise UserError(
+            f"train_ratio {train} and {name} {other} are more than everything; together they may "
+            "be at most 1"
+        )

@@ -8,11 +8,15 @@ from typing import Any
 
 from groundup.config import preset
 from groundup.errors import UserError
+from groundup.model.classifier import is_classifier, set_trainable
 from groundup.model.gpt import GPTModel
-from groundup.tasks.config import TaskConfig
+from groundup.model.lora import add_lora
+from groundup.tasks.config import FineTuneConfig, TaskConfig
 from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
+from groundup.weights.checkpoint import ADAPTER
 from groundup.weights.load import load_model
+from groundup.weights.lora import load_adapter
 
 
 def build_tokenizer(
@@ -46,9 +50,9 @@ def new_model(config: TaskConfig, shape: Mapping[str, Any], tokenizer: Tokenizer
     return model.init_gpt2() if config.init == "gpt2" else model
 
 
-def open_model(source: Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
-    n_heads = shape.get("n_heads") if source.is_file() else None  # a .pth cannot say it
+    n_heads = shape.get("n_heads") if Path(source).is_file() else None  # a .pth cannot say it
     model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"), n_heads=n_heads)
     problems = [
         f"{name} is {value}, but the model has {model.cfg[name]}"
@@ -63,3 +67,32 @@ def open_model(source: Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokeni
             f"{source} cannot take that shape: {'; '.join(problems)}; leave these options out"
         )
     return model, tokenizer
+
+
+def begin_fine_tuning(
+    model: GPTModel, config: FineTuneConfig, resumed: Path | None = None
+) -> GPTModel:
+    """Let only what the options say train; return the model, changed in place.
+
+    Args:
+        model: whole; a classifier has its new output layer already.
+        config: what trains.
+        resumed: with LoRA, the directory of the run that goes on.
+
+    Raises:
+        UserError: a part of a new model is to be kept as it is, or LoRA's numbers make no sense.
+    """
+    if not config.model and config.train != "all":
+        raise UserError(
+            f"--train {config.train} keeps most of a model as it is, which makes sense for a "
+            "trained one only; name it with --model, or use --train all"
+        )
+    if config.train != "lora":
+        return set_trainable(model, config.train)
+    if resumed:
+        load_adapter(resumed / ADAPTER, model)
+    else:
+        add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout)
+    # A classifier's output layer is new; a language model's stays.
+    model.out_head.requires_grad_(is_classifier(model))
+    return model

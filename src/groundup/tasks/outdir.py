@@ -12,10 +12,13 @@ from groundup.errors import UserError
 from groundup.plots import PLOTS
 from groundup.train.state import FACTS, FOLDER
 from groundup.train.tracking import METRICS, read_metrics
-from groundup.weights.checkpoint import MODEL_FILES, NOTES
+from groundup.weights.checkpoint import ADAPTER, MODEL_FILES, NOTES
 from groundup.weights.files import finish_update
 
 LOCK = ".lock"
+
+REPORT = "report"
+"""The folder of a run for what was found on its test split."""
 
 
 def prepare_output(out: Path, *, overwrite: bool, resume: bool) -> Callable[[], FileLock]:
@@ -105,5 +108,5 @@ def _remove_ours(out: Path) -> None:
     """Delete what a run writes, and nothing else that may lie there."""
     for name in MODEL_FILES | {METRICS}:
         (out / name).unlink(missing_ok=True)
-    for folder in (FOLDER, PLOTS):
+    for folder in (FOLDER, PLOTS, REPORT, ADAPTER):
         shutil.rmtree(out / folder, ignore_errors=True)

@@ -28,7 +28,6 @@ from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLos
 from groundup.train.trainer import Batches, Listener, Progress, Record, Trainer
 from groundup.weights.checkpoint import RunNotes, save_model
 
-
 Save = Callable[[Path, GPTModel, Tokenizer, RunNotes, Callable[[Path], None]], None]
 """Writes a model directory; the last argument writes more into the folder it is given."""
 

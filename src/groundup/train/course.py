@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from groundup.data.batching import IGNORE_INDEX
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
 from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import count_valid, evaluating, mean_loss, next_token_loss
+from groundup.train.losses import (
+    class_logits,
+    classification_loss,
+    count_valid,
+    evaluating,
+    mean_loss,
+    next_token_loss,
+)
 from groundup.train.trainer import Batches, Listener, Record, Trainer
 
 
 def calc_loss_batch(
     input_batch: Tensor, target_batch: Tensor, model: nn.Module, device: torch.device | str
 ) -> Tensor:
-    """Cross-entropy per token of one batch: a scalar that ``backward()`` can be called on."""
+    """Cross-entropy of one batch: a scalar that ``backward()`` can be called on.
+
+    Targets ``(B, T)`` are next tokens (chapters 5 and 7 of the course) and give the loss per token;
+    targets ``(B,)`` are classes (chapter 6), read at the last position, and give it per text.
+    """
     inputs, targets = input_batch.to(device), target_batch.to(device)
-    return next_token_loss(model, inputs, targets) / max(1, count_valid(targets))
+    return _loss(model, inputs, targets) / max(1, count_valid(targets))
+
+
+def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The summed loss of next tokens or of classes; the targets' shape tells which."""
+    if targets.dim() == 2:
+        return next_token_loss(model, inputs, targets)
+    return classification_loss(model, inputs, _at_the_end(inputs, targets))
+
+
+def _at_the_end(inputs: Tensor, classes: Tensor) -> Tensor:
+    """Classes ``(B,)`` as targets ``(B, T)`` of the last position."""
+    targets = torch.full_like(inputs, IGNORE_INDEX)
+    targets[:, -1] = classes
+    return targets
 
 
 def calc_loss_loader(
@@ -33,7 +61,27 @@ def calc_loss_loader(
     Every token weighs the same. (The course averages over batches, which differs only if the
     last batch is a smaller one.) As in the course, the model's mode is the caller's business.
     """
-    return mean_loss(model, data_loader, device, max_batches=num_batches)
+    return mean_loss(model, data_loader, device, _loss, max_batches=num_batches)
+
+
+def calc_accuracy_loader(
+    data_loader: Batches,
+    model: nn.Module,
+    device: torch.device | str,
+    num_batches: int | None = None,
+) -> float:
+    """Share of right predictions at the last position; NaN if there is no batch.
+
+    Over the first ``num_batches`` batches (all by default), in eval mode.
+    """
+    right, count = 0, 0
+    with evaluating(model):
+        for inputs, classes in islice(data_loader, num_batches):
+            inputs, classes = inputs.to(device), classes.to(device)
+            logits = class_logits(model, inputs, _at_the_end(inputs, classes))
+            right += int((logits.argmax(dim=-1) == classes).sum())
+            count += len(classes)
+    return right / count if count else float("nan")
 
 
 def evaluate_model(
@@ -61,6 +109,14 @@ def generate_and_print_sample(
     print(token_ids_to_text(idx, tokenizer).replace("\n", " "))
 
 
+def _print_losses(record: Record) -> None:
+    """Print an evaluation as the course does, which counts steps from 0."""
+    print(
+        f"Ep {math.ceil(record['epoch'])} (Step {int(record['step']) - 1:06d}): "
+        f"Train loss {record['train_loss']:.3f}, Val loss {record['val_loss']:.3f}"
+    )
+
+
 class _CourseLog(Listener):
     """Prints and collects what the course's ``train_model_simple`` prints and returns."""
 
@@ -74,11 +130,7 @@ class _CourseLog(Listener):
         self.train_losses.append(record["train_loss"])
         self.val_losses.append(record["val_loss"])
         self.tokens_seen.append(int(record["tokens_seen"]))
-        # The course counts steps from 0.
-        print(
-            f"Ep {math.ceil(record['epoch'])} (Step {int(record['step']) - 1:06d}): "
-            f"Train loss {record['train_loss']:.3f}, Val loss {record['val_loss']:.3f}"
-        )
+        _print_losses(record)
 
     def on_epoch(self, epoch: int) -> None:
         generate_and_print_sample(self.model, self.tokenizer, self.device, self.start)
@@ -121,3 +173,73 @@ def train_model_simple(
         listeners=[log],
     ).fit()
     return log.train_losses, log.val_losses, log.tokens_seen
+
+
+class _ClassifierLog(Listener):
+    """Prints and collects what the course's ``train_classifier_simple`` prints and returns."""
+
+    def __init__(self, measure_accuracy: Callable[[], tuple[float, float]]) -> None:
+        self.measure_accuracy = measure_accuracy
+        self.train_losses: list[float] = []
+        self.val_losses: list[float] = []
+        self.train_accs: list[float] = []
+        self.val_accs: list[float] = []
+        self.examples_seen = 0
+
+    def on_step(self, record: Record) -> None:
+        self.examples_seen = int(record["examples_seen"])
+
+    def on_evaluate(self, record: Record) -> None:
+        self.train_losses.append(record["train_loss"])
+        self.val_losses.append(record["val_loss"])
+        _print_losses(record)
+
+    def on_epoch(self, epoch: int) -> None:
+        train, val = self.measure_accuracy()
+        self.train_accs.append(train)
+        self.val_accs.append(val)
+        print(f"Training accuracy: {train:.2%} | Validation accuracy: {val:.2%}")
+
+
+def train_classifier_simple(
+    model: nn.Module,
+    train_loader: Batches,
+    val_loader: Batches,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device | str,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int,
+) -> tuple[list[float], list[float], list[float], list[float], int]:
+    """Train a classifier as the course does: fp32, a constant learning rate, no clipping.
+
+    The loaders give ids ``(B, T)`` and classes ``(B,)``; the last position is read. It evaluates
+    after steps 1, 1 + ``eval_freq``, …, and measures the accuracy after each epoch.
+
+    Returns:
+        Training and validation losses, one of each per evaluation; training and validation
+        accuracies, one of each per epoch; the number of examples seen.
+    """
+    device = torch.device(device)
+
+    def evaluate() -> Record:
+        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+        return {"train_loss": train_loss, "val_loss": val_loss}
+
+    def accuracies() -> tuple[float, float]:
+        train = calc_accuracy_loader(train_loader, model, device, num_batches=eval_iter)
+        return train, calc_accuracy_loader(val_loader, model, device, num_batches=eval_iter)
+
+    log = _ClassifierLog(accuracies)
+    Trainer(
+        model=model,
+        optimizer=optimizer,
+        loader=train_loader,
+        runtime=Runtime(device, "fp32", "as in the course"),
+        total_steps=num_epochs * len(train_loader),
+        loss_fn=_loss,
+        evaluate=evaluate,
+        eval_due=lambda step: (step - 1) % eval_freq == 0,
+        listeners=[log],
+    ).fit()
+    return log.train_losses, log.val_losses, log.train_accs, log.val_accs, log.examples_seen

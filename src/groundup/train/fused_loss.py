@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORE_INDEX = -100
-"""A target that does not count, PyTorch's default."""
+from groundup.data.batching import IGNORE_INDEX
 
 CHUNK_LOGITS = 2**26
 """Logits in memory at once: 128 MB of bf16."""

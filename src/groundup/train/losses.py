@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.data.batching import IGNORE_INDEX
 from groundup.model.gpt import GPTModel
-from groundup.train.fused_loss import IGNORE_INDEX, linear_cross_entropy
+from groundup.train.fused_loss import linear_cross_entropy
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to the loss summed over the valid targets, a scalar."""
@@ -31,14 +32,39 @@ def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor
         and type(model.out_head) is nn.Linear
         and (model.out_head.bias is None)
     ):
-        features = model.features(inputs)  # (B, T, C)
-        return linear_cross_entropy(
-            features.flatten(0, 1), model.out_head.weight, targets.flatten()
-        )
+        features, targets = model.features(inputs).flatten(0, 1), targets.flatten()  # (N, C), (N)
+        valid = targets != IGNORE_INDEX
+        if not valid.all():  # padding and masked prompts need no scores
+            features, targets = features[valid], targets[valid]
+        return linear_cross_entropy(features, model.out_head.weight, targets)
     logits = model(inputs)  # (B, T, V)
     return F.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
     )
+
+
+def classification_loss(
+    model: nn.Module, inputs: Tensor, targets: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of each text's class, summed.
+
+    Args:
+        model: ends in one score per class.
+        inputs: ids ``(B, T)``, padded on the right.
+        targets: ``(B, T)``: each row's class at the token where it is read, else ``IGNORE_INDEX``.
+        class_weights: how much an example of each class counts, ``(classes,)``.
+    """
+    logits = class_logits(model, inputs, targets)
+    classes = targets[targets != IGNORE_INDEX]
+    return F.cross_entropy(logits.float(), classes, weight=class_weights, reduction="sum")
+
+
+def class_logits(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The scores where the targets are: ids and targets ``(B, T)`` to ``(B, classes)``."""
+    here = targets != IGNORE_INDEX
+    if isinstance(model, GPTModel):
+        return model.out_head(model.features(inputs)[here])
+    return model(inputs)[here]
 
 
 def count_valid(targets: Tensor) -> int:

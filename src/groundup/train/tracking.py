@@ -136,14 +136,16 @@ class ProgressBar(Listener):
         """Move on."""
         if self.live:
             speed = f"{record['tokens_per_second']:,.0f} tok/s"
-            val = f", val {self._losses['val']}" if "val" in self._losses else ""
-            self.bar.set_postfix_str(f"{speed}, train {record['loss']:.3f}{val}", refresh=False)
+            more = "".join(f", {n} {v}" for n, v in self._losses.items() if n != "train")
+            self.bar.set_postfix_str(f"{speed}, train {record['loss']:.3f}{more}", refresh=False)
             self.bar.update()
 
     def on_evaluate(self, record: Record) -> None:
         """Show the new losses."""
         names = ("train_loss", "val_loss")
         self._losses = {n[:-5]: f"{record[n]:.3f}" for n in names if n in record}
+        if "val_accuracy" in record:
+            self._losses["accuracy"] = f"{record['val_accuracy']:.1%}"
         if not self.live:
             losses = ", ".join(f"{n} {v}" for n, v in self._losses.items())
             self.say(
@@ -161,7 +163,17 @@ class ProgressBar(Listener):
 
 
 class SamplePrinter(Listener):
-    """After each evaluation, shows how the model continues a text."""
+    """After each evaluation, shows how the model continues a text.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        start_context: the text.
+        config: how to sample.
+        bar: the sample is printed above it.
+        prompt_ids: what the model reads, if that is not just the text.
+        stop: strings that end the sample.
+    """
 
     def __init__(
         self,
@@ -170,16 +182,23 @@ class SamplePrinter(Listener):
         start_context: str,
         config: SamplingConfig,
         bar: ProgressBar,
+        *,
+        prompt_ids: Sequence[int] = (),
+        stop: Sequence[str] = (),
     ) -> None:
         self.model, self.tokenizer, self.start = model, tokenizer, start_context
-        self.config, self.bar = config, bar
-        self.prompt_ids = tokenizer.encode(start_context) or [tokenizer.eot_token or 0]
+        self.config, self.bar, self.stop = config, bar, stop
+        start = prompt_ids or tokenizer.encode(start_context) or [tokenizer.eot_token or 0]
+        self.prompt_ids = list(start)
 
     def on_evaluate(self, record: Record) -> None:
         """Write and print a sample; it has a random generator of its own."""
         try:
             with evaluating(self.model):
-                text = "".join(TextStream(self.model, self.tokenizer, self.prompt_ids, self.config))
+                stream = TextStream(
+                    self.model, self.tokenizer, self.prompt_ids, self.config, stop=self.stop
+                )
+                text = "".join(stream)
         except UserError as error:  # the loop itself says when training has diverged
             self.bar.say(f"  (no sample: {error})\n")
             return

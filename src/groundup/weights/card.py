@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from groundup.model.gpt import GPTModel
+
+_LANGUAGE_MODEL = (
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+    'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+)
+_CLASSIFIER = (
+    "from transformers import pipeline",
+    "",
+    'classify = pipeline("text-classification", "path/to/this/folder")',
+    'classify("a text", truncation=True)',
+)
+
+
+_LAST_PADDED = (
+    "It was trained to read the last position of texts that are padded to {} tokens "
+    "(`--position last-padded`). `groundup classify predict` does so too; `transformers` reads "
+    "the last token before the padding, so its probabilities differ."
+)
 
 
 def model_card(
@@ -14,6 +36,7 @@ def model_card(
     data: Mapping[str, Any],
     config: Mapping[str, Any],
     progress: Mapping[str, float],
+    labels: Sequence[str] = (),
 ) -> str:
     """Describe a model in Markdown with the metadata block that model hubs read."""
     cfg = model.cfg
@@ -26,39 +49,45 @@ def model_card(
         "tied output layer": "yes" if cfg.tie_weights else "no",
     }
     facts = {
-        "training text": data.get("description"),
+        "classes": cell(", ".join(labels)) or None,
+        "training text": cell(data.get("description", "")) or None,
         "training tokens": _number(data.get("train_tokens")),
         "steps": _number(progress.get("step")),
         "tokens seen": _number(progress.get("tokens_seen")),
         "training loss": _loss(progress.get("train_loss")),
         "validation loss": _loss(progress.get("val_loss")),
+        "validation accuracy": _loss(progress.get("val_accuracy")),
         "batch size": config.get("batch_size"),
         "learning rate": config.get("learning_rate"),
         "seed": config.get("seed"),
     }
+    padded = bool(labels) and config.get("position") == "last-padded"
     lines = [
         "---",
         "library_name: transformers",
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: text-{'classification' if labels else 'generation'}",
         "tags: [gpt2, groundup]",
         "---",
         "",
         f"# {name}",
         "",
-        "A GPT-2 style language model trained from the ground up with groundup.",
+        f"A GPT-2 style {'classifier' if labels else 'language model'} made with groundup.",
         "",
         "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
-        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        *(_CLASSIFIER if labels else _LANGUAGE_MODEL),
         "```",
         "",
+        *((_LAST_PADDED.format(config.get("max_length")), "") if padded else ()),
         *_table("model", rows),
         "",
         *_table("training", {k: v for k, v in facts.items() if v is not None}),
     ]
     return "\n".join(lines) + "\n"
+
+
+def cell(text: str) -> str:
+    """A text as it may stand in a table's cell: nothing in it is markup, of Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", escape(" ".join(text.split()), quote=False))
 
 
 def _table(title: str, rows: Mapping[str, object]) -> list[str]:

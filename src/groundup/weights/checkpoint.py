@@ -6,9 +6,7 @@ what only we know (task, run config, data fingerprint, progress). Nothing is eve
 
 from __future__ import annotations
 
-import os
 import platform
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -16,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
+from groundup.model.lora import has_lora, lora_layers
+from groundup.prompts import get_style
 from groundup.tokenizers import Tokenizer, load_tokenizer
 from groundup.weights.card import model_card
 from groundup.weights.files import atomic_update, finish_update, read_json, write_json
@@ -31,15 +30,18 @@ from groundup.weights.huggingface import (
     WEIGHTS,
     TensorFiles,
     hf_config,
+    read_labels,
     read_model_config,
 )
+from groundup.weights.lora import save_adapter
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
+from groundup.weights.tensors import save_tensors
 
-NOTES = "groundup.json"
+NOTES, ADAPTER, TEMPLATE = "groundup.json", "adapter", "chat_template.jinja"
 
 MODEL_FILES = frozenset(
     {CONFIG, WEIGHTS, NOTES, "generation_config.json", "README.md", "tokenizer.json"}
-    | {"tokenizer_config.json", "vocab.json", "merges.txt"}
+    | {"tokenizer_config.json", "vocab.json", "merges.txt", TEMPLATE}
 )
 """All that :func:`save_model` writes by itself."""
 
@@ -52,6 +54,8 @@ class RunNotes:
     config: dict[str, Any] = field(default_factory=dict)  # the run's options
     data: dict[str, Any] = field(default_factory=dict)  # where the text came from, its fingerprint
     progress: dict[str, float] = field(default_factory=dict)  # the last record
+    labels: list[str] = field(default_factory=list)  # a classifier's classes, by score
+    prompt_style: str | None = None  # how the model was prompted while it was fine-tuned
     versions: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -84,27 +88,88 @@ def save_model(
         extra: writes more files into the folder it is given; they appear together with the rest.
 
     Raises:
-        UserError: the disk is full or cannot be written to; what was there is intact.
+        UserError: the disk is full or cannot be written to, or the format cannot hold the model;
+            what was there is intact.
     """
     directory = Path(directory)
     notes = notes or RunNotes()
     notes.versions = versions()
+    classifier = is_classifier(model)
+    labels = _labels(model, notes) if classifier else []
     with atomic_update(directory) as staging:
-        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token))
-        write_json(
-            staging / "generation_config.json",
-            {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token},
-        )
-        state = model.state_dict()
-        tensors = {r.theirs: to_theirs(state, r, model.cfg) for r in huggingface_rows(model.cfg)}
-        save_tensors(tensors, staging / WEIGHTS)
-        tokenizer.save(staging, model_max_length=model.cfg.context_length)
+        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, labels))
+        state = _without_head_bias(plain_state(model))
+        rows = huggingface_rows(model.cfg, classifier=classifier)
+        save_tensors({r.theirs: to_theirs(state, r, model.cfg) for r in rows}, staging / WEIGHTS)
+        longest = notes.config.get("max_length") if classifier else None
+        tokenizer.save(staging, model_max_length=longest or model.cfg.context_length)
+        if classifier:
+            _name_padding(staging / "tokenizer_config.json")
+        else:
+            ends = {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
+            write_json(staging / "generation_config.json", ends)
         write_json(staging / NOTES, asdict(notes))
+        if notes.prompt_style is not None:
+            template = get_style(notes.prompt_style).chat_template()
+            (staging / TEMPLATE).write_text(template, encoding="utf-8")
+        if has_lora(model):
+            save_adapter(staging / ADAPTER, model, notes.config.get("model") or "")
+            write_json(staging / ADAPTER / NOTES, asdict(notes))
         name = directory.resolve().name
-        card = model_card(name, model, notes.data, notes.config, notes.progress)
+        card = model_card(name, model, notes.data, notes.config, notes.progress, labels)
         (staging / "README.md").write_text(card, encoding="utf-8")
         if extra is not None:
             extra(staging)
+
+
+def plain_state(model: GPTModel) -> dict[str, Tensor]:
+    """A model's state dict with LoRA's updates, if any, merged into the weights."""
+    layers = lora_layers(model)
+    merged = {f"{name}.weight": layer.merged().weight for name, layer in layers.items()}
+    added = {f"{name}.{part}" for name in layers for part in ("A", "B")}
+    state = model.state_dict() | merged
+    return {name: tensor for name, tensor in state.items() if name not in added}
+
+
+def _labels(model: GPTModel, notes: RunNotes) -> list[str]:
+    count = model.out_head.out_features
+    labels = notes.labels or [f"LABEL_{index}" for index in range(count)]
+    if len(labels) != count:
+        raise UserError(
+            f"the classifier has {count} classes, but {len(labels)} labels were given: "
+            f"{', '.join(labels)}"
+        )
+    return labels
+
+
+def _without_head_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same model without the output layer's bias, which Hugging Face's GPT-2 has not.
+
+    The course's classifier has one. Its scores are ``W (n + shift) + b`` with ``n`` the scaled
+    norm; a ``shift`` that is longer by the pseudo-inverse of ``W`` times ``b`` adds the same.
+
+    Raises:
+        UserError: no ``shift`` does, because the rows of ``W`` depend on each other.
+    """
+    if state.get("out_head.bias") is None:
+        return state
+    weight, bias = (state[f"out_head.{name}"].cpu().double() for name in ("weight", "bias"))
+    more = torch.linalg.pinv(weight) @ bias
+    if not torch.allclose(weight @ more, bias, atol=1e-5):
+        raise UserError(
+            "the output layer has a bias, for which transformers' GPT-2 has no place, and its "
+            "rows depend on each other, so that nothing else can stand for it; build it with "
+            "bias=False"
+        )
+    shift = state["final_norm.shift"].cpu()
+    return state | {"final_norm.shift": (shift + more).to(shift.dtype)}
+
+
+def _name_padding(path: Path) -> None:
+    """Say which token pads, so that ``transformers`` can classify several texts at once."""
+    config = read_json(path)
+    if "eos_token" in config:
+        write_json(path, config | {"pad_token": config["eos_token"]})
 
 
 def load_directory(
@@ -113,7 +178,7 @@ def load_directory(
     *,
     drop_rate: float | None = None,
 ) -> tuple[GPTModel, Tokenizer]:
-    """Open a model directory; the model is in eval mode.
+    """Open a model directory, a language model's or a classifier's; it is in eval mode.
 
     Args:
         directory: where it is.
@@ -136,12 +201,19 @@ def load_directory(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "
             f"vocab_size {cfg.vocab_size}; one of the two files is from another model"
         )
-    tensors = TensorFiles(directory, device)
-    return build_model(cfg, tensors, huggingface_rows(cfg), str(directory)), tokenizer
+    tensors, labels = TensorFiles(directory, device), read_labels(directory)
+    rows = huggingface_rows(cfg, classifier=bool(labels))
+    model = build_model(cfg, tensors, rows, str(directory), num_classes=len(labels))
+    return model, tokenizer
 
 
 def build_model(
-    cfg: ModelConfig, tensors: Mapping[str, Tensor], rows: Iterable[Row], source: str
+    cfg: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    rows: Iterable[Row],
+    source: str,
+    *,
+    num_classes: int = 0,
 ) -> GPTModel:
     """A model with somebody else's tensors, in fp32 and eval mode.
 
@@ -153,6 +225,8 @@ def build_model(
     """
     with torch.device("meta"):
         model = GPTModel(cfg)
+        if num_classes:
+            to_classifier(model, num_classes)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if cfg.tie_weights:
         tensors = _without_tied_head(tensors, source)
@@ -194,38 +268,6 @@ class Without(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.tensors) - 1
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a full disk raises ``OSError`` as it does everywhere else."""
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def load_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    if not path.exists():
-        raise UserError(f"{path.parent} is not a complete model: {path.name} is missing")
-    try:
-        return load_file(path, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from groundup.errors import UserError
+from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.files import write_openai_vocabulary
@@ -54,6 +55,8 @@ def export(
     """
     if dtype is not None and to != "gguf":
         raise UserError(f"dtype {dtype} is for gguf; {to} is written in fp32: leave it out")
+    if to != "hf" and is_classifier(model):
+        raise UserError(f"{to} is a format for language models, and this is a classifier; use hf")
     dtype = dtype or "f16"
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists; choose another --out")

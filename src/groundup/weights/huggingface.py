@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from groundup.weights.files import read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
-ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model")
+CLASSIFIER = "GPT2ForSequenceClassification"
+ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", CLASSIFIER)
 
 # What transformers can vary about GPT-2 and our model does not; each with the values we compute.
 FIXED = {
@@ -54,7 +55,7 @@ class TensorFiles(Mapping[str, Tensor]):
                 raise UserError(f"{path} is damaged: {error}") from error
             for name in names:
                 if not MASKS.search(name):
-                    full = name if name.startswith(("transformer.", "lm_head.")) else ""
+                    full = name if name.startswith(("transformer.", "lm_head.", "score.")) else ""
                     self._where[full or f"transformer.{name}"] = path, name
 
     def _files(self) -> list[Path]:
@@ -133,15 +134,47 @@ def read_model_config(directory: Path) -> ModelConfig:
     if problems:
         raise UserError(f"{path} cannot be used: {'; '.join(problems)}")
     try:
-        return ModelConfig(**{ours: given[theirs] for theirs, ours in names.items()})
+        cfg = ModelConfig(**{ours: given[theirs] for theirs, ours in names.items()})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    # A classifier's output layer is never the token embedding, whatever its config says.
+    return cfg.replace(tie_weights=False) if CLASSIFIER in architectures else cfg
 
 
-def hf_config(cfg: ModelConfig, eot_token: int | None) -> dict[str, Any]:
-    """The ``config.json`` with which ``transformers`` builds the same model."""
+def read_labels(directory: Path) -> list[str]:
+    """The names of a classifier's classes, in the order of its scores; none for a language model.
+
+    Raises:
+        UserError: the config is missing or damaged.
+    """
+    values = read_json(directory / CONFIG)
+    if CLASSIFIER not in (values.get("architectures") or ()):
+        return []
+    # transformers leaves its default out: two classes without names.
+    names = values.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    try:
+        return [str(names[str(index)]) for index in range(len(names))]
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{directory / CONFIG} is damaged: id2label does not number its labels from 0"
+        ) from None
+
+
+def hf_config(
+    cfg: ModelConfig, eot_token: int | None, labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The ``config.json`` with which ``transformers`` builds the same model.
+
+    With ``labels`` it is a classifier's.
+    """
+    classifier = {
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "pad_token_id": eot_token,
+        "problem_type": "single_label_classification",
+    }
     return {
-        "architectures": ["GPT2LMHeadModel"],
+        "architectures": [CLASSIFIER if labels else "GPT2LMHeadModel"],
         "model_type": "gpt2",
         "vocab_size": cfg.vocab_size,
         "n_positions": cfg.context_length,
@@ -160,4 +193,5 @@ def hf_config(cfg: ModelConfig, eot_token: int | None) -> dict[str, Any]:
         "tie_word_embeddings": cfg.tie_weights,
         "qkv_bias": cfg.qkv_bias,
         "dtype": "float32",
+        **(classifier if labels else {}),
     }

@@ -9,14 +9,19 @@ import torch
 from groundup.config import PRESETS, ModelConfig
 from groundup.data.sources import MODEL_NAMES, cached
 from groundup.errors import UserError
+from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
+from groundup.model.lora import merge_lora
 from groundup.tokenizers import (
     Tokenizer,
     get_gpt2_tokenizer,
     get_tokenizer,
     load_openai_tokenizer,
 )
-from groundup.weights.checkpoint import load_directory
+from groundup.weights.checkpoint import RunNotes, load_directory
+from groundup.weights.files import read_json
+from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
+from groundup.weights.lora import ADAPTER_CONFIG, load_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
 
@@ -52,11 +57,40 @@ def load_model(
     if (n_heads and brings_heads) or (tokenizer and brings_tokenizer):
         raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
     if brings_tokenizer:
-        return load_directory(path, device, drop_rate=drop_rate)
+        model, tokens = _open_directory(path, device, drop_rate=drop_rate)
+        if is_classifier(model):
+            raise UserError(
+                f"{source} is a classifier ({', '.join(labels_of(path))}), not a language model; "
+                f"use `groundup classify predict {source} TEXT`"
+            )
+        return model, tokens
     model = load_model_alone(path, device, drop_rate=drop_rate, n_heads=n_heads)
     if tokenizer is None and (path / "vocab.bpe").exists():
         return model, load_openai_tokenizer(path)
     return model, _tokenizer_for(model.cfg, tokenizer, path)
+
+
+def load_classifier(
+    source: str | Path, device: torch.device | str = "cpu"
+) -> tuple[GPTModel, Tokenizer, list[str]]:
+    """Open a classifier's directory, ours or Hugging Face's; in fp32 and eval mode.
+
+    Returns:
+        The model, its tokenizer, and the names of its classes in the order of its scores.
+
+    Raises:
+        UserError: it is missing or damaged, or a language model's.
+    """
+    path = resolve_source(source)
+    labels = labels_of(path)
+    if not labels:
+        if path.is_dir() and not is_openai_directory(path):
+            read_model_config(path)  # says so if it is no model at all
+        raise UserError(
+            f"{source} is a language model, not a classifier; make one of it with "
+            f"`groundup classify train --model {source} --data FILE --out DIR`"
+        )
+    return *_open_directory(path, device), labels
 
 
 def load_model_alone(
@@ -71,7 +105,39 @@ def load_model_alone(
         return load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
     if is_openai_directory(path):
         return load_openai_model(path, device, drop_rate=drop_rate)
-    return load_directory(path, device, drop_rate=drop_rate)[0]
+    return _open_directory(path, device, drop_rate=drop_rate)[0]
+
+
+def _open_directory(
+    path: Path, device: torch.device | str = "cpu", *, drop_rate: float | None = None
+) -> tuple[GPTModel, Tokenizer]:
+    """Open a model directory, or an adapter's: the adapter is merged into its base model."""
+    if not _is_adapter(path):
+        return load_directory(path, device, drop_rate=drop_rate)
+    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise UserError(f"{path / ADAPTER_CONFIG} does not say which model it adapts")
+    try:
+        model, tokenizer = load_model(base, device, drop_rate=drop_rate)
+    except UserError as error:
+        raise UserError(
+            f"{path} adapts the model {base}, which cannot be opened: {error}"
+        ) from error
+    labels = labels_of(path)
+    if labels:
+        to_classifier(model, len(labels))
+    return merge_lora(load_adapter(path, model)).eval(), tokenizer
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists()
+
+
+def labels_of(path: Path) -> list[str]:
+    """The names of the classes of the classifier in a directory; none for any other model."""
+    if _is_adapter(path):
+        return RunNotes.read(path).labels
+    return read_labels(path) if (path / CONFIG).exists() else []
 
 
 def resolve_source(source: str | Path) -> Path:

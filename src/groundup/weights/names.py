@@ -42,8 +42,8 @@ class Row:
         return -1 if self.transposed else 0
 
 
-def huggingface_rows(cfg: ModelConfig) -> Iterator[Row]:
-    """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape."""
+def huggingface_rows(cfg: ModelConfig, *, classifier: bool = False) -> Iterator[Row]:
+    """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape, or for its classifier."""
     yield from _gpt2_rows(
         cfg,
         block="transformer.h.{}.",
@@ -53,7 +53,9 @@ def huggingface_rows(cfg: ModelConfig) -> Iterator[Row]:
         linear=("weight", "bias"),
         join=".",
     )
-    if not cfg.tie_weights:
+    if classifier:
+        yield Row("score.weight", ("out_head.weight",))
+    elif not cfg.tie_weights:
         yield Row("lm_head.weight", ("out_head.weight",))
 
 

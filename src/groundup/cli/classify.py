@@ -1,0 +1,333 @@
+"""``groundup classify``: train a classifier, measure it, use it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cyclopts import App
+
+from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.pretrain import closing, continued
+from groundup.config import ModelConfig
+from groundup.data.sources import data_file
+from groundup.data.text import STDIN
+from groundup.errors import UserError
+from groundup.tasks.config import ClassifyConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from groundup.data.classification import LabelledTexts
+    from groundup.evaluate.classification_report import Report
+    from groundup.evaluate.classifier import Classifier
+
+classify = App(name="classify", help="Sort texts: train a classifier, evaluate it, predict labels.")
+app.command(classify)
+
+AT_ONCE = 256
+"""Texts read before they are classified, so that batches can be of like length."""
+
+T = TypeVar("T")
+
+
+@classify.command
+@with_options(from_preset="Model", Model=ModelConfig, Training=ClassifyConfig)
+def train(
+    *,
+    out: Path,
+    config: Path | None = None,
+    recipe: str | None = None,
+    overwrite: Flag = False,
+    resume: Flag = False,
+    given: dict[str, Any],
+) -> int:
+    """Train a classifier on labelled texts and leave a model directory with a report.
+
+    The texts are a CSV, TSV or JSONL file with a column of texts and one of labels, or sms-spam.
+    With --model a trained model learns the labels; without one, a small new GPT does.
+
+    Args:
+        out: the model directory to write.
+        config: a TOML file of options; flags win over it.
+        recipe: a packaged set of options: small (the default without --model) or course
+            (chapter 6 of the course).
+        overwrite: replace what an earlier run left in --out.
+        resume: go on with the run in --out, exactly where it was saved.
+    """
+    values = layered(given, ClassifyConfig, ModelConfig, config=config, recipe=recipe)
+    if resume:
+        values, _ = continued(out, values)
+    else:
+        if not values.get("model") and recipe is None:
+            say("no --model: a small new GPT learns from these texts alone (recipe small)")
+            values = layered(values, ClassifyConfig, ModelConfig, recipe="small")
+        _check_all_counts(values)
+    options = ClassifyConfig(**pick(values, ClassifyConfig))
+    path = data_file(options.data)
+
+    from groundup.tasks.classify import train_classifier
+    from groundup.train.interrupt import StopRequest
+
+    stop = StopRequest(say)
+    trained = train_classifier(
+        _read(path, options),
+        out,
+        options,
+        pick(values, ModelConfig),
+        overwrite=overwrite,
+        resume=resume,
+        say=say,
+        stop=stop,
+    )
+    say("")
+    for report in trained.reports:
+        _show(report)
+    made = ("plots/loss.png", "plots/accuracy.png", "report/report.md")  # without a split, fewer
+    return closing(
+        out,
+        trained.record,
+        stopped=stop.requested,
+        again="classify train",
+        files=[name for name in made if (out / name).exists()],
+        try_next=(
+            'classify predict {model} "You have won a prize! Call 09061701461 now"',
+            "classify evaluate {model}",
+        ),
+    )
+
+
+def _check_all_counts(values: dict[str, Any]) -> None:
+    """Refuse options that would have no effect."""
+    useless = []
+    if values.get("model"):
+        made = [name for name in ("preset", "tokenizer", "init") if name in values]
+        useless += [f"--{name} (--model brings its own)" for name in made]
+    if values.get("train") != "lora":
+        given = [name for name in ("lora_rank", "lora_alpha", "lora_dropout") if name in values]
+        useless += [f"--{name.replace('_', '-')} (for --train lora)" for name in given]
+    if useless:
+        raise UserError(f"these options have no effect here: {', '.join(useless)}; leave them out")
+
+
+@classify.command
+def evaluate(
+    model: str,
+    /,
+    *,
+    data: str | None = None,
+    split: Literal["train", "validation", "test", "all"] | None = None,
+    out: Path | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    separator: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure a classifier: accuracy, precision, recall, F1, what is mistaken for what.
+
+    Without --data, on the test split of what it was trained on.
+
+    Args:
+        model: a classifier's directory.
+        data: labelled texts; all of them, unless --split says otherwise.
+        split: which part of the texts: the run's own splits, made again by its seed.
+        out: a directory to write the report to, with pictures.
+        text_column: the texts' column, if it cannot be told by its name.
+        label_column: the labels' column, if it cannot be told by its name.
+        separator: what separates columns, if neither comma nor tab.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists; choose another --out")
+
+    from groundup.evaluate.classification_report import evaluate_classifier, write_report
+    from groundup.evaluate.classifier import Classifier
+    from groundup.runtime import resolve_device
+    from groundup.tasks.classify import report_on, split_for
+
+    classifier = Classifier.load(model, resolve_device(device))
+    saved = _saved_options(model)
+    columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
+    asked = {name: value for name, value in columns.items() if value is not None}
+    if data is None and saved is None:
+        raise UserError(f"{model} does not say what it was trained on; name texts with --data")
+    options = ClassifyConfig(**{**(saved or {} if data is None else {}), **asked})
+    texts = _read(data_file(data or options.data), options)
+    wanted = split or ("all" if data else "test")
+    reports: list[Report] = []
+    if wanted == "all":
+        reports = [evaluate_classifier(classifier, texts, "all texts")]
+    else:
+        options = ClassifyConfig(**{**(saved or {}), **asked})
+        splits = split_for(texts, options)
+        if wanted == "test":
+            reports = report_on(classifier, splits, options)
+        else:
+            part = splits.train if wanted == "train" else splits.validation
+            if part.texts:
+                reports = [evaluate_classifier(classifier, part, f"{wanted} split")]
+    if not reports:
+        raise UserError(
+            f"the {wanted} split is empty: the run gave it no share of the texts; name another "
+            "--split, or other texts with --data"
+        )
+    for report in reports:
+        _show(report, mistakes=True)
+    if out is not None:
+        write_report(reports, out)
+        say(f"report: {out / 'report.md'}")
+
+
+@classify.command
+def predict(
+    model: str,
+    text: str | None = None,
+    /,
+    *,
+    file: str | None = None,
+    out: Path | None = None,
+    text_column: str | None = None,
+    separator: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Say which class texts belong to, with the probability.
+
+    Args:
+        model: a classifier's directory.
+        text: what to classify; "-" reads stdin, a text per line.
+        file: a CSV, TSV or JSONL file; its rows come out with label and probability added.
+        out: a file for these rows, instead of stdout.
+        text_column: the texts' column, if it cannot be told by its name.
+        separator: what separates columns, if neither comma nor tab.
+        device: auto, cpu, cuda, cuda:1, mps.
+    """
+    if (text is None) == (file is None):
+        raise UserError('give one of a text, "-" for stdin, and --file FILE')
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists; choose another --out")
+    if file is None and (out or text_column or separator):
+        raise UserError("--out, --text-column and --separator are for --file; leave them out")
+
+    from groundup.evaluate.classifier import Classifier
+    from groundup.runtime import resolve_device
+
+    classifier = Classifier.load(model, resolve_device(device))
+    if file is not None:
+        _predict_file(classifier, file, out, text_column, separator)
+    elif text == STDIN:
+        from groundup.data.lines import Lines, Problems
+
+        lines = Lines(sys.stdin.buffer, Problems("stdin", at_once=True))
+        texts = (line.rstrip("\r\n") for line in lines)
+        for chunk in _chunks(text for text in texts if text.strip()):
+            for line, found in zip(chunk, classifier.predict(chunk), strict=True):
+                print(f"{found.label}\t{found.probability:.4f}\t{line}", flush=True)
+    else:
+        found = classifier.predict([text or ""])[0]
+        print(f"{found.label}  {found.probability:.2%}")
+        ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+        if len(ranked) > 2:
+            say("\n".join(f"  {label}  {probability:.2%}" for label, probability in ranked[1:5]))
+
+
+def _predict_file(
+    classifier: Classifier, file: str, out: Path | None, column: str | None, separator: str | None
+) -> None:
+    """Stream the rows of a file: only ``AT_ONCE`` of them are in memory."""
+    from groundup.data.predictions import RowWriter, open_texts
+    from groundup.weights.files import atomic_file
+
+    with ExitStack() as stack:
+        rows = stack.enter_context(open_texts(file, text_column=column, separator=separator))
+        stream = sys.stdout
+        if out is not None:
+            temporary = stack.enter_context(atomic_file(out))
+            stream = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+        writer, count = RowWriter(stream, rows), 0
+        for chunk in _chunks(rows):
+            found = classifier.predict([row[rows.text_column] for row in chunk])
+            for row, prediction in zip(chunk, found, strict=True):
+                writer.write(row, prediction.label, prediction.probability)
+            count += len(chunk)
+    if out is not None:
+        say(f"{count:,} texts: {out}")
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, AT_ONCE)):
+        yield chunk
+
+
+def _read(path: Path, options: ClassifyConfig) -> LabelledTexts:
+    from groundup.data.classification import read_labelled
+
+    return read_labelled(
+        path,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        separator=options.separator,
+    )
+
+
+def _saved_options(model: str) -> dict[str, Any] | None:
+    """The options of the run that made a classifier; None if it was made elsewhere."""
+    from groundup.weights.checkpoint import RunNotes
+    from groundup.weights.load import resolve_source
+
+    notes = RunNotes.read(resolve_source(model))
+    return pick(notes.config, ClassifyConfig) if notes.task == "classify" else None
+
+
+def _show(report: Report, *, mistakes: bool = False) -> None:
+    """Print a report for people."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
+    with console.capture() as captured:
+        console.print(f"{report.title}: {report.count:,} texts, accuracy {report.accuracy:.2%}")
+        if report.truncated:
+            console.print(f"  {report.truncated:,} were longer than the classifier reads")
+        console.print(
+            _table(
+                ("  class", "precision", "recall", "F1", "texts"),
+                [
+                    (
+                        c.label,
+                        f"{c.precision:.2%}",
+                        f"{c.recall:.2%}",
+                        f"{c.f1:.2%}",
+                        f"{c.support:,}",
+                    )
+                    for c in report.classes
+                ],
+            )
+        )
+        if len(report.labels) <= 8:
+            rows = zip(report.labels, report.matrix, strict=True)
+            shown = [(label, *(f"{count:,}" for count in counts)) for label, counts in rows]
+            console.print(_table(("  is \\ called", *report.labels), shown))
+    print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
+    if mistakes and report.mistakes:
+        print("  the most confident mistakes:")
+        for m in report.mistakes:
+            line = " ".join(m.text.split())
+            print(f"    row {m.row}, {m.label}, called {m.predicted} ({m.probability:.1%}): {line}")
+    print()
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of one row per class, with no markup in it: a label may be ``[red]``."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(Text(title), justify="left" if title.startswith("  ") else "right")
+    for label, *cells in rows:
+        table.add_row(Text(f"  {label}"), *cells)
+    return table

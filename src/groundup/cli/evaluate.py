@@ -1,0 +1,77 @@
+"""``groundup evaluate``: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from groundup.cli.app import WholeNumber, app, with_options
+from groundup.evaluate.perplexity_config import PerplexityConfig
+
+if TYPE_CHECKING:
+    from groundup.evaluate.perplexity import TextScore
+
+
+@app.command
+@with_options(Reading=PerplexityConfig)
+def evaluate(
+    model: str,
+    /,
+    *files: str,
+    document_separator: str | None = None,
+    device: str = "auto",
+    tokenizer: str | None = None,
+    n_heads: WholeNumber | None = None,
+    as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
+    given: dict[str, Any],
+) -> None:
+    """Measure how well a model predicts a text: loss, perplexity, bits per byte.
+
+    Every token is predicted once, through a sliding window; each document is read on its own.
+
+    Args:
+        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        files: the text: files (UTF-8, .gz too), directories, globs, or - for stdin.
+        document_separator: a text that separates documents within a file.
+        device: auto, cpu, cuda, cuda:1, mps.
+        tokenizer: gpt2 or a directory, for a .pth that brings none.
+        n_heads: attention heads, for a .pth that cannot say it.
+        as_json: print one JSON object.
+    """
+    config = PerplexityConfig(**given)
+
+    from groundup.data.text import read_documents
+    from groundup.evaluate.perplexity import evaluate_text
+    from groundup.runtime import resolve_device
+    from groundup.weights.load import load_model
+
+    where = resolve_device(device)
+    documents = read_documents(files, document_separator)
+    gpt, tokens = load_model(model, where, n_heads=n_heads, tokenizer=tokenizer)
+    score = evaluate_text(gpt, tokens, documents, config)
+    if as_json:
+        print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
+    else:
+        print(_table(score))
+
+
+def _table(score: TextScore) -> str:
+    """The result for people."""
+    documents = "1 document" if score.documents == 1 else f"{score.documents:,} documents apart"
+    first = (
+        "after an end-of-text token"
+        if score.after_end_of_text
+        else "without its first token (the tokenizer has no end-of-text to predict it from)"
+    )
+    rows = {
+        "loss": f"{score.loss:.4f} nats per token",
+        "perplexity": f"{score.perplexity:,.2f}",
+        "bits per byte": f"{score.bits_per_byte:.4f}",
+        "predicted": f"{score.tokens:,} tokens, {score.bytes:,} bytes, {score.characters:,} "
+        f"characters; {documents}, each read {first}",
+        "windows": f"of {score.context_length:,} tokens, with a stride of {score.stride:,}",
+        "computed": f"on {score.device} in {score.precision}",
+    }
+    return "\n".join(f"{name:<15}{value}" for name, value in rows.items())

@@ -1,0 +1,74 @@
+"""``groundup instruct``: turn a language model into an assistant, and use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.pretrain import closing, continued
+from groundup.config import ModelConfig
+from groundup.data.sources import data_file
+from groundup.tasks.config import InstructConfig
+
+instruct = App(name="instruct", help="Follow instructions: train an assistant, respond, chat.")
+app.command(instruct)
+
+
+@instruct.command
+@with_options(from_preset="Model", Model=ModelConfig, Training=InstructConfig)
+def train(
+    *,
+    out: Path,
+    config: Path | None = None,
+    recipe: str | None = None,
+    overwrite: Flag = False,
+    resume: Flag = False,
+    given: dict[str, Any],
+) -> int:
+    """Teach a model to follow instructions and leave a model directory.
+
+    The data is a JSON or JSONL file in Alpaca's format (instruction, input, output) or with chat
+    messages; "instructions" is the course's, once downloaded. --model says which model learns.
+
+    Args:
+        out: the model directory to write.
+        config: a TOML file of options; flags win over it.
+        recipe: a packaged set of options: course (chapter 7 of the course, GPT-2 355M).
+        overwrite: replace what an earlier run left in --out.
+        resume: go on with the run in --out, exactly where it was saved.
+    """
+    values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
+    if resume:
+        values, _ = continued(out, values)
+    options = InstructConfig(**pick(values, InstructConfig))
+    path = data_file(options.data)
+
+    from groundup.data.instruction_files import read_instructions
+    from groundup.tasks.instruct import train_assistant
+    from groundup.train.interrupt import StopRequest
+
+    stop = StopRequest(say)
+    record = train_assistant(
+        read_instructions(path),
+        out,
+        options,
+        pick(values, ModelConfig),
+        overwrite=overwrite,
+        resume=resume,
+        say=say,
+        stop=stop,
+    )
+    return closing(
+        out,
+        record,
+        stopped=stop.requested,
+        again="instruct train",
+        try_next=(
+            "instruct chat {model}",
+            "instruct respond {model} --out responses.json",
+            "judge responses.json --judge ollama:llama3",
+        ),
+    )

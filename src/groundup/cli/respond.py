@@ -1,0 +1,71 @@
+"""``groundup instruct respond``: answer a data set, for the judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from groundup.cli.app import WholeNumber, say, with_options
+from groundup.cli.instruct import instruct
+from groundup.decoding.answer_config import BATCH_SIZE, RespondConfig
+
+
+@instruct.command
+@with_options(Sampling=RespondConfig)
+def respond(
+    model: str,
+    /,
+    *,
+    out: Path,
+    data: str | None = None,
+    split: Literal["test", "validation", "train", "all"] | None = None,
+    limit: WholeNumber | None = None,
+    style: str | None = None,
+    batch_size: WholeNumber = BATCH_SIZE,
+    device: str = "auto",
+    tokenizer: str | None = None,
+    n_heads: WholeNumber | None = None,
+    # One response per entry: there is no such flag.
+    num_samples: Annotated[int, Parameter(parse=False)] = 1,
+    given: dict[str, Any],
+) -> None:
+    """Answer the entries of a data set and write them with the responses as JSON.
+
+    Without --data, these are the test split of what the model was trained on. The same command
+    goes on with a run that was interrupted. `groundup judge` scores what it writes.
+
+    Args:
+        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        out: the JSON file to write; it must not exist.
+        data: JSON or JSONL with instruction and input, or messages; "-" reads stdin.
+        split: which part of the data: the run's own splits, made again by its seed (all of --data
+            unless given).
+        limit: answer only so many entries.
+        style: the prompt style (alpaca, chatml, phi3, plain) of a model that does not say it.
+        batch_size: responses written at a time.
+        device: auto, cpu, cuda, cuda:1, mps.
+        tokenizer: gpt2 or a directory, for a .pth that brings none.
+        n_heads: attention heads, for a .pth that cannot say it.
+    """
+    options = RespondConfig(**given)
+
+    from groundup.runtime import resolve_device
+    from groundup.tasks import respond as task
+    from groundup.tasks.assistant import Assistant
+
+    task.check_free(out)
+    entries = task.choose_entries(model, data, split, limit, say)
+    assistant = Assistant.load(
+        model,
+        resolve_device(device),
+        style=style,
+        tokenizer=tokenizer,
+        n_heads=n_heads,
+        say=say,
+    )
+    reasons = task.respond(assistant, entries, out, options, batch_size=batch_size, say=say)
+    say(task.describe(reasons))
+    print(out)
+    say(f"for their scores:\n  groundup judge {out}")

@@ -1,0 +1,92 @@
+"""Labelled texts as token ids, and how a batch of them is padded and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groundup.data.batching import IGNORE_INDEX, pad_right
+from groundup.errors import UserError
+from groundup.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class LabelledTokens:
+    """Texts as ids, each with its class.
+
+    Attributes:
+        ids: the tokens of each text.
+        classes: the number of each text's class.
+        pad_token: fills the shorter rows of a batch, on the right.
+        length: if given, every batch is padded to it and read at its last position, as in the
+            course; else a batch is as long as its longest text, and each is read at its own last
+            token. Attention is causal, so padding then changes nothing.
+        truncated: number of texts that were longer than the model takes.
+        token_dropout: probability that a token is left out of a batch (word dropout, Iyyer et al.
+            2015): a classifier that never sees the same text twice learns less of it by heart.
+    """
+
+    ids: list[list[int]]
+    classes: list[int]
+    pad_token: int
+    length: int | None = None
+    truncated: int = 0
+    token_dropout: float = 0.0
+
+    @classmethod
+    def encode(
+        cls,
+        texts: Iterable[str],
+        classes: Sequence[int],
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        read_padded: bool = False,
+    ) -> LabelledTokens:
+        """Tokenize texts; of a text of more than ``max_length`` tokens, the first ones count.
+
+        Raises:
+            UserError: a text is empty; all such are named by their place.
+        """
+        whole = [tokenizer.encode(text) for text in texts]
+        empty = [str(number) for number, ids in enumerate(whole, 1) if not ids]
+        if empty:
+            raise UserError(f"there is nothing to classify in an empty text ({', '.join(empty)})")
+        return cls(
+            [ids[:max_length] for ids in whole],
+            list(classes),
+            padding_token(tokenizer),
+            max_length if read_padded else None,
+            sum(len(ids) > max_length for ids in whole),
+        )
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.ids]
+
+    def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: ids ``(B, T)``, and each row's class at the token where it is read."""
+        texts = [self._thinned(self.ids[row]) for row in rows]
+        inputs = pad_right(texts, self.pad_token, self.length)
+        ends = [self.length or len(text) for text in texts]
+        labels = [
+            [*[IGNORE_INDEX] * (end - 1), self.classes[row]]
+            for row, end in zip(rows, ends, strict=True)
+        ]
+        return inputs, pad_right(labels, IGNORE_INDEX, inputs.shape[1])
+
+    def _thinned(self, ids: list[int]) -> list[int]:
+        """The ids without those that dropout takes, but never none."""
+        if not self.token_dropout:
+            return ids
+        kept = torch.rand(len(ids)) >= self.token_dropout
+        return [i for i, keep in zip(ids, kept.tolist(), strict=True) if keep] or ids
+
+
+def padding_token(tokenizer: Tokenizer) -> int:
+    """The token that pads: end-of-text, as in the course, or the first one if there is none."""
+    return tokenizer.eot_token if tokenizer.eot_token is not None else 0

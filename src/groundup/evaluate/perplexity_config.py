@@ -1,0 +1,54 @@
+"""The options of measuring how well a model predicts a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from groundup.errors import UserError
+from groundup.options import check_choices, option
+
+
+@dataclass(frozen=True)
+class PerplexityConfig:
+    """How a text is read."""
+
+    context_length: int | None = option(
+        None, "most tokens from which one is predicted: a window; the model's own unless given"
+    )
+    stride: int | None = option(
+        None, "tokens from one window to the next; half a window unless given"
+    )
+    batch_size: int = option(8, "windows at once")
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "fp32", "compute precision; auto is bf16 where the hardware is fast at it"
+    )
+
+    def __post_init__(self) -> None:
+        problems = check_choices(self) or [
+            f"{name} is {getattr(self, name)}; expected at least 1"
+            for name in ("context_length", "stride", "batch_size")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
+        if problems:
+            raise UserError("; ".join(problems))
+
+    def window_and_stride(self, longest: int) -> tuple[int, int]:
+        """The two lengths for a model that reads at most ``longest`` tokens.
+
+        Raises:
+            UserError: the window is longer than that, or the stride longer than the window.
+        """
+        window = longest if self.context_length is None else self.context_length
+        stride = max(1, window // 2) if self.stride is None else self.stride
+        if window > longest:
+            raise UserError(
+                f"context_length is {window}; expected 1 to {longest}, the most that the model "
+                "can read"
+            )
+        if stride > window:
+            raise UserError(
+                f"stride is {stride}; expected 1 to {window}, the length of a window, or the "
+                "tokens between two windows would be left out"
+            )
+        return window, stride

@@ -1,0 +1,103 @@
+"""A model that answers, with the prompt style that it was trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
+from groundup.tokenizers import Tokenizer
+from groundup.weights.checkpoint import RunNotes
+from groundup.weights.load import load_model, resolve_source
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A model, its tokenizer, and the one prompt style that it is asked in."""
+
+    model: GPTModel
+    tokenizer: Tokenizer
+    style: PromptStyle
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        style: str | None = None,
+        fallback: str | None = None,
+        tokenizer: str | None = None,
+        n_heads: int | None = None,
+        say: Say = print,
+    ) -> Assistant:
+        """Open a model to ask it.
+
+        Args:
+            source: what :func:`~groundup.weights.load.load_model` opens.
+            device: where the weights go.
+            style: the prompt style of a model that does not say it.
+            fallback: the style if neither the model nor ``style`` says it.
+            tokenizer: ``gpt2`` or a directory, for a file that brings none.
+            n_heads: attention heads, for a ``.pth`` that cannot say it.
+            say: told if the model may not have been trained in the style.
+
+        Raises:
+            UserError: the model cannot be opened, or the style is unknown, missing, or another
+                than the one it was trained in.
+        """
+        chosen = choose_style(source, style, fallback, say)
+        model, tokens = load_model(source, device, n_heads=n_heads, tokenizer=tokenizer)
+        return cls(model, tokens, chosen)
+
+
+def read_notes(source: str | Path) -> RunNotes:
+    """What a model's directory says about how it came to be; a single file says nothing.
+
+    Raises:
+        UserError: there is no such model, or its notes are damaged.
+    """
+    path = resolve_source(source)
+    return RunNotes.read(path) if path.is_dir() else RunNotes(task="unknown")
+
+
+def choose_style(
+    source: str | Path, asked: str | None, fallback: str | None, say: Say
+) -> PromptStyle:
+    """The prompt style to ask a model in; see :meth:`Assistant.load`."""
+    wanted = None if asked is None else get_style(asked)
+    saved = read_notes(source).prompt_style
+    if saved is not None:
+        if wanted is not None and wanted.name != saved:
+            raise UserError(
+                f"{source} was trained in the prompt style {saved} and would not understand "
+                f"{wanted.name}; leave out --style"
+            )
+        return get_style(saved)
+    if wanted is not None:
+        say(
+            f"note: {source} does not say that it was trained in any prompt style; it is asked in "
+            f"{wanted.name}, and if it was not trained in that, it continues texts and does not "
+            "answer"
+        )
+        return wanted
+    teach = f"`groundup instruct train --model {source} …` makes an assistant of it"
+    if fallback is None:
+        raise UserError(
+            f"{source} names no prompt style, so it was never instruction-tuned by groundup; "
+            f"{teach}; if it was tuned elsewhere, name its style with --style: "
+            f"{', '.join(PROMPT_STYLES)}"
+        )
+    say(
+        f"note: {source} was never instruction-tuned, as far as it says: a language model "
+        f"continues texts and does not answer. {teach}; until then it is asked in the prompt "
+        f"style {fallback} (--style names another: {', '.join(PROMPT_STYLES)})"
+    )
+    return get_style(fallback)

@@ -1,0 +1,53 @@
+import pytest
+
+from groundup.data.labelled_tokens import LabelledTokens, padding_token
+from groundup.errors import UserError
+from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
+
+X = -100
+
+
+def test_encoding_counts_what_is_cut_off(tokenizer: BPETokenizer) -> None:
+    texts = ["The quick brown fox", "fox", "The fox, the dog, the fox"]
+    whole = [tokenizer.encode(text) for text in texts]
+    longest = len(whole[0])
+    found = LabelledTokens.encode(texts, [1, 0, 1], tokenizer, max_length=longest)
+    assert found.ids == [whole[0], whole[1], whole[2][:longest]]
+    assert found.truncated == 1 and found.classes == [1, 0, 1]
+    assert found.lengths == [longest, len(whole[1]), longest]
+    assert found.length is None and found.pad_token == tokenizer.eot_token
+    assert LabelledTokens.encode(texts, [1, 0, 1], tokenizer, max_length=999).truncated == 0
+
+
+def test_each_text_is_read_at_its_last_token() -> None:
+    tokens = LabelledTokens([[5, 6, 7], [8], [1, 2]], [2, 0, 1], pad_token=9)
+    inputs, targets = tokens.collate([0, 1])
+    assert inputs.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert targets.tolist() == [[X, X, 2], [0, X, X]]
+    inputs, targets = tokens.collate([2])
+    assert inputs.tolist() == [[1, 2]] and targets.tolist() == [[X, 1]]
+
+
+def test_the_courses_way_reads_the_last_position(tokenizer: BPETokenizer) -> None:
+    tokens = LabelledTokens([[5, 6, 7], [8]], [2, 0], pad_token=9, length=4)
+    inputs, targets = tokens.collate([1, 0])
+    assert inputs.tolist() == [[8, 9, 9, 9], [5, 6, 7, 9]]
+    assert targets.tolist() == [[X, X, X, 0], [X, X, X, 2]]
+    found = LabelledTokens.encode(["a"], [0], tokenizer, max_length=7, read_padded=True)
+    assert found.length == 7
+
+
+def test_a_text_that_ends_with_the_padding_token_is_read_to_its_end() -> None:
+    inputs, targets = LabelledTokens([[5, 9], [1, 2, 3]], [1, 0], pad_token=9).collate([0, 1])
+    assert inputs.tolist() == [[5, 9, 9], [1, 2, 3]]
+    assert targets.tolist() == [[X, 1, X], [X, X, 0]]
+
+
+def test_empty_texts_are_named(tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match=r"nothing to classify in an empty text \(2, 3\)"):
+        LabelledTokens.encode(["a", "", ""], [0, 1, 1], tokenizer, max_length=7)
+
+
+def test_what_pads() -> None:
+    assert padding_token(get_gpt2_tokenizer()) == 50256
+    assert padding_token(BPETokenizer.train("a", 256, special_tokens=())) == 0
