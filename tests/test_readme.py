@@ -1,5 +1,6 @@
 """Every command and every snippet of the README runs as it stands there."""
 
+import io
 import json
 import re
 import shlex
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from groundup.data.sources import DATA, KnownFile
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import get_gpt2_tokenizer
 from groundup.weights.export import export
 from tests.conftest import Run, small, tiny_config
 from tests.data.fault_server import FaultServer, allow_network, play_hub
+from tests.judge.fake_llm import FakeLLM
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +51,25 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultSer
         for path in (tmp_path / "served" / "openai").iterdir():
             server.serve(f"/124M/{path.name}", path.read_bytes())
         server.serve("/124M/model.ckpt.meta", b"not needed")
+        for name, content in (("sms-spam", messages()), ("instructions", instructions())):
+            server.serve(f"/{name}", content)
+            known = KnownFile(DATA[name].name, (f"{server.url}/{name}",), len(content))
+            monkeypatch.setitem(DATA, name, known)
         yield server
+
+
+def messages() -> bytes:
+    """As many kinds of messages as the SMS Spam Collection has, but few of each."""
+    ham = [f"ham\tare you coming to lunch at {n}, or later?" for n in range(40)]
+    spam = [f"spam\tWINNER!! Call 0906{n:04} now to claim your prize" for n in range(20)]
+    return "\n".join(ham + spam).encode()
+
+
+def instructions() -> bytes:
+    entries = [
+        {"instruction": f"Add {n} and 1.", "input": "", "output": str(n + 1)} for n in range(60)
+    ]
+    return json.dumps(entries).encode()
 
 
 @pytest.fixture
@@ -61,12 +82,19 @@ def folder(server: FaultServer, run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     return tmp_path
 
 
-def test_every_groundup_command_runs(run: Run, folder: Path) -> None:
+def test_every_groundup_command_runs(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = commands("groundup")
-    assert len(found) >= 18
-    for arguments in found:
-        result = run(*arguments)
-        assert result.status == 0, (arguments, result.err)
+    assert len(found) >= 28
+    said = io.TextIOWrapper(io.BytesIO(b"What is 1 and 1?\n"))  # to chat
+    monkeypatch.setattr("sys.stdin", said)
+    with FakeLLM() as llm:
+        monkeypatch.setenv("OLLAMA_HOST", llm.url)
+        for arguments in found:
+            result = run(*arguments)
+            assert result.status == 0, (arguments, result.err)
+    assert len(llm.asked) == 6  # a tenth of the instructions
 
 
 def test_every_python_snippet_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from groundup.errors import UserError
 
@@ -77,7 +78,7 @@ def open_binary(source: str, stack: ExitStack) -> io.BufferedIOBase:
 class Lines:
     """A file's lines as text. The numbers of those that are not UTF-8 are kept in ``broken``."""
 
-    def __init__(self, file: io.BufferedIOBase, problems: Problems) -> None:
+    def __init__(self, file: io.BufferedIOBase | BinaryIO, problems: Problems) -> None:
         self._file, self._problems = file, problems
         self._number = 0
         self.broken: set[int] = set()
