@@ -83,7 +83,9 @@ class FineTuneConfig(TaskConfig):
         None, "begin from this model: a directory, a .pth, or a downloaded one such as gpt2"
     )
     train: Train = option("all", "what trains; last-block has the final norm and the head with it")
-    lora_rank: int = option(8, "rank of LoRA's update, for --train lora")
+    lora_rank: int = option(
+        8, "rank of LoRA's update, for --train lora (which wants a learning rate of some 5e-4)"
+    )
     lora_alpha: float = option(16.0, "LoRA's update counts alpha / rank times")
     lora_dropout: float = option(0.0, "dropout before LoRA's matrices")
     train_ratio: float = option(0.7, "share of the examples to train on")

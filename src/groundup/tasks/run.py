@@ -28,9 +28,6 @@ from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLos
 from groundup.train.trainer import Batches, Listener, Progress, Record, Trainer
 from groundup.weights.checkpoint import RunNotes, save_model
 
-Save = Callable[[Path, GPTModel, Tokenizer, RunNotes, Callable[[Path], None]], None]
-"""Writes a model directory; the last argument writes more into the folder it is given."""
-
 
 class Run:
     """A run that is ready to :meth:`fit`.
@@ -44,7 +41,6 @@ class Run:
         runtime: device and precision.
         notes: what ``groundup.json`` will say.
         loss_fn: the loss summed over valid targets.
-        save: writes the model directory.
     """
 
     def __init__(
@@ -57,11 +53,10 @@ class Run:
         notes: RunNotes,
         *,
         loss_fn: LossFunction = next_token_loss,
-        save: Save = save_model,
     ) -> None:
         self.model, self.tokenizer, self.out = model, tokenizer, out
         self.config, self.runtime, self.notes = config, runtime, notes
-        self.loss_fn, self.save_model = loss_fn, save
+        self.loss_fn = loss_fn
         self.optimizer = build_optimizer(model, config)
 
     def fit(
@@ -168,7 +163,7 @@ class Run:
             progress=progress,
             device=self.runtime.device,
         )
-        self.save_model(self.out, self.model, self.tokenizer, self.notes, state)
+        save_model(self.out, self.model, self.tokenizer, self.notes, state)
 
 
 def check_same_run(
