@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from groundup.data import predictions, tables
 from groundup.data.classification import LabelledTexts, read_labelled
 from groundup.evaluate.classifier import Classifier
 from groundup.tasks.classify import split_for, train_classifier
@@ -26,6 +27,7 @@ from tests.labelled import SHAPE, TEXTS, labelled, options, save_classifier, wri
 Fails = Callable[..., str]
 
 NEW = [f"--{name.replace('_', '-')}={value}" for name, value in SHAPE.items()]
+NEW.append("--balance=undersample")
 QUICK = "--batch-size=8 --epochs=1 --precision=fp32 --learning-rate=1e-2".split()
 
 
@@ -102,7 +104,7 @@ def test_without_a_split_nothing_is_announced_that_is_not_there(
 
 def test_the_real_data(run: Run, tmp_path: Path, data_dir: Path) -> None:
     out, file = tmp_path / "spam", data_dir / "SMSSpamCollection"
-    quick = ["--epochs=1", "--precision=fp32", "--vocab-size=600"]
+    quick = ["--epochs=2", "--precision=fp32", "--vocab-size=600", "--balance=undersample"]
     result = run("classify", "train", "--data", file, "--out", out, *quick)
     assert result.status == 0, result.err
     assert f"texts: 5,574 in {file}, 414 of them repeated" in result.err
@@ -120,13 +122,13 @@ def test_the_real_data(run: Run, tmp_path: Path, data_dir: Path) -> None:
 
 def test_recipe_file_and_flags(run: Run, tmp_path: Path, toy: Path) -> None:
     config = tmp_path / "run.toml"
-    config.write_text('[training]\nbatch_size = 4\nlearning_rate = 3e-3\nbalance = "none"\n')
+    config.write_text("[training]\nbatch_size = 4\nlearning_rate = 3e-3\nstratify = true\n")
     more = ["--max-steps=2", "--batch-size=3", f"--config={config}", *NEW]
     result = run("classify", "train", "--data", toy, "--out", tmp_path / "run", *more)
     assert result.status == 0, result.err
     saved = RunNotes.read(tmp_path / "run").config
     assert saved["batch_size"] == 3  # the flag
-    assert saved["learning_rate"] == 3e-3 and saved["balance"] == "none"  # the file
+    assert saved["learning_rate"] == 3e-3 and saved["stratify"] is True  # the file
     assert saved["min_learning_rate"] == 1e-4 and saved["preset"] == "nano"  # the recipe
     assert saved["val_ratio"] == 0.1  # the default
 
@@ -244,13 +246,14 @@ def test_evaluate_on_the_runs_own_test_split(
 ) -> None:
     out = tmp_path / "run"
     data = read_labelled(toy)
-    config = options(data=str(toy), seed=7, epochs=1, batch_size=8)
+    config = options(data=str(toy), seed=9, learning_rate=1e-4)
     found = train_classifier(data, out, config, SHAPE, say=lambda text: None)
     result = run("classify", "evaluate", out, "--out", tmp_path / "report")
     assert result.status == 0, result.err
     for report in found.reports:
         line = f"{report.title}: {report.count:,} texts, accuracy {report.accuracy:.2%}"
         assert line in result.out
+    assert [report.title for report in found.reports] == ["balanced test split", "test split"]
     wrong = found.reports[1].mistakes
     assert wrong and "the most confident mistakes:" in result.out
     assert f"row {wrong[0].row}, {wrong[0].label}, called {wrong[0].predicted}" in result.out
@@ -258,7 +261,8 @@ def test_evaluate_on_the_runs_own_test_split(
     assert [fact["accuracy"] for fact in facts] == [report.accuracy for report in found.reports]
     assert result.err == f"report: {tmp_path / 'report' / 'report.md'}\n"
 
-    counts = {"train": 54, "validation": 6, "all": 80}
+    splits = split_for(data, config)
+    counts = {"train": len(splits.train), "validation": len(splits.validation), "all": 80}
     for split, count in counts.items():
         first = run("classify", "evaluate", out, "--split", split).out.splitlines()[0]
         name = "all texts" if split == "all" else f"{split} split"
@@ -371,10 +375,8 @@ def test_a_file_is_never_read_whole(
     run: Run, tmp_path: Path, spam: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are written long before the last ones are read."""
-    from groundup.data import predictions
-
     events: list[str] = []
-    checked, written = predictions.check_text, predictions.RowWriter.write
+    checked, written = tables.check_text, predictions.RowWriter.write
 
     def check(*args: Any) -> None:
         events.append("read")

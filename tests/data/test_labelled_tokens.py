@@ -48,6 +48,24 @@ def test_empty_texts_are_named(tokenizer: BPETokenizer) -> None:
         LabelledTokens.encode(["a", "", ""], [0, 1, 1], tokenizer, max_length=7)
 
 
+def test_token_dropout() -> None:
+    ids = list(range(100, 1100))
+    tokens = LabelledTokens([ids, [5], [7, 8]], [2, 0, 1], pad_token=9, token_dropout=0.3)
+    found = []
+    for _ in range(2):
+        inputs, targets = tokens.collate([0, 1, 2])
+        end = int((targets[0] == 2).nonzero())
+        row = inputs[0].tolist()
+        assert row[: end + 1] == sorted(set(row[: end + 1]) & set(ids))
+        assert 600 < end < 800 and set(row[end + 1 :]) <= {9}
+        assert inputs[1, 0] == 5 and targets[1, 0] == 0  # never nothing
+        assert (targets != X).sum() == 3
+        found.append(row)
+    assert found[0] != found[1]
+    inputs, targets = LabelledTokens([ids], [2], 9, 1200, token_dropout=0.3).collate([0])
+    assert inputs.shape == (1, 1200) and targets[0, -1] == 2
+
+
 def test_what_pads() -> None:
     assert padding_token(get_gpt2_tokenizer()) == 50256
     assert padding_token(BPETokenizer.train("a", 256, special_tokens=())) == 0

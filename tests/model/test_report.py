@@ -3,6 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.config import preset
+from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.report import (
     activation_bytes,
@@ -70,3 +71,14 @@ def test_layer_table_adds_up_and_is_in_order() -> None:
     top = [row for row in rows if row.name.count(".") == (row.name.startswith("trf_blocks"))]
     total = sum(row.parameters for row in top)
     assert total == costs(cfg).total_parameters
+
+
+def test_a_classifier() -> None:
+    cfg = tiny_config(tie_weights=False)
+    model = to_classifier(GPTModel(cfg), 3)
+    found = costs(cfg, num_classes=3)
+    assert found.unique_parameters == found.total_parameters == model.num_parameters()
+    assert found.forward_flops == costs(cfg).forward_flops - 2 * 297 * 32
+    assert found.activations < costs(cfg).activations
+    head = next(row for row in layer_table(cfg, 2, num_classes=3) if row.name == "out_head")
+    assert head.output_shape == (2, 16, 3) and head.parameters == 96

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from groundup.data.batching import IGNORE_INDEX
 from groundup.data.windows import ResumableLoader, TokenWindows
 from groundup.errors import TrainingFailed
 from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
 from groundup.train.config import TrainConfig
-from groundup.data.batching import IGNORE_INDEX
 from groundup.train.losses import next_token_loss
 from groundup.train.optim import build_optimizer
 from groundup.train.trainer import Listener, Progress, Record, Trainer

@@ -223,8 +223,9 @@ def predict(
 
         lines = Lines(sys.stdin.buffer, Problems("stdin", at_once=True))
         texts = (line.rstrip("\r\n") for line in lines)
-        for chunk in _chunks(text for text in texts if text.strip()):
-            for line, found in zip(chunk, classifier.predict(chunk), strict=True):
+        for line in texts:  # each at once, for whoever pipes `tail -f` into it
+            if line.strip():
+                found = classifier.predict([line])[0]
                 print(f"{found.label}\t{found.probability:.4f}\t{line}", flush=True)
     else:
         found = classifier.predict([text or ""])[0]
@@ -287,6 +288,7 @@ def _show(report: Report, *, mistakes: bool = False) -> None:
     """Print a report for people."""
     from rich.console import Console
 
+    # No markup: a label may be `[red]`.
     console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
     with console.capture() as captured:
         console.print(f"{report.title}: {report.count:,} texts, accuracy {report.accuracy:.2%}")
@@ -321,13 +323,12 @@ def _show(report: Report, *, mistakes: bool = False) -> None:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of one row per class, with no markup in it: a label may be ``[red]``."""
+    """A table of one row per class."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in titles:
-        table.add_column(Text(title), justify="left" if title.startswith("  ") else "right")
+        table.add_column(title, justify="left" if title.startswith("  ") else "right")
     for label, *cells in rows:
-        table.add_row(Text(f"  {label}"), *cells)
+        table.add_row(f"  {label}", *cells)
     return table
