@@ -8,7 +8,7 @@ from groundup.cli.app import pick
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.options import option, option_fields, read_recipe, read_toml, recipe_names
-from groundup.tasks.config import ClassifyConfig, PretrainConfig
+from groundup.tasks.config import ClassifyConfig, InstructConfig, PretrainConfig
 
 
 @dataclass
@@ -56,14 +56,16 @@ def test_a_missing_file_says_so(tmp_path: Path) -> None:
 
 
 def test_every_option_has_help() -> None:
-    for name, (field, _) in option_fields(PretrainConfig, ClassifyConfig, ModelConfig).items():
+    configs = (PretrainConfig, ClassifyConfig, InstructConfig, ModelConfig)
+    for name, (field, _) in option_fields(*configs).items():
         assert field.metadata.get("help"), name
 
 
 def test_the_packaged_recipes_are_valid() -> None:
     assert recipe_names("pretrain") == ["course", "demo"]
     assert recipe_names("classify") == ["course", "small"]
-    for config in (PretrainConfig, ClassifyConfig):
+    assert recipe_names("instruct") == ["course"]
+    for config in (PretrainConfig, ClassifyConfig, InstructConfig):
         for name in recipe_names(config.TASK):
             config(**pick(read_recipe(config.TASK, name, config, ModelConfig), config))
     with pytest.raises(UserError, match="did you mean 'course'"):

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from groundup.decoding.batch import generate_batch
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import (
     TextStream,
@@ -196,3 +197,37 @@ def test_a_seed_repeats_a_text_and_leaves_the_global_generator_alone(
     first = "".join(TextStream(model, tokenizer, [5], config))
     assert first == "".join(TextStream(model, tokenizer, [5], config))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def padded_model(vocab_size: int, padding: int = 20) -> GPTModel:
+    """Its vocabulary is larger than the tokenizer's; what no token stands for scores highest."""
+    cfg = tiny_config(vocab_size=vocab_size + padding, tie_weights=False)
+    model = GPTModel(cfg).init_gpt2().eval()
+    model.final_norm.shift.data.fill_(1.0)
+    model.out_head.weight.data[vocab_size:] = 9.0
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ids_that_the_tokenizer_does_not_know_are_never_chosen(
+    tokenizer: BPETokenizer, temperature: float
+) -> None:
+    size = tokenizer.vocab_size
+    model = padded_model(size)
+    prompt = tokenizer.encode("The fox")
+    assert (model(torch.tensor([prompt])).argmax(dim=-1) >= size).all()
+    config = SamplingConfig(max_new_tokens=30, temperature=temperature, seed=1)
+    stream = TextStream(model, tokenizer, prompt, config)
+    text = "".join(stream)
+    assert text == tokenizer.decode(stream.token_ids) and 0 < len(stream.token_ids) <= 30
+    batch = list(generate_batch(model, tokenizer, [prompt, prompt[:1]], config))
+    assert all(max(done.token_ids) < size for done in batch)
+    if temperature == 0.0:
+        scores = model(torch.tensor([prompt]))[0, -1, :size]
+        first = next(done for done in batch if done.index == 0).token_ids
+        assert stream.token_ids[0] == int(scores.argmax()) == first[0]
+    top = SamplingConfig(temperature=1.0, top_k=size + 1)
+    with pytest.raises(UserError, match=f"expected 1 to {size}, the size of the vocabulary"):
+        TextStream(model, tokenizer, prompt, top)
+    # Without a tokenizer, as in the course, every id counts.
+    assert generate(model, torch.tensor([prompt]), 1, 16)[0, -1] >= size

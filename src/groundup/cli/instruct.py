@@ -8,6 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.classify import _check_all_counts
 from groundup.cli.pretrain import closing, continued
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
@@ -43,6 +44,8 @@ def train(
     values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
     if resume:
         values, _ = continued(out, values)
+    else:
+        _check_all_counts(values)
     options = InstructConfig(**pick(values, InstructConfig))
     path = data_file(options.data)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundup.data.text import read_documents
+from groundup.data.text import fingerprint, read_documents
 from groundup.errors import UserError
 from groundup.prompts import message_problems
 
@@ -127,6 +127,11 @@ def _text_problems(what: str, value: object, may_be_empty: bool = False) -> list
     except UnicodeEncodeError:
         return [f"{what} has half of a surrogate pair (\\ud800 to \\udfff), which is no character"]
     return []
+
+
+def entries_fingerprint(entries: Iterable[Mapping[str, Any]]) -> str:
+    """A SHA-256 of the entries, to tell whether they are those that a model was trained on."""
+    return fingerprint(json.dumps(dict(entry), sort_keys=True) for entry in entries)
 
 
 class InstructionSplit(NamedTuple):

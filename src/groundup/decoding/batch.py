@@ -60,7 +60,7 @@ def generate_batch(
         UserError: a prompt or a stop string is empty, an option makes no sense, or the model's
             scores are not numbers.
     """
-    config.check(model.cfg.vocab_size)
+    config.check(tokenizer.vocab_size)
     check_stop(stop)
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
@@ -122,7 +122,8 @@ def _complete(
         else:
             written = rows
             logits = _score_latest(model, [row.latest for row in written], cache)
-        for row, token in zip(written, choose(logits, sampler).tolist(), strict=True):
+        chosen = choose(logits, sampler, tokenizer.vocab_size)
+        for row, token in zip(written, chosen.tolist(), strict=True):
             row.push(token)
         for place in reversed(range(len(rows))):  # the last row takes the place of an ended one
             row = rows[place]

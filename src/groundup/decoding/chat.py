@@ -38,7 +38,7 @@ class Chat:
         *,
         system: str | None = None,
     ) -> None:
-        config.check(model.cfg.vocab_size)
+        config.check(tokenizer.vocab_size)
         self.model, self.tokenizer, self.style, self.config = model, tokenizer, style, config
         self.system = system
         self.turns: list[tuple[str, str]] = []

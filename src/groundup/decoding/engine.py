@@ -66,6 +66,7 @@ def stream_tokens(
     *,
     sampler: Sampler = greedy,
     keep: int | None = None,
+    vocab_size: int | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token ids ``(B,)``, one step at a time.
 
@@ -76,6 +77,7 @@ def stream_tokens(
         context_size: most tokens to look at.
         sampler: chooses ids from scores.
         keep: see :class:`NextTokenScores`.
+        vocab_size: see :func:`choose`.
 
     Raises:
         UserError: the prompt is empty, or the model's scores are not numbers.
@@ -84,17 +86,24 @@ def stream_tokens(
         raise UserError("the prompt is empty; pass at least one token (end-of-text, say)")
     scores = NextTokenScores(model, context_size, keep)
     for _ in range(max_new_tokens):
-        chosen = choose(scores(idx), sampler)
+        chosen = choose(scores(idx), sampler, vocab_size)
         yield chosen
         idx = torch.cat([idx, chosen[:, None]], dim=1)
 
 
-def choose(logits: Tensor, sampler: Sampler) -> Tensor:
+def choose(logits: Tensor, sampler: Sampler, vocab_size: int | None = None) -> Tensor:
     """Choose an id for each row: scores ``(B, V)`` to ``(B,)``.
+
+    Args:
+        logits: the scores.
+        sampler: chooses ids from them.
+        vocab_size: the tokenizer's, if it is known; the model's may be padded to a round number
+            (50,304 for GPT-2's 50,257), and what no token stands for is never chosen.
 
     Raises:
         UserError: the scores are not numbers.
     """
+    logits = logits[:, :vocab_size]
     if logits.isnan().any():
         raise UserError(
             "the model's scores are not numbers (NaN), so nothing can be chosen from them; "
@@ -246,7 +255,7 @@ class TextStream:
     ) -> None:
         check_stop(stop)
         self.device = model.tok_emb.weight.device
-        config.check(model.cfg.vocab_size)
+        config.check(tokenizer.vocab_size)
         self.model, self.tokenizer, self.config, self.stop = model, tokenizer, config, tuple(stop)
         self.prompt_ids = list(prompt_ids)
         self.sampler = sampler or sampler_of(config, self.device)
@@ -278,6 +287,7 @@ class TextStream:
             context,
             sampler=self.sampler,
             keep=max(1, context // 2),
+            vocab_size=self.tokenizer.vocab_size,
         )
         for chosen in steps:
             yield int(chosen)

@@ -5,7 +5,6 @@ It assembles a trained model and conversations in a prompt style, and calls the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from groundup.data.batching import BucketLoader, evaluation_batches
-from groundup.data.instruction_files import split_instructions
+from groundup.data.instruction_files import entries_fingerprint, split_instructions
 from groundup.data.instructions import (
     Example,
     collate_examples,
@@ -24,7 +23,6 @@ from groundup.data.instructions import (
     encode_prompt,
 )
 from groundup.data.labelled_tokens import padding_token
-from groundup.data.text import fingerprint
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.model.classifier import set_trainable
@@ -62,8 +60,8 @@ def train_assistant(
         entries: instructions with their responses, or conversations.
         out: the model directory to write; it keeps the prompt style.
         config: the run's options; ``config.model`` says which model learns.
-        model_options: what differs from the saved model: ``drop_rate`` or, shorter,
-            ``context_length``.
+        model_options: what differs from the saved model: ``drop_rate``; for a ``.pth``, also
+            ``n_heads``.
         overwrite: replace what an earlier run left in ``out``.
         resume: go on with the run that ``out`` holds.
         say: told what is being done.
@@ -77,10 +75,13 @@ def train_assistant(
     shape = dict(model_options or {})
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     runtime = resolve_runtime(config.device, config.precision)
-    sha256 = fingerprint(json.dumps(entry, sort_keys=True) for entry in entries)
+    sha256 = entries_fingerprint(entries)
     if resume:
-        wanted = asdict(config) | shape
-        check_same_run(RunNotes.read(out), InstructConfig, wanted, sha256, out)
+        saved = RunNotes.read(out)
+        # Length and dropout as they became, where they were not asked for.
+        config = replace(config, max_length=config.max_length or saved.config.get("max_length"))
+        check_same_run(saved, InstructConfig, asdict(config) | shape, sha256, out)
+        shape = {n: saved.config[n] for n in ("drop_rate", "n_heads") if n in saved.config}
     splits = split_instructions(
         entries, config.train_ratio, config.test_ratio, seed=config.split_seed
     )
@@ -98,10 +99,11 @@ def train_assistant(
         f"prompt style {config.style}\n"
         f"device: {runtime}"
     )
-    facts = {"description": f"{len(entries):,} instructions ({config.data})", "sha256": sha256}
+    source = f" ({config.data})" if config.data else ""
+    facts = {"description": f"{len(entries):,} instructions{source}", "sha256": sha256}
     facts |= {"train_entries": len(train_set)}
-    saved = asdict(config) | dict(model.cfg)
-    notes = RunNotes("instruct", saved, facts, prompt_style=config.style)
+    options = asdict(config) | dict(model.cfg)
+    notes = RunNotes("instruct", options, facts, prompt_style=config.style)
     run = Run(model.to(runtime.device), tokenizer, out, config, runtime, notes)
 
     def batch(
@@ -148,6 +150,11 @@ def _model(
             "downloaded one such as gpt2), or train one with `groundup pretrain`"
         )
     model, tokenizer = open_model(config.model, shape)
+    if "context_length" in shape:
+        raise UserError(
+            f"{config.model} has a context of its own ({model.cfg.context_length} tokens); leave "
+            "context_length out, and give max_length for shorter conversations"
+        )
     return begin_fine_tuning(model, config, out if resume else None), tokenizer
 
 
@@ -206,8 +213,9 @@ def _samples(
     style = get_style(config.style)
     printers = []
     for entry in entries[: config.sample_answers]:
-        asked = [m for m in style.conversation(entry) if m["role"] != "system"]
-        messages = asked[: 1 + next(i for i, m in enumerate(asked) if m["role"] == "user")]
+        messages = style.conversation(entry)
+        asked = [message["role"] for message in messages].index("user")
+        messages = messages[: asked + 1]  # a system message may come before
         printers.append(
             SamplePrinter(
                 model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from groundup.data.instruction_files import read_instructions, split_instructions
+from groundup.data.instruction_files import (
+    entries_fingerprint,
+    read_instructions,
+    split_instructions,
+)
 from groundup.data.instructions import encode_prompt
 from groundup.data.text import fingerprint
 from groundup.decoding.answer_config import BATCH_SIZE
@@ -87,8 +90,7 @@ def _check_same_data(
 ) -> None:
     """Refuse (or with ``say`` only tell) that a split is made of other data than was trained on."""
     trained_on = notes.data.get("sha256") if notes.task == "instruct" else None
-    now = fingerprint(json.dumps(entry, sort_keys=True) for entry in entries)
-    if trained_on in (None, now):
+    if trained_on in (None, entries_fingerprint(entries)):
         return
     if say is None:
         raise UserError(
@@ -139,7 +141,7 @@ def respond(
             of another run, or the disk is full.
     """
     check_free(out)
-    config.check(assistant.model.cfg.vocab_size)
+    config.check(assistant.tokenizer.vocab_size)
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
     prompts = _encode(assistant, entries, say)
