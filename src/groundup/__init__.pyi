@@ -1,6 +1,7 @@
 from .config import PRESETS as PRESETS, ModelConfig as ModelConfig
 from .data.classification import (
     LabelledTexts as LabelledTexts,
+    balance as balance,
     read_labelled as read_labelled,
     split_labelled as split_labelled,
 )

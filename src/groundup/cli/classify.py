@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from cyclopts import App
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.pretrain import closing, continued
+from groundup.cli.runs import closing, continued, refuse_useless
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
 from groundup.data.text import STDIN
@@ -61,12 +61,12 @@ def train(
     """
     values = layered(given, ClassifyConfig, ModelConfig, config=config, recipe=recipe)
     if resume:
-        values, _ = continued(out, values)
+        values, _ = continued(ClassifyConfig, out, values)
     else:
         if not values.get("model") and recipe is None:
             say("no --model: a small new GPT learns from these texts alone (recipe small)")
-            values = layered(values, ClassifyConfig, ModelConfig, recipe="small")
-        _check_all_counts(values)
+            values = _small(values) | values
+        refuse_useless(values)
     options = ClassifyConfig(**pick(values, ClassifyConfig))
     path = data_file(options.data)
 
@@ -101,17 +101,15 @@ def train(
     )
 
 
-def _check_all_counts(values: dict[str, Any]) -> None:
-    """Refuse options that would have no effect."""
-    useless = []
-    if values.get("model"):
-        made = [name for name in ("preset", "tokenizer", "init") if name in values]
-        useless += [f"--{name} (--model brings its own)" for name in made]
-    if values.get("train") != "lora":
-        given = [name for name in ("lora_rank", "lora_alpha", "lora_dropout") if name in values]
-        useless += [f"--{name.replace('_', '-')} (for --train lora)" for name in given]
-    if useless:
-        raise UserError(f"these options have no effect here: {', '.join(useless)}; leave them out")
+def _small(values: dict[str, Any]) -> dict[str, Any]:
+    """The recipe for a small new GPT, without what another preset or tokenizer decides."""
+    recipe = layered({}, ClassifyConfig, ModelConfig, recipe="small")
+    decided = ()
+    if "preset" in values:
+        decided = ("vocab_size", "context_length", "n_layers")
+    elif values.get("tokenizer", "bpe") != "bpe":
+        decided = ("vocab_size",)
+    return {name: value for name, value in recipe.items() if name not in decided}
 
 
 @classify.command
@@ -147,10 +145,13 @@ def evaluate(
     from groundup.evaluate.classification_report import evaluate_classifier, write_report
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
-    from groundup.tasks.classify import report_on, split_for
+    from groundup.tasks.classify import labelled_fingerprint, report_on, split_for
+    from groundup.weights.checkpoint import RunNotes
+    from groundup.weights.load import resolve_source
 
     classifier = Classifier.load(model, resolve_device(device))
-    saved = _saved_options(model)
+    notes = RunNotes.read(resolve_source(model))
+    saved = pick(notes.config, ClassifyConfig) if notes.task == "classify" else None
     columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
     asked = {name: value for name, value in columns.items() if value is not None}
     if data is None and saved is None:
@@ -163,6 +164,13 @@ def evaluate(
         reports = [evaluate_classifier(classifier, texts, "all texts")]
     else:
         options = ClassifyConfig(**{**(saved or {}), **asked})
+        if notes.data.get("sha256") != labelled_fingerprint(texts):
+            if data is None:
+                raise UserError(
+                    f"{options.data} has changed since {model} was trained on it, so which texts "
+                    "it has not seen is not known; name texts with --data"
+                )
+            say(f"note: {data} is not what {model} was trained on; it is split in the same way")
         splits = split_for(texts, options)
         if wanted == "test":
             reports = report_on(classifier, splits, options)
@@ -273,15 +281,6 @@ def _read(path: Path, options: ClassifyConfig) -> LabelledTexts:
         label_column=options.label_column,
         separator=options.separator,
     )
-
-
-def _saved_options(model: str) -> dict[str, Any] | None:
-    """The options of the run that made a classifier; None if it was made elsewhere."""
-    from groundup.weights.checkpoint import RunNotes
-    from groundup.weights.load import resolve_source
-
-    notes = RunNotes.read(resolve_source(model))
-    return pick(notes.config, ClassifyConfig) if notes.task == "classify" else None
 
 
 def _show(report: Report, *, mistakes: bool = False) -> None:

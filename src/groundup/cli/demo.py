@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.pretrain import continued, report
+from groundup.cli.pretrain import report
+from groundup.cli.runs import continued
 from groundup.config import ModelConfig
 from groundup.tasks.config import PretrainConfig
 
@@ -30,7 +31,7 @@ def demo(
         resume: go on with the demo in --out, exactly where it was saved.
     """
     if resume:
-        values, _ = continued(out, given)
+        values, _ = continued(PretrainConfig, out, given)
     else:
         values = layered(given, PretrainConfig, ModelConfig, recipe="demo")
     options = PretrainConfig(**pick(values, PretrainConfig))

@@ -8,8 +8,7 @@ from typing import Any
 from cyclopts import App
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.classify import _check_all_counts
-from groundup.cli.pretrain import closing, continued
+from groundup.cli.runs import closing, continued, refuse_useless
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
 from groundup.tasks.config import InstructConfig
@@ -43,9 +42,9 @@ def train(
     """
     values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
     if resume:
-        values, _ = continued(out, values)
+        values, _ = continued(InstructConfig, out, values)
     else:
-        _check_all_counts(values)
+        refuse_useless(values)
     options = InstructConfig(**pick(values, InstructConfig))
     path = data_file(options.data)
 

@@ -41,7 +41,16 @@ from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
 from groundup.runtime import resolve_runtime
 from groundup.tasks.config import ClassifyConfig
-from groundup.tasks.model import begin_fine_tuning, build_tokenizer, new_model, open_model
+from groundup.tasks.model import (
+    as_saved,
+    begin_fine_tuning,
+    build_tokenizer,
+    check_base,
+    check_length,
+    frozen_fingerprint,
+    new_model,
+    open_model,
+)
 from groundup.tasks.outdir import REPORT, prepare_output
 from groundup.tasks.run import Run, check_same_run
 from groundup.tokenizers import Tokenizer
@@ -99,19 +108,21 @@ def train_classifier(
     shape = dict(model_options or {})
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     runtime = resolve_runtime(config.device, config.precision)
-    sha256 = fingerprint([*data.texts, *data.labels])
+    sha256 = labelled_fingerprint(data)
     if resume:
         saved = RunNotes.read(out)
         # Length and dropout as they became, where they were not asked for.
         config = replace(config, max_length=config.max_length or saved.config.get("max_length"))
         check_same_run(saved, ClassifyConfig, asdict(config) | shape, sha256, out)
-        shape = {"drop_rate": saved.config.get("drop_rate")}
+        shape = as_saved(saved)
     labels = class_names(data.labels)
     splits = split_for(data, config)
     say(describe(splits, data))
 
     torch.manual_seed(config.seed)
     model, tokenizer = _model(splits.train, len(labels), out, config, shape, say, resume=resume)
+    if resume:
+        check_base(RunNotes.read(out), model, config)
     config = replace(config, max_length=_max_length(splits.train, tokenizer, model, config))
     train_set = _encode(splits.train, labels, tokenizer, config)
     val_set = _encode(splits.validation, labels, tokenizer, config)
@@ -122,7 +133,10 @@ def train_classifier(
         f"{train_set.truncated:,} of those to train on are longer and cut off\n"
         f"device: {runtime}"
     )
-    facts = {"description": f"{data.source}, {len(data.texts):,} labelled texts", "sha256": sha256}
+    source = Path(data.source).name  # where it lies is nobody else's business
+    facts = {"description": f"{source}, {len(data.texts):,} labelled texts", "sha256": sha256}
+    if config.train == "lora":
+        facts["frozen_sha256"] = frozen_fingerprint(model)
     facts |= {"train_texts": len(train_set.ids), "truncated": train_set.truncated}
     notes = RunNotes("classify", asdict(config) | dict(model.cfg), facts, labels=labels)
     model = model.to(runtime.device)
@@ -133,7 +147,13 @@ def train_classifier(
     loader = BucketLoader(train_set.lengths, config.batch_size, config.seed, thinned.collate)
     if config.eval_iter is not None:
         val_set = _sample(val_set, config.eval_iter * config.batch_size)
-    measure = partial(_measure, model, _sample(train_set, len(val_set.ids)), val_set)
+    measure = partial(
+        _measure,
+        model,
+        _sample(train_set, len(val_set.ids)),
+        val_set,
+        None if weights is None else weights.cpu(),
+    )
     record = run.fit(loader, measure, make_ready, resume=resume, say=say, stop=stop)
 
     plain = merge_lora(model.eval())
@@ -143,6 +163,11 @@ def train_classifier(
     if reports:
         write_report(reports, out / REPORT)
     return Trained(record, classifier, reports)
+
+
+def labelled_fingerprint(data: LabelledTexts) -> str:
+    """A SHA-256 of the texts and labels, to tell whether the splits would be the same."""
+    return fingerprint([*data.texts, *data.labels])
 
 
 def split_for(data: LabelledTexts, config: ClassifyConfig) -> Splits:
@@ -226,14 +251,10 @@ def _max_length(
     texts: LabelledTexts, tokenizer: Tokenizer, model: GPTModel, config: ClassifyConfig
 ) -> int:
     """Tokens per text: as asked for, or as the longest one to train on has, within the context."""
-    context = model.cfg.context_length
+    longest = check_length(config.max_length, model)
     if config.max_length is None:
-        return min(context, max(len(tokenizer.encode(text)) for text in texts.texts))
-    if config.max_length > context:
-        raise UserError(
-            f"max_length is {config.max_length}, but the model's context_length is {context}"
-        )
-    return config.max_length
+        return min(longest, max(len(tokenizer.encode(text)) for text in texts.texts))
+    return longest
 
 
 def _encode(
@@ -266,14 +287,21 @@ def _sample(tokens: LabelledTokens, count: int) -> LabelledTokens:
     )
 
 
-def _measure(model: GPTModel, train: LabelledTokens, validation: LabelledTokens) -> Record:
+def _measure(
+    model: GPTModel,
+    train: LabelledTokens,
+    validation: LabelledTokens,
+    class_weights: Tensor | None,
+) -> Record:
     """Loss and accuracy on the validation split, and accuracy on as many training texts."""
     record: Record = {}
     for name, tokens in (("train", train), ("val", validation)):
         if tokens.ids:
             found, classes = scores(model, tokens), torch.tensor(tokens.classes)
             if name == "val":
-                record["val_loss"] = F.cross_entropy(found, classes).item()
+                # As the training loss: weighted, and divided by the number of texts.
+                loss = F.cross_entropy(found, classes, weight=class_weights, reduction="sum")
+                record["val_loss"] = loss.item() / len(classes)
             right = found.argmax(dim=-1) == classes
             record[f"{name}_accuracy"] = right.float().mean().item()
     return record

@@ -30,7 +30,14 @@ from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.runtime import resolve_runtime
 from groundup.tasks.config import InstructConfig
-from groundup.tasks.model import begin_fine_tuning, open_model
+from groundup.tasks.model import (
+    as_saved,
+    begin_fine_tuning,
+    check_base,
+    check_length,
+    frozen_fingerprint,
+    open_model,
+)
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.run import Run, check_same_run
 from groundup.tokenizers import Tokenizer
@@ -81,14 +88,16 @@ def train_assistant(
         # Length and dropout as they became, where they were not asked for.
         config = replace(config, max_length=config.max_length or saved.config.get("max_length"))
         check_same_run(saved, InstructConfig, asdict(config) | shape, sha256, out)
-        shape = {n: saved.config[n] for n in ("drop_rate", "n_heads") if n in saved.config}
+        shape = as_saved(saved)
     splits = split_instructions(
         entries, config.train_ratio, config.test_ratio, seed=config.split_seed
     )
 
     torch.manual_seed(config.seed)
     model, tokenizer = _model(out, config, shape, resume=resume)
-    config = replace(config, max_length=_max_length(model, config))
+    if resume:
+        check_base(RunNotes.read(out), model, config)
+    config = replace(config, max_length=check_length(config.max_length, model))
     train_set = _encode("training", splits.train, tokenizer, config, say)
     val_set = _encode("validation", splits.validation, tokenizer, config, say)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -102,6 +111,8 @@ def train_assistant(
     source = f" ({config.data})" if config.data else ""
     facts = {"description": f"{len(entries):,} instructions{source}", "sha256": sha256}
     facts |= {"train_entries": len(train_set)}
+    if config.train == "lora":
+        facts["frozen_sha256"] = frozen_fingerprint(model)
     options = asdict(config) | dict(model.cfg)
     notes = RunNotes("instruct", options, facts, prompt_style=config.style)
     run = Run(model.to(runtime.device), tokenizer, out, config, runtime, notes)
@@ -156,15 +167,6 @@ def _model(
             "context_length out, and give max_length for shorter conversations"
         )
     return begin_fine_tuning(model, config, out if resume else None), tokenizer
-
-
-def _max_length(model: GPTModel, config: InstructConfig) -> int:
-    context = model.cfg.context_length
-    if config.max_length is not None and config.max_length > context:
-        raise UserError(
-            f"max_length is {config.max_length}, but the model's context_length is {context}"
-        )
-    return config.max_length or context
 
 
 def _encode(

@@ -14,9 +14,10 @@ from groundup.model.lora import add_lora
 from groundup.tasks.config import FineTuneConfig, TaskConfig
 from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
-from groundup.weights.checkpoint import ADAPTER
+from groundup.weights.checkpoint import ADAPTER, RunNotes
 from groundup.weights.load import load_model
 from groundup.weights.lora import load_adapter
+from groundup.weights.tensors import weights_fingerprint
 
 
 def build_tokenizer(
@@ -67,6 +68,42 @@ def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, 
             f"{source} cannot take that shape: {'; '.join(problems)}; leave these options out"
         )
     return model, tokenizer
+
+
+def as_saved(notes: RunNotes) -> dict[str, Any]:
+    """What to open a run's base model with so that it is as it was: its dropout and its heads."""
+    return {name: notes.config[name] for name in ("drop_rate", "n_heads") if name in notes.config}
+
+
+def check_length(max_length: int | None, model: GPTModel) -> int:
+    """The most tokens of an example: as asked for, or as many as the model can look at.
+
+    Raises:
+        UserError: more are asked for.
+    """
+    context = model.cfg.context_length
+    if max_length is not None and max_length > context:
+        raise UserError(f"max_length is {max_length}, but the model's context_length is {context}")
+    return max_length or context
+
+
+def frozen_fingerprint(model: GPTModel) -> str:
+    """A SHA-256 of the weights that do not train, to tell whether LoRA's base is still the same."""
+    return weights_fingerprint(p for p in model.parameters() if not p.requires_grad)
+
+
+def check_base(notes: RunNotes, model: GPTModel, config: FineTuneConfig) -> None:
+    """Refuse to go on with LoRA on another base model than before.
+
+    Raises:
+        UserError: its weights have changed.
+    """
+    before = notes.data.get("frozen_sha256")
+    if config.train == "lora" and before not in (None, frozen_fingerprint(model)):
+        raise UserError(
+            f"the model {config.model} has changed since this run began on it; start a new run "
+            "with another --out"
+        )
 
 
 def begin_fine_tuning(

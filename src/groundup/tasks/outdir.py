@@ -75,17 +75,18 @@ def prepare_output(out: Path, *, overwrite: bool, resume: bool) -> Callable[[], 
     return make_ready
 
 
-def check_space(out: Path, parameters: int) -> None:
+def check_space(out: Path, parameters: int, trained: int | None = None) -> None:
     """Refuse to begin a run whose checkpoints will not fit on the disk.
 
-    A checkpoint holds the weights and AdamW's two moments in fp32, and while a new one is written
-    the old one is still there.
+    A checkpoint holds the weights and, of those that are trained (all of them unless told
+    otherwise), AdamW's two moments, in fp32; while a new one is written the old one is still there.
 
     Raises:
         UserError: there is less room than for two checkpoints (one, if one is there already).
     """
     folder = next(p for p in (out, *out.absolute().parents) if p.exists())
-    needed = 3 * 4 * parameters * (1 if (out / NOTES).exists() else 2)
+    trained = parameters if trained is None else trained
+    needed = 4 * (parameters + 2 * trained) * (1 if (out / NOTES).exists() else 2)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from torch import nn
 from tqdm import tqdm
 
 from groundup.data.instruction_files import (
@@ -28,6 +25,7 @@ from groundup.tasks.assistant import Assistant, Say, read_notes
 from groundup.tasks.kept_responses import PARTIAL, REASON, RESPONSE, KeptResponses, Response, locked
 from groundup.weights.checkpoint import RunNotes
 from groundup.weights.files import atomic_file, write_json
+from groundup.weights.tensors import weights_fingerprint
 
 SHOWN = 10
 """So many entry numbers are listed."""
@@ -151,7 +149,7 @@ def respond(
             "gets the new one in its place"
         )
     run = {
-        "model": _fingerprint(assistant.model),
+        "model": weights_fingerprint(assistant.model.parameters()),
         "prompts": fingerprint(" ".join(map(str, ids)) for ids in prompts),
         "settings": _deciding(config),
     }
@@ -238,12 +236,3 @@ def _deciding(config: SamplingConfig) -> dict[str, Any]:
     drawn = {} if config.temperature == 0 else {"seed": config.seed}
     names = ("max_new_tokens", "temperature", "top_k", "top_p")
     return {name: getattr(config, name) for name in names} | drawn
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """A SHA-256 of the weights."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)};".encode())
-        digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -97,37 +97,50 @@ class Run:
                 f"{out} has done its {progress.step} steps already; "
                 "give more --epochs or --max-steps to go on"
             )
-        check_space(out, self.model.num_parameters())
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        check_space(out, self.model.num_parameters(), trained)
         lock = make_ready()
-        metrics = MetricsFile(out, progress.step)
+        try:
+            return self._train(loader, total, warmup, progress, listeners, stop or StopRequest())
+        finally:
+            lock.release()
+
+    def _train(
+        self,
+        loader: Batches,
+        total: int,
+        warmup: int,
+        progress: Progress,
+        listeners: Callable[[ProgressBar], Sequence[Listener]],
+        stop: StopRequest,
+    ) -> Record:
+        config = self.config
+        metrics = MetricsFile(self.out, progress.step)
         self.running = RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
         bar = ProgressBar(total, progress.step)
-        trainer = Trainer(
-            model=self.model,
-            optimizer=self.optimizer,
-            loader=loader,
-            runtime=self.runtime,
-            total_steps=total,
-            loss_fn=self.loss_fn,
-            schedule=build_schedule(config, total, warmup),
-            grad_accum_steps=config.grad_accum_steps,
-            grad_clip=config.grad_clip,
-            evaluate=self.evaluate,
-            eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
-            save=self.save,
-            save_freq=config.save_freq,
-            listeners=[metrics, self.running, self.latest, bar, *listeners(bar)],
-            progress=progress,
-            stop=stop or StopRequest(),
-        )
         try:
-            trainer.fit()
-            bar.close()
-            plot_run(out)
+            Trainer(
+                model=self.model,
+                optimizer=self.optimizer,
+                loader=loader,
+                runtime=self.runtime,
+                total_steps=total,
+                loss_fn=self.loss_fn,
+                schedule=build_schedule(config, total, warmup),
+                grad_accum_steps=config.grad_accum_steps,
+                grad_clip=config.grad_clip,
+                evaluate=self.evaluate,
+                eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
+                save=self.save,
+                save_freq=config.save_freq,
+                listeners=[metrics, self.running, self.latest, bar, *listeners(bar)],
+                progress=progress,
+                stop=stop,
+            ).fit()
         finally:
             bar.close()
-            lock.release()
+        plot_run(self.out)
         return self.latest.record
 
     def _plan(self, total: int, *, resume: bool, say: Callable[[str], None]) -> int:

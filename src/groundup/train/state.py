@@ -54,7 +54,7 @@ def load_training_state(
     if not (folder / FACTS).exists():
         raise UserError(
             f"{directory} has no {FOLDER} to resume from; "
-            f"start a new run from its weights with --init-from {directory}"
+            f"start a new run that begins with its weights"
         )
     facts = read_json(folder / FACTS)
     tensors = load_tensors(folder / TENSORS, "cpu")
