@@ -10,18 +10,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from groundup.data import predictions, tables
 from groundup.data.classification import LabelledTexts, read_labelled
 from groundup.evaluate.classifier import Classifier
+from groundup.model.gpt import GPTModel
 from groundup.tasks.classify import split_for, train_classifier
 from groundup.tasks.config import ClassifyConfig
 from groundup.tokenizers import BPETokenizer
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
 from groundup.weights.checkpoint import RunNotes
-from tests.conftest import Run
+from tests.conftest import Run, tiny_config
 from tests.labelled import SHAPE, TEXTS, labelled, options, save_classifier, write_csv
 
 Fails = Callable[..., str]
@@ -131,6 +132,66 @@ def test_recipe_file_and_flags(run: Run, tmp_path: Path, toy: Path) -> None:
     assert saved["learning_rate"] == 3e-3 and saved["stratify"] is True  # the file
     assert saved["min_learning_rate"] == 1e-4 and saved["preset"] == "nano"  # the recipe
     assert saved["val_ratio"] == 0.1  # the default
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape"),
+    [
+        (["--preset=nano"], {"context_length": 64, "n_layers": 2}),
+        (["--tokenizer=gpt2", "--emb-dim=8"], {"context_length": 128, "n_layers": 1}),
+    ],
+)
+def test_the_recipe_gives_way_to_what_is_asked_for(
+    run: Run, tmp_path: Path, toy: Path, asked: list[str], shape: dict[str, int]
+) -> None:
+    out = tmp_path / "run"
+    result = run("classify", "train", "--data", toy, "--out", out, "--max-steps=1", *asked)
+    assert result.status == 0, result.err
+    saved = RunNotes.read(out).config
+    assert shape.items() <= saved.items() and saved["balance"] == "weights"
+
+
+def test_a_run_of_another_task_is_not_resumed(fails: Fails, model_dir: Path, spam: Path) -> None:
+    for task in ("pretrain", "instruct train"):
+        message = fails(*task.split(), "--out", spam, "--resume")
+        assert "holds a run of another task (classify); choose another --out" in message
+
+
+def test_lora_goes_on_only_on_the_same_base(
+    run: Run, fails: Fails, tmp_path: Path, toy: Path, model_dir: Path
+) -> None:
+    out = tmp_path / "run"
+    begin = ["classify", "train", "--data", toy, "--model", model_dir, "--train=lora", *QUICK]
+    assert run(*begin, "--out", out).status == 0
+    weights = load_file(model_dir / "model.safetensors")
+    weights["transformer.wpe.weight"] += 1
+    save_file(weights, model_dir / "model.safetensors", metadata={"format": "pt"})
+    message = fails("classify", "train", "--out", out, "--resume", "--epochs=2")
+    assert f"the model {model_dir} has changed since this run began on it" in message
+
+
+def test_lora_on_a_pth_keeps_its_heads(run: Run, tmp_path: Path, toy: Path) -> None:
+    """Its file does not say how many; 64 wide, a guess would be one."""
+    model = GPTModel(tiny_config(vocab_size=50257, emb_dim=64, n_heads=4))
+    torch.save(model.state_dict(), tmp_path / "base.pth")
+    out = tmp_path / "run"
+    begin = ["classify", "train", "--data", toy, "--model", tmp_path / "base.pth", "--n-heads=4"]
+    begun = run(*begin, "--train=lora", *QUICK, "--out", out)
+    assert begun.status == 0, begun.err
+    assert run("classify", "train", "--out", out, "--resume", "--epochs=2").status == 0
+    assert json.loads((out / "config.json").read_text())["n_head"] == 4
+
+
+def test_the_splits_of_changed_data_are_not_trusted(
+    run: Run, fails: Fails, tmp_path: Path, toy: Path
+) -> None:
+    out = tmp_path / "run"
+    assert run("classify", "train", "--data", toy, "--out", out, *NEW, *QUICK).status == 0
+    with toy.open("a") as file:
+        file.write("ham,one more text\n")
+    assert f"{toy} has changed since {out} was trained on it" in fails("classify", "evaluate", out)
+    told = run("classify", "evaluate", out, "--data", toy, "--split=test")
+    assert told.status == 0 and "is not what" in told.err
 
 
 @pytest.mark.parametrize("part", ["last-block", "lora", "all"])

@@ -444,3 +444,15 @@ def test_the_courses_recipe_is_the_courses_setting() -> None:
         "eval_freq": 50,
     }
     assert {name: values[name] for name in expected} == expected
+
+
+def test_the_validation_loss_is_weighted_as_the_training_loss_is(tmp_path: Path) -> None:
+    data = labelled().select([*range(80), *range(0, 80, 2)])  # every ham twice
+    found = train(tmp_path / "run", data, balance="weights", max_steps=3, stratify=True)
+    splits = split_for(data, options(balance="weights", stratify=True))
+    weight = torch.tensor(class_weights(splits.train.labels, ["ham", "spam"]))
+    assert weight[0] < 1 < weight[1]
+    classes = torch.tensor([int(label == "spam") for label in splits.validation.labels])
+    logits = scores(found.classifier.model, found.classifier.encode(splits.validation.texts))
+    picked = -logits.log_softmax(-1)[range(len(classes)), classes] * weight[classes]
+    assert found.record["val_loss"] == pytest.approx(picked.mean().item(), abs=1e-5)

@@ -54,5 +54,6 @@ def test_too_little_space_is_told_before_the_run(
     check_space(tmp_path / "new", 900_000)
     with pytest.raises(UserError, match="they need 23 MiB, 22 MiB are free"):
         check_space(tmp_path / "new", 1_000_000)
+    check_space(tmp_path / "new", 2_000_000, trained=400_000)  # the others have no moments
     (tmp_path / "groundup.json").touch()
     check_space(tmp_path, 1_000_000)
