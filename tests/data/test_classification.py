@@ -100,6 +100,14 @@ class TestReading:
         data = read_labelled(write(tmp_path / name, json.dumps(entries, indent=1)))
         assert (data.labels, data.rows) == (["true", "false"], [1, 2])
 
+    @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+    def test_a_text_as_long_as_a_book(self, tmp_path: Path, name: str) -> None:
+        """Python's csv takes no cell of more than 131,072 characters unasked."""
+        book = "It is so. " * 20_000
+        mark = "," if name == "a.csv" else "\t"
+        path = write(tmp_path / name, f"label{mark}text\na{mark}{book}\nb{mark}No\n")
+        assert read_labelled(path).texts == [book, "No"]
+
     def test_a_header_without_names_for_all_columns(self, tmp_path: Path) -> None:
         """As in two files that are everywhere: pandas' index first, empty columns last."""
         rows = [f"{'spam' if i % 2 else 'ham'},{word} lar,," for i, word in enumerate("abcdef")]
@@ -212,13 +220,23 @@ class TestBadFiles:
             ("broken.csv.gz", gzip.compress(b"label,text\na,b\n")[:-4], "not valid gzip"),
             ("broken.gz", b"\x1f\x8b\x08garbage", "not valid gzip"),
             ("old.csv", b"label,text\ra,x\rb,y\r", "a carriage return within a row"),
-            ("long.csv", b'label,text\na,"' + b"x" * 200_000, "more than 131,072 characters"),
+            ("open.csv", b'label,text\na,"' + b"x" * 200_000, "a quote that is not closed"),
             ("book.xlsx", b"PK\x03\x04rest", "is a zip archive or a workbook"),
             ("utf-16.txt", "a\tHello\nb\tYou there\n".encode("utf-16"), "line 1 (byte 0xff)"),
         ],
     )
     def test_whole_files(self, tmp_path: Path, name: str, data: bytes, message: str) -> None:
         assert message in refuses(write(tmp_path / name, data))
+
+    def test_a_cell_beyond_all_measure(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("groundup.data.tables.LONGEST_CELL", 1000)
+        text = "label{0}text\na{0}Yes\nb{0}" + "x" * 1001 + "\n"
+        message = refuses(write(tmp_path / "a.tsv", text.format("\t")))
+        assert "a cell of more than 1,000 characters in line 3;" in message
+        message = refuses(write(tmp_path / "a.csv", text.format(",")))
+        assert "1,000 characters, or a quote that is not closed, in line 3;" in message
 
     def test_no_file_and_a_directory(self, tmp_path: Path) -> None:
         assert "there is no file" in refuses(tmp_path / "none.csv")
@@ -307,23 +325,48 @@ class TestSplitting:
         with pytest.raises(UserError) as caught:
             split_labelled(distinct(a=20, b=2, c=1), stratify=True)
         message = str(caught.value)
-        assert "'b' (2 in all) is not in" in message
-        assert "'c' (1 in all) is not in" in message
-        assert "'a'" not in message
+        assert "each of 3 splits needs one: 'b' has 2; 'c' has 1; add examples" in message
         rare = labelled(["same"] * 3 + ["x", "y", "z", "v", "w"], ["b"] * 3 + ["a"] * 5)
-        with pytest.raises(UserError, match=r"'b' \(3 in all\) is not in"):
+        with pytest.raises(UserError, match="needs one: 'b' has 1; add"):
             split_labelled(rare, stratify=True)
 
-    def test_training_needs_every_class(self) -> None:
-        data = distinct(a=30, b=1)
-        seeds = range(30)
+    def test_copies_can_fill_the_room_of_a_class(self) -> None:
+        """As many different texts as splits, but one of them many times over."""
+        data = labelled(["1", "2", "3"] + ["0"] * 5 + list("abcdefghij"), ["b"] * 8 + ["a"] * 10)
+        found: set[str] = set()
+        for seed in range(20):
+            try:
+                splits = split_labelled(data, seed=seed, stratify=True)
+                assert all("b" in part.labels for part in parts(splits))
+                found.add("a split")
+            except UserError as error:
+                assert "'b' (of which there are 4) is not in validation; add examples" in str(error)
+                found.add("a refusal")
+        assert found == {"a split", "a refusal"}
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_class_with_fewer_texts_than_splits_is_refused(self, count: int) -> None:
+        """Whatever the seed: else the validation split, or the test, would lack it unnoticed."""
+        for seed in range(10):
+            with pytest.raises(UserError, match=f"3 splits needs one: 'b' has {count}; add"):
+                split_labelled(distinct(a=1000, b=count), seed=seed)
+        splits = split_labelled(distinct(a=50, b=count), fractions=(1.0, 0.0))
+        assert splits.train.labels.count("b") == count
+
+    def test_an_unlucky_draw_is_refused(self) -> None:
+        """Every split has every class, or the advice is to stratify, which helps."""
+        data = distinct(a=30, b=5)
+        seeds = range(40)
         lucky = 0
         for seed in seeds:
             try:
-                lucky += "b" in split_labelled(data, seed=seed).train.labels
+                splits = split_labelled(data, seed=seed)
+                assert all(set(part.labels) == {"a", "b"} for part in parts(splits))
+                lucky += 1
             except UserError as error:
-                assert "'b' (1 in all) is not in train" in str(error)
-                assert "(stratify)" in str(error)
+                assert "'b' (of which there are 5) is not in" in str(error)
+                assert "(--stratify)" in str(error)
+                split_labelled(data, seed=seed, stratify=True)
         assert 0 < lucky < len(seeds)
 
     @pytest.mark.parametrize(

@@ -266,10 +266,28 @@ def test_addresses_are_completed_as_ollama_does(
     assert ollama_url(given) == url
 
 
-@pytest.mark.parametrize("given", ["http://a:port", "ftp://a", "http://a:99999"])
-def test_what_is_no_address(given: str) -> None:
-    with pytest.raises(UserError, match="is no address of an Ollama server"):
-        ollama_url(given)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "http://[::1",
+        "http://[zz]/v1",
+        "http://a:port",
+        "http://a:99999/v1",
+        "http://a:-1",
+        "http://a\x07b",
+        "http://é..x",
+        "ftp://a",
+    ],
+)
+@pytest.mark.parametrize("judge", ["ollama:m", "openai:m"])
+def test_what_is_no_address(given: str, judge: str) -> None:
+    with pytest.raises(UserError, match="is no address of a server.*; expected .*http://"):
+        connect(JudgeConfig(judge=judge, base_url=given))
+
+
+def test_an_address_for_openai_needs_a_host() -> None:
+    with pytest.raises(UserError, match="'http://:8080/v1' is no address of a server; expected"):
+        connect(JudgeConfig(judge="openai:m", base_url="http://:8080/v1"))
 
 
 def test_which_servers_are_local(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ def test_what_goes_wrong_is_told(llm: FakeLLM) -> None:
         query_model("?", url=f"http://127.0.0.1:{closed_port()}/api/chat")
     with pytest.raises(UserError, match="expected http://HOST:11434/api/chat"):
         query_model("?", url=llm.url)
+    for url in ("http://[::1/api/chat", "http://localhost:abc/api/chat", "localhost/api/chat"):
+        with pytest.raises(UserError, match="is no address .*expected http://HOST:11434/api/chat"):
+            query_model("?", url=url)
 
 
 def test_scores_are_whole_numbers_and_what_is_none_is_printed(

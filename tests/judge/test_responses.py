@@ -65,13 +65,31 @@ def test_another_field_is_suggested(write: Write) -> None:
 
 def test_fewer_responses_than_entries(write: Write) -> None:
     path, reference = write(rows(97)), write(rows(110), "test.json")
-    with pytest.raises(UserError, match="has responses to 97 of the 110 entries of .*test.json"):
+    with pytest.raises(
+        UserError,
+        match="has responses to 97 of the 110 entries of .*test.json; answer the whole .* another",
+    ):
         read_entries(path, KEY, reference)
 
 
 def test_the_reference_s_outputs_count(write: Write) -> None:
     path, reference = write(rows(3)), write(rows(3, output="the truth"), "test.json")
     assert {entry.reference for entry in read_entries(path, KEY, reference)} == {"the truth"}
+
+
+def test_outputs_may_lack_where_the_reference_has_them(write: Write) -> None:
+    turns = [("user", "Hi"), ("assistant", "Hello")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    full: list[dict[str, Any]] = [*rows(2), {"messages": messages, KEY: "Ciao"}]
+    bare: list[dict[str, Any]] = [*rows(2), {"messages": messages[:1], KEY: "Ciao"}]
+    del bare[0]["output"]
+    bare[1]["output"] = ""
+    path, reference = write(bare), write(full, "full.json")
+    assert read_entries(path, KEY, reference) == read_entries(reference, KEY)
+    with pytest.raises(UserError, match="entry 1: the output is missing"):
+        read_entries(path, KEY)
+    with pytest.raises(UserError, match=r"responses\.json: entry 1: the output is missing"):
+        read_entries(reference, KEY, path)
 
 
 def test_other_tasks_are_told(write: Write) -> None:

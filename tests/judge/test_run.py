@@ -14,11 +14,12 @@ from groundup.errors import UserError
 from groundup.judge.answers import AnswersFile
 from groundup.judge.asking import Answer
 from groundup.judge.config import JudgeConfig
-from groundup.judge.run import judge_responses
+from groundup.judge.run import default_output, judge_responses
 from tests.judge.conftest import Configure, Write, rows
 from tests.judge.fake_llm import (
     DIGEST,
     FakeLLM,
+    Fault,
     Handler,
     answer,
     broken_off,
@@ -318,12 +319,71 @@ def test_foreign_files_are_never_touched(llm: FakeLLM, write: Write, tmp_path: P
     assert llm.asked == []
 
 
-def test_the_server_s_refusal_of_the_first_question_ends_the_run(
-    llm: FakeLLM, write: Write
+def test_a_server_that_refuses_every_question_ends_the_run(
+    llm: FakeLLM, configure: Configure, write: Write
 ) -> None:
-    llm.faults = [status(400, "does not support chat")] * 2
-    with pytest.raises(UserError, match="does not take entry 1: 400 does not support chat"):
-        judge_responses(write(rows(3)), ollama(llm))
+    llm.faults = [status(400, "does not support chat")] * 6  # with the schema and without it
+    responses = write(rows(3))
+    with pytest.raises(
+        UserError, match=r"takes none of the 3 questions \(entry 1: 400 does not support chat\)"
+    ):
+        judge_responses(responses, configure())
+    assert judge_responses(responses, configure())["summary"]["scored"] == 3  # all asked again
+
+
+def test_the_only_question_refused_is_one_unscored_entry(llm: FakeLLM, write: Write) -> None:
+    llm.faults = [status(400, "too long")] * 2
+    results = judge_responses(write(rows(1)), ollama(llm))
+    assert (results["summary"]["unscored"], results["summary"]["mean"]) == (1, None)
+    assert results["entries"][0]["note"] == "400 too long"
+
+
+def refuses(*numbers: int) -> Fault:
+    """Refuse the questions about these numbers, answer all others."""
+
+    def fault(handler: Handler, body: dict[str, Any]) -> None:
+        prompt = body["messages"][0]["content"]
+        if any(f"The number is {number}." in prompt for number in numbers):
+            handler.error(400, "too long")
+        else:
+            answer(handler, body)
+
+    return fault
+
+
+@pytest.mark.parametrize("long", [(1,), (1, 2), (2, 3), (4,)])
+@pytest.mark.parametrize("cut_before", [1, 2, 3, 4])
+def test_where_a_run_is_cut_makes_no_difference_to_what_is_refused(
+    llm: FakeLLM, write: Write, waits: list[float], long: tuple[int, ...], cut_before: int
+) -> None:
+    def die(handler: Handler, body: dict[str, Any]) -> None:
+        dead = f"The number is {cut_before}." in body["messages"][0]["content"]
+        (status(503, "gone") if dead else refuses(*long))(handler, body)
+
+    responses, config = write(rows(4)), ollama(llm, retries=0, concurrency=1)
+    llm.faults = [die] * 20
+    with pytest.raises(UserError, match="503 gone"):
+        judge_responses(responses, config)
+    llm.faults = [refuses(*long)] * 20
+    results = judge_responses(responses, config)
+    told = [(row["score"], row["note"]) for row in results["entries"]]
+    assert told == [(None, "400 too long") if n in long else (85, "") for n in range(1, 5)]
+    assert set(llm.answered.values()) == {1}
+    asked = len(llm.asked)
+    assert judge_responses(responses, config) == results and len(llm.asked) == asked
+
+
+def test_only_refusals_may_be_left(llm: FakeLLM, write: Write, waits: list[float]) -> None:
+    responses, config = write(rows(3)), ollama(llm, retries=0, concurrency=1)
+    llm.faults = [answer, status(503, "gone")]
+    with pytest.raises(UserError, match="1 of 3 answers are kept"):
+        judge_responses(responses, config)
+    llm.faults = [status(413, "too long")] * 4
+    assert [row["score"] for row in judge_responses(responses, config)["entries"]] == [
+        85,
+        None,
+        None,
+    ]
 
 
 def test_a_later_refusal_is_one_unscored_entry(llm: FakeLLM, write: Write) -> None:
@@ -359,6 +419,30 @@ def test_pairs_are_asked_in_both_orders(llm: FakeLLM, configure: Configure, writ
     assert summary["win_rate"] == 2.5 / 4
     assert summary["interval"][0] < 2.5 / 4 < summary["interval"][1]
     assert (first.parent / "responses-against-other.judge" / "report.html").exists()
+
+
+def test_pairs_of_the_same_name_are_told_apart_by_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name(against: str) -> str:
+        return default_output(Path("a/responses.json"), Path(against)).as_posix()
+
+    assert name("other.json") == "a/responses-against-other.judge"
+    assert name("b/responses.json") == "a/responses-against-b-responses.judge"
+    assert name("c/responses.jsonl") == "a/responses-against-c-responses.judge"
+    monkeypatch.chdir(tmp_path)
+    assert name("responses.json") == f"a/responses-against-{tmp_path.name}-responses.judge"
+
+
+def test_with_a_reference_no_output_is_needed(llm: FakeLLM, write: Write) -> None:
+    bare = [{k: v for k, v in row.items() if k != "output"} for row in rows(2)]
+    first, second = write(bare), write(bare, "other.json")
+    reference = write(rows(2, output="the truth"), "full.json")
+    assert judge_responses(first, ollama(llm), reference=reference)["summary"]["scored"] == 2
+    assert all("correct output `the truth`" in prompt for prompt in prompts(llm))
+    llm.answer = lambda prompt: "tie"
+    results = judge_responses(first, ollama(llm), against=second, reference=reference)
+    assert results["summary"]["ties"] == 2
 
 
 def test_two_empty_responses_tie(llm: FakeLLM, write: Write) -> None:

@@ -24,8 +24,9 @@ def export(
     It is read back and compared before it is called done.
 
     Args:
-        model: a model directory, a .pth of the course, a ckpt.pt of nanoGPT, or the name of a
-            downloaded model.
+        model: a model directory, an adapter's directory (it is merged into its base model), a
+            .pth of the course, a ckpt.pt of nanoGPT, or the name of a downloaded model. A
+            classifier can only become hf.
         to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth), openai.
         out: what to write; it must not exist.
         dtype: of the weights in a GGUF file (f16 unless given).
@@ -34,11 +35,14 @@ def export(
     """
     from groundup.weights.checkpoint import RunNotes
     from groundup.weights.export import export as write
-    from groundup.weights.load import load_model, resolve_source
+    from groundup.weights.load import labels_of, load_any, resolve_source
 
     source = resolve_source(model)
-    notes = RunNotes.read(source) if source.is_dir() else RunNotes()
-    gpt, tokens = load_model(source, n_heads=n_heads, tokenizer=tokenizer)
+    gpt, tokens = load_any(source, n_heads=n_heads, tokenizer=tokenizer)
+    notes = RunNotes()
+    if source.is_dir():
+        notes = RunNotes.read(source)
+        notes.labels = labels_of(source)
     written = write(gpt, tokens, to, out, dtype=dtype, notes=notes)
     for path in written:
         print(path)

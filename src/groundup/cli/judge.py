@@ -35,7 +35,8 @@ def judge(
             scale = [1, 5].
         against: other responses to the same tasks; the judge says which is better, A or B
             ({response_a}, {response_b}), asked in both orders.
-        reference: the data set that was answered; each of its entries must have its response.
+        reference: the data set that was answered, whose outputs count; each of its entries must
+            have its response.
         compare: the directory of an earlier run over the same tasks, to see what has changed.
         overwrite: replace the run that --out holds.
     """

@@ -195,8 +195,8 @@ def split_labelled(
         stratify: give each class the same fractions, instead of the texts as a whole.
 
     Raises:
-        UserError: the fractions are none, a split would be empty, or one would lack a class: the
-            training split or, with ``stratify``, any.
+        UserError: the fractions are none, or a split would be empty or lack a class. A class needs
+            as many different texts as there are splits; one that is rare may need ``stratify``.
     """
     shares = _shares(fractions)
     groups: dict[str, list[int]] = {}
@@ -222,8 +222,8 @@ def split_labelled(
             f"{data.source} has too few different texts ({len(groups)}): nothing is left for "
             f"{' and '.join(empty)}; add some, or ask for fewer splits"
         )
-    needed = [i for i in range(3) if shares[i] and (stratify or i == 0)]
-    _check_classes(data, parts, needed, stratify)
+    used = {SPLITS[i]: parts[i] for i in range(3) if shares[i]}
+    _check_classes(data, shuffled, used, stratify)
     return Splits(
         *map(data.select, parts),
         duplicates=len(data) - len(groups),
@@ -254,24 +254,42 @@ def _sizes(count: int, shares: tuple[float, float, float]) -> list[int]:
 
 
 def _check_classes(
-    data: LabelledTexts, parts: list[list[int]], needed: list[int], stratify: bool
+    data: LabelledTexts, groups: list[list[int]], splits: dict[str, list[int]], stratify: bool
 ) -> None:
-    """Refuse a split that lacks a class it needs."""
-    labels = [{data.labels[i] for i in part} for part in parts]
-    counts = Counter(data.labels)
+    """Refuse splits of which one lacks a class.
+
+    Args:
+        data: all texts.
+        groups: the copies of each text.
+        splits: what each split was given.
+        stratify: whether every class was split by itself.
+    """
+    different = Counter(label for group in groups for label in {data.labels[i] for i in group})
+    names = class_names(different)
+    rare = [f"{name!r} has {different[name]}" for name in names if different[name] < len(splits)]
+    if rare:
+        raise UserError(
+            f"{data.source} has too few different texts of some classes, where each of "
+            f"{len(splits)} splits needs one: {_first(rare)}; add examples of them, leave them "
+            "out, or ask for fewer splits"
+        )
+    labels = {split: {data.labels[i] for i in part} for split, part in splits.items()}
     lacking = [
-        f"{name!r} ({counts[name]} in all) is not in {' nor in '.join(absent)}"
-        for name in class_names(counts)
-        if (absent := [SPLITS[i] for i in needed if name not in labels[i]])
+        f"{name!r} (of which there are {different[name]}) is not in {' nor in '.join(absent)}"
+        for name in names
+        if (absent := [split for split in splits if name not in labels[split]])
     ]
     if lacking:
-        more = f"; and {len(lacking) - LISTED_CLASSES} more" * (len(lacking) > LISTED_CLASSES)
-        advice = "" if stratify else "split every class alike (stratify), "
+        advice = "" if stratify else "split every class alike (--stratify), "
         raise UserError(
-            f"{data.source} has too few different texts of some classes: "
-            f"{'; '.join(lacking[:LISTED_CLASSES])}{more}; {advice}add examples of them or leave "
-            "them out"
+            f"{data.source} has too few different texts of some classes to draw at random: "
+            f"{_first(lacking)}; {advice}add examples of them or take another seed"
         )
+
+
+def _first(parts: Sequence[str]) -> str:
+    more = f"; and {len(parts) - LISTED_CLASSES} more" * (len(parts) > LISTED_CLASSES)
+    return "; ".join(parts[:LISTED_CLASSES]) + more
 
 
 def _listed(names: Sequence[str]) -> str:

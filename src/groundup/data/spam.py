@@ -34,7 +34,8 @@ def create_balanced_dataset(df: DataFrame) -> DataFrame:
     if not 0 < len(spam) <= len(ham):
         raise UserError(
             f"the DataFrame has {len(ham)} rows labelled ham and {len(spam)} labelled spam; "
-            "expected some spam and at least as much ham (balance() takes any classes)"
+            "expected some spam and at least as much ham (for any classes there is "
+            "groundup.balance, which takes what groundup.read_labelled reads)"
         )
     return pd.concat([ham.sample(len(spam), random_state=SEED), spam])
 

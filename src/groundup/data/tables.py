@@ -26,6 +26,12 @@ SNIFFED_LINES = 100
 SAMPLE_ROWS = 1000
 """From so many rows it is guessed which columns there are; this much is in memory at once."""
 
+LONGEST_CELL = 100_000_000
+"""Characters; Python's own limit is 131,072, which a document can have.
+
+There is a limit so that after a quote that is not closed not all the rest is held in memory.
+"""
+
 SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
 """By the names that ``separator=`` takes, besides the character itself."""
 
@@ -128,6 +134,12 @@ def table_dialect(separator: str) -> dict[str, Any]:
     return {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL}
 
 
+def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> Any:
+    """A ``csv.reader`` that takes long cells too; the limit holds for the whole process."""
+    csv.field_size_limit(LONGEST_CELL)
+    return csv.reader(lines, strict=strict, **table_dialect(separator))
+
+
 def _json_kind(source: str, head: list[str]) -> Literal["table", "jsonl", "json"]:
     suffix = Path(source.lower().removesuffix(".gz")).suffix
     start = "".join(head).lstrip()
@@ -216,7 +228,7 @@ def _records(
     lines: Iterable[str], separator: str, problems: Problems, broken: set[int]
 ) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row, with the number of the line in which the row begins."""
-    reader = csv.reader(lines, strict=True, **table_dialect(separator))
+    reader = _reader(lines, separator, strict=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -224,17 +236,19 @@ def _records(
         except StopIteration:
             return
         except csv.Error as error:
-            problems.add(start, *_csv_problem(str(error)))
+            problems.add(start, _csv_problem(str(error), separator))
             continue
         if cells and broken.isdisjoint(range(start, reader.line_num + 1)):
             yield start, cells
 
 
-def _csv_problem(message: str) -> tuple[str, str]:
+def _csv_problem(message: str, separator: str) -> str:
     if "new-line" in message:
-        return "a carriage return within a row", ""
-    detail = f"more than {csv.field_size_limit():,} characters" if "limit" in message else ""
-    return "a quote that is not closed or not doubled", detail
+        return "a carriage return within a row"
+    if "limit" in message:
+        perhaps_open = "" if separator == "\t" else ", or a quote that is not closed,"
+        return f"a cell of more than {LONGEST_CELL:,} characters{perhaps_open}"
+    return "a quote that is not closed or not doubled"
 
 
 def _separator(source: str, head: list[str], given: str | None, min_columns: int) -> str:
@@ -267,9 +281,8 @@ def _divides(lines: list[str], separator: str) -> bool:
 
     A comma with a space behind it is one of prose.
     """
-    reader = csv.reader(lines, **table_dialect(separator))
     try:
-        rows = [cells for cells in reader if cells]
+        rows = [cells for cells in _reader(lines, separator) if cells]
     except csv.Error:
         return False
     width, count = Counter(map(len, rows)).most_common(1)[0] if rows else (0, 0)

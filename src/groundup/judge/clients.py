@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from groundup.data.transfer import Failed, host_of
@@ -158,6 +158,31 @@ def connect(config: JudgeConfig) -> JudgeClient:
     from groundup.judge.openai_client import OpenAIClient
 
     return OpenAIClient(config)
+
+
+def split_address(url: str, expected: str, *, needs_host: bool = True) -> SplitResult:
+    """The parts of a server's address, which the clients take without an error of their own.
+
+    Args:
+        url: the address.
+        expected: what an address looks like, for the message.
+        needs_host: whether one without a host is none.
+
+    Raises:
+        UserError: it is no address.
+    """
+    import httpx
+
+    why = ""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # only whoever asks for it learns that it is none
+        httpx.URL(url)  # refuses control characters, and names that cannot be a host's
+        if parts.scheme in ("http", "https") and (parts.hostname or not needs_host):
+            return parts
+    except (ValueError, httpx.InvalidURL) as error:
+        why = f" ({error})"
+    raise UserError(f"{url!r} is no address of a server{why}; expected {expected}")
 
 
 def no_connection(cause: str) -> Failed:

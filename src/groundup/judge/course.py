@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from groundup.data.transfer import Failed
 from groundup.errors import UserError
-from groundup.judge.clients import Refusal
+from groundup.judge.clients import Refusal, split_address
 from groundup.judge.config import JudgeConfig
 from groundup.judge.ollama_client import PORT, explained, make_client, nobody_there
 from groundup.judge.responses import Entry
@@ -23,10 +22,12 @@ def query_model(
     """Ask a model of Ollama and put its streamed answer together.
 
     Raises:
-        UserError: Ollama does not answer, has no such model, or breaks off.
+        UserError: the address is none, or Ollama does not answer, has no such model, or breaks off.
     """
-    if not url.endswith(CHAT) or not urlsplit(url).hostname:
-        raise UserError(f"url is {url!r}; expected http://HOST:{PORT}{CHAT}")
+    expected = f"http://HOST:{PORT}{CHAT}"
+    split_address(url, expected)
+    if not url.endswith(CHAT):
+        raise UserError(f"url is {url!r}; expected {expected}")
     server, silence = url.removesuffix(CHAT), JudgeConfig().warmup_timeout
     text, done = "", False
     try:

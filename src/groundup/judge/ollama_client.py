@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from groundup.data.transfer import Failed
 from groundup.errors import UserError
@@ -20,6 +19,7 @@ from groundup.judge.clients import (
     no_connection,
     proxy_hint,
     retry_after,
+    split_address,
 )
 from groundup.judge.config import JudgeConfig
 
@@ -150,13 +150,9 @@ def ollama_url(base_url: str | None) -> str:
         UserError: it is no address.
     """
     given = (base_url or os.environ.get("OLLAMA_HOST") or "").strip()
-    try:
-        parts = urlsplit(given if "://" in given else f"http://{given}")
-        port = parts.port
-    except ValueError as error:
-        raise UserError(f"{given!r} is no address of an Ollama server: {error}") from None
-    if parts.scheme not in ("http", "https"):
-        raise UserError(f"{given!r} is no address of an Ollama server; expected http://HOST:{PORT}")
+    url = given if "://" in given else f"http://{given}"
+    parts = split_address(url, f"http://HOST:{PORT}", needs_host=False)
+    port = parts.port
     if port is None:
         port = {"http": 80, "https": 443}[parts.scheme] if "://" in given else PORT
     host = parts.hostname or "127.0.0.1"

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from groundup.data.transfer import Failed
 from groundup.errors import UserError
@@ -22,6 +21,7 @@ from groundup.judge.clients import (
     no_connection,
     proxy_hint,
     retry_after,
+    split_address,
 )
 from groundup.judge.config import JudgeConfig
 
@@ -34,11 +34,9 @@ class OpenAIClient(JudgeClient):
     def __init__(self, config: JudgeConfig) -> None:
         import openai
 
-        url = (config.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise UserError(
-                f"{url!r} is no address of a server; expected one such as http://localhost:8080/v1"
-            )
+        given = config.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
+        url = given.strip().rstrip("/")
+        split_address(url, "one such as http://localhost:8080/v1")
         key = os.environ.get("OPENAI_API_KEY")
         if not key and url == OFFICIAL:
             raise UserError(

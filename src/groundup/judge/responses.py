@@ -46,12 +46,13 @@ def read_entries(path: Path, key: str, reference: Path | None = None) -> list[En
     Args:
         path: a JSON list or JSON lines, as ``groundup instruct respond`` writes them.
         key: the field that holds the response.
-        reference: the data set that was answered; every entry of it must have its response.
+        reference: the data set that was answered, whose ``output`` counts (that of ``path`` may
+            lack then); every entry of it must have its response.
 
     Raises:
         UserError: the file is not such a list, fields lack or are no texts, or entries lack.
     """
-    rows = read_instructions(path)
+    rows = read_instructions(path, with_responses=reference is None)
     _check_responses(path, rows, key)
     entries = [_entry(number, row, row[key]) for number, row in enumerate(rows, 1)]
     if reference is None:
@@ -60,7 +61,7 @@ def read_entries(path: Path, key: str, reference: Path | None = None) -> list[En
     if len(entries) < len(wanted):
         raise UserError(
             f"{path} has responses to {len(entries)} of the {len(wanted)} entries of {reference}; "
-            "write the others first (`groundup instruct respond` goes on where it stopped)"
+            "answer the whole data set, to another --out of `groundup instruct respond`"
         )
     check_same_tasks(path, entries, reference, wanted)
     pairs = zip(entries, wanted, strict=True)
@@ -116,9 +117,11 @@ def _check_responses(path: Path, rows: Sequence[Mapping[str, Any]], key: str) ->
 
 
 def _entry(number: int, row: Mapping[str, Any], response: str) -> Entry:
-    """An entry of a file; a conversation is a task too, and its last message the reference."""
+    """An entry of a file; a conversation is a task too, and its last answer the reference."""
     if "messages" not in row:
-        return Entry(number, row["instruction"], row["input"], row["output"], response)
-    *asked, last = row["messages"]
+        return Entry(number, row["instruction"], row["input"], row.get("output", ""), response)
+    asked, reference = row["messages"], ""
+    if asked[-1]["role"] == "assistant":
+        asked, reference = asked[:-1], asked[-1]["content"]
     task = "\n\n".join(f"{message['role']}: {message['content']}" for message in asked)
-    return Entry(number, task, "", last["content"], response)
+    return Entry(number, task, "", reference, response)

@@ -89,7 +89,8 @@ def judge_responses(
         out: the directory to write; beside the responses by default.
         template: a file with another question than the course's (see :func:`read_template`).
         against: other responses to the same tasks: the judge says which of the two is better.
-        reference: the data set that was answered; every entry of it must have its response.
+        reference: the data set that was answered, whose outputs count; every entry of it must
+            have its response.
         compare_with: the directory of an earlier run over the same tasks, to compare scores with.
         overwrite: replace the run that ``out`` holds.
         say: told what is going on.
@@ -126,8 +127,11 @@ def judge_responses(
 
 
 def default_output(responses: Path, against: Path | None = None) -> Path:
-    """``responses.judge`` beside ``responses.json``."""
-    versus = f"-against-{against.stem}" if against is not None else ""
+    """``responses.judge`` beside ``responses.json``; names that are the same get their folder's."""
+    versus = ""
+    if against is not None:
+        folder = f"{against.parent.resolve().name}-" if against.stem == responses.stem else ""
+        versus = f"-against-{folder}{against.stem}"
     return responses.with_name(f"{responses.stem}{versus}.judge")
 
 
@@ -138,10 +142,11 @@ def _read_work(
     against: Path | None,
     reference: str | Path | None,
 ) -> Work:
-    entries = read_entries(responses, config.key, Path(reference) if reference else None)
+    answered = Path(reference) if reference is not None else None
+    entries = read_entries(responses, config.key, answered)
     others = None
     if against is not None:
-        others = read_entries(against, config.key)
+        others = read_entries(against, config.key, answered)
         check_same_tasks(responses, entries, against, others)
     if template is not None:
         chosen = read_template(Path(template), pairwise=against is not None)
@@ -235,7 +240,12 @@ def _ask_left(
     kept: AnswersFile,
     say: Say,
 ) -> None:
-    """Ask these questions: the first alone, for which the server loads the model, then several."""
+    """Ask these questions: one alone, for which the server loads the model, then several at once.
+
+    Raises:
+        UserError: the server takes none of several questions, and never took one.
+        Failed: it keeps failing.
+    """
     if not left:
         return
     from tqdm import tqdm
@@ -243,18 +253,28 @@ def _ask_left(
     def ask(question: Question) -> None:
         kept.add(asker.ask(question))  # before this thread asks the next one
 
-    first, rest = left[0], left[1:]
     say("waiting for the first answer, while the server loads the model")
-    answer = asker.ask(first, config.warmup_timeout)
-    if answer.note:
-        raise UserError(f"{config.judge} does not take entry {first.entry}: {answer.note}")
-    kept.add(answer)
-    if not answer.structured:
+    took_one = any(answer.texts for answer in kept.answers.values())
+    first: list[Answer] = []  # kept only when it is clear that not everything is refused
+    for question in left:
+        first.append(asker.ask(question, config.warmup_timeout))
+        if first[-1].texts:
+            break
+    if not (took_one or first[-1].texts) and len(first) > 1:
+        raise UserError(
+            f"{config.judge} at {asker.client.url} takes none of the {len(first)} questions "
+            f"(entry {first[0].entry}: {first[0].note}); choose another --judge, or shorten the "
+            "entries if they are too long"
+        )
+    for answer in first:
+        kept.add(answer)
+    rest = left[len(first) :]
+    if first[-1].texts and not first[-1].structured:
         say("note: the server cannot hold answers to a JSON schema; they are read as they come")
     bar = tqdm(
         desc="judging",
         total=len(left) + done,
-        initial=done + 1,
+        initial=done + len(first),
         unit="answer",
         dynamic_ncols=True,
         disable=None,  # only where somebody watches

@@ -21,7 +21,7 @@ from groundup.tokenizers import (
 from groundup.weights.checkpoint import RunNotes, load_directory
 from groundup.weights.files import read_json
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
-from groundup.weights.lora import ADAPTER_CONFIG, load_adapter
+from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, load_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
 
@@ -37,12 +37,12 @@ def load_model(
     n_heads: int | None = None,
     tokenizer: str | None = None,
 ) -> tuple[GPTModel, Tokenizer]:
-    """Open a model; it is in fp32 and eval mode.
+    """Open a language model; it is in fp32 and eval mode.
 
     Args:
-        source: a model directory of ours or of Hugging Face's GPT-2, a directory of OpenAI's
-            TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt`` of nanoGPT, or the name of
-            a downloaded model such as ``gpt2``.
+        source: a model directory of ours or of Hugging Face's GPT-2, an adapter's directory, a
+            directory of OpenAI's TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt`` of
+            nanoGPT, or the name of a downloaded model such as ``gpt2``.
         device: where the weights go.
         drop_rate: another dropout probability than the saved one, to train on.
         n_heads: attention heads, for a ``.pth`` that cannot say it.
@@ -51,19 +51,34 @@ def load_model(
     Raises:
         UserError: it is missing or damaged, or not such a model.
     """
+    model, tokens = load_any(
+        source, device, drop_rate=drop_rate, n_heads=n_heads, tokenizer=tokenizer
+    )
+    if is_classifier(model):
+        labels = labels_of(resolve_source(source))
+        raise UserError(
+            f"{source} is a classifier ({', '.join(labels)}), not a language model; "
+            f"use `groundup classify predict {source} TEXT`"
+        )
+    return model, tokens
+
+
+def load_any(
+    source: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    drop_rate: float | None = None,
+    n_heads: int | None = None,
+    tokenizer: str | None = None,
+) -> tuple[GPTModel, Tokenizer]:
+    """Open a language model or a classifier, whichever it is; see :func:`load_model`."""
     path = resolve_source(source)
     brings_heads = path.is_dir()
     brings_tokenizer = brings_heads and not is_openai_directory(path)
     if (n_heads and brings_heads) or (tokenizer and brings_tokenizer):
         raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
     if brings_tokenizer:
-        model, tokens = _open_directory(path, device, drop_rate=drop_rate)
-        if is_classifier(model):
-            raise UserError(
-                f"{source} is a classifier ({', '.join(labels_of(path))}), not a language model; "
-                f"use `groundup classify predict {source} TEXT`"
-            )
-        return model, tokens
+        return _open_directory(path, device, drop_rate=drop_rate)
     model = load_model_alone(path, device, drop_rate=drop_rate, n_heads=n_heads)
     if tokenizer is None and (path / "vocab.bpe").exists():
         return model, load_openai_tokenizer(path)
@@ -73,7 +88,7 @@ def load_model(
 def load_classifier(
     source: str | Path, device: torch.device | str = "cpu"
 ) -> tuple[GPTModel, Tokenizer, list[str]]:
-    """Open a classifier's directory, ours or Hugging Face's; in fp32 and eval mode.
+    """Open a classifier's directory, ours or Hugging Face's, or an adapter's; in eval mode.
 
     Returns:
         The model, its tokenizer, and the names of its classes in the order of its scores.
@@ -84,7 +99,7 @@ def load_classifier(
     path = resolve_source(source)
     labels = labels_of(path)
     if not labels:
-        if path.is_dir() and not is_openai_directory(path):
+        if path.is_dir() and not (is_openai_directory(path) or _is_adapter(path)):
             read_model_config(path)  # says so if it is no model at all
         raise UserError(
             f"{source} is a language model, not a classifier; make one of it with "
@@ -117,8 +132,10 @@ def _open_directory(
     base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not base or not isinstance(base, str):
         raise UserError(f"{path / ADAPTER_CONFIG} does not say which model it adapts")
+    # A .pth cannot say its heads; the run that trained the adapter on it was told.
+    n_heads = RunNotes.read(path).config.get("n_heads") if Path(base).is_file() else None
     try:
-        model, tokenizer = load_model(base, device, drop_rate=drop_rate)
+        model, tokenizer = load_model(base, device, drop_rate=drop_rate, n_heads=n_heads)
     except UserError as error:
         raise UserError(
             f"{path} adapts the model {base}, which cannot be opened: {error}"
@@ -134,9 +151,13 @@ def _is_adapter(path: Path) -> bool:
 
 
 def labels_of(path: Path) -> list[str]:
-    """The names of the classes of the classifier in a directory; none for any other model."""
+    """The names of the classes of the classifier in a directory; none for any other model.
+
+    Where nothing names them, they are called as in transformers: ``LABEL_0``, ``LABEL_1``, ….
+    """
     if _is_adapter(path):
-        return RunNotes.read(path).labels
+        named = RunNotes.read(path).labels
+        return named or [f"LABEL_{index}" for index in range(adapter_classes(path))]
     return read_labels(path) if (path / CONFIG).exists() else []
 
 

@@ -146,6 +146,16 @@ def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
     return model
 
 
+def adapter_classes(directory: Path) -> int:
+    """How many classes an adapter's own output layer scores; 0 for a language model's adapter.
+
+    Raises:
+        UserError: the adapter's weights are missing or damaged.
+    """
+    head = load_tensors(directory / ADAPTER_WEIGHTS, "cpu").get(HEAD)
+    return 0 if head is None else len(head)
+
+
 def _join(parts: list[LoRALinear | None]) -> _Update:
     """One update for ``n`` layers: ``A (n * r, in)``, ``B (n * out, n * r)``."""
     layers = [layer for layer in parts if layer is not None]
