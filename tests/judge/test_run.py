@@ -14,6 +14,7 @@ from groundup.errors import UserError
 from groundup.judge.answers import AnswersFile
 from groundup.judge.asking import Answer
 from groundup.judge.config import JudgeConfig
+from groundup.judge.report import headline
 from groundup.judge.run import default_output, judge_responses
 from tests.judge.conftest import Configure, Write, rows
 from tests.judge.fake_llm import (
@@ -336,6 +337,7 @@ def test_the_only_question_refused_is_one_unscored_entry(llm: FakeLLM, write: Wr
     results = judge_responses(write(rows(1)), ollama(llm))
     assert (results["summary"]["unscored"], results["summary"]["mean"]) == (1, None)
     assert results["entries"][0]["note"] == "400 too long"
+    assert "0 of 1 scored" in headline(results)
 
 
 def refuses(*numbers: int) -> Fault:
@@ -443,6 +445,8 @@ def test_with_a_reference_no_output_is_needed(llm: FakeLLM, write: Write) -> Non
     llm.answer = lambda prompt: "tie"
     results = judge_responses(first, ollama(llm), against=second, reference=reference)
     assert results["summary"]["ties"] == 2
+    results = judge_responses(write(rows(2), "whole.json"), ollama(llm), against=second)
+    assert results["summary"]["ties"] == 2  # the question has the first one's outputs
 
 
 def test_two_empty_responses_tie(llm: FakeLLM, write: Write) -> None:

@@ -40,7 +40,9 @@ class Entry:
         return (self.instruction, self.input) == (other.instruction, other.input)
 
 
-def read_entries(path: Path, key: str, reference: Path | None = None) -> list[Entry]:
+def read_entries(
+    path: Path, key: str, reference: Path | None = None, *, needs_output: bool = True
+) -> list[Entry]:
     """Read the entries of a file: ``instruction``, ``input`` (may lack), ``output``, ``key``.
 
     Args:
@@ -48,11 +50,12 @@ def read_entries(path: Path, key: str, reference: Path | None = None) -> list[En
         key: the field that holds the response.
         reference: the data set that was answered, whose ``output`` counts (that of ``path`` may
             lack then); every entry of it must have its response.
+        needs_output: whether entries without an ``output`` are refused where there is no reference.
 
     Raises:
         UserError: the file is not such a list, fields lack or are no texts, or entries lack.
     """
-    rows = read_instructions(path, with_responses=reference is None)
+    rows = read_instructions(path, with_responses=needs_output and reference is None)
     _check_responses(path, rows, key)
     entries = [_entry(number, row, row[key]) for number, row in enumerate(rows, 1)]
     if reference is None:

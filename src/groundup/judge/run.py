@@ -142,11 +142,10 @@ def _read_work(
     against: Path | None,
     reference: str | Path | None,
 ) -> Work:
-    answered = Path(reference) if reference is not None else None
-    entries = read_entries(responses, config.key, answered)
+    entries = read_entries(responses, config.key, Path(reference) if reference else None)
     others = None
     if against is not None:
-        others = read_entries(against, config.key, answered)
+        others = read_entries(against, config.key, needs_output=False)
         check_same_tasks(responses, entries, against, others)
     if template is not None:
         chosen = read_template(Path(template), pairwise=against is not None)
