@@ -291,8 +291,8 @@ class TestSplitting:
         assert first != sorted(first)  # shuffled
 
     def test_no_test_split(self) -> None:
-        splits = split_labelled(distinct(a=5, b=5), fractions=(0.7, 0.3))
-        assert [len(part) for part in parts(splits)] == [7, 3, 0]
+        splits = split_labelled(distinct(a=50, b=50), fractions=(0.7, 0.3))
+        assert [len(part) for part in parts(splits)] == [70, 30, 0]
         splits = split_labelled(distinct(a=5, b=5), fractions=(1.0, 0.0))
         assert [len(part) for part in parts(splits)] == [10, 0, 0]
 

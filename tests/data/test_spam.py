@@ -98,7 +98,9 @@ def test_bad_arguments(tmp_path: Path, tokenizer: BPETokenizer) -> None:
 
 def test_balancing_needs_spam_and_ham() -> None:
     for labels in (["ham", "ham"], ["ham", "spam", "spam"], [0, 1]):
-        with pytest.raises(UserError, match="labelled ham and .* labelled spam"):
+        with pytest.raises(
+            UserError, match="labelled ham and .* labelled spam.* groundup.balance, which"
+        ):
             create_balanced_dataset(pd.DataFrame({"Label": labels}))
     with pytest.raises(UserError, match="no column 'Label'"):
         create_balanced_dataset(pd.DataFrame({"Text": ["a"]}))
