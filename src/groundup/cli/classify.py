@@ -95,7 +95,7 @@ def train(
         again="classify train",
         files=[name for name in made if (out / name).exists()],
         try_next=(
-            'classify predict {model} "You have won a prize! Call 09061701461 now"',
+            'classify predict {model} "a text of yours"',
             "classify evaluate {model}",
         ),
     )
