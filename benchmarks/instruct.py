@@ -25,14 +25,19 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
 from common import report
 from groundup import load_model
 from groundup.cli import main as groundup
 from groundup.data.instruction_files import read_instructions, split_instructions
+from groundup.data.instructions import collate_examples, encode_entry
+from groundup.prompts import get_style
 from groundup.runtime import resolve_runtime
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.instruct import train_assistant
+from groundup.tokenizers import Tokenizer
+from groundup.train.losses import evaluating, mean_loss
 from groundup.train.tracking import read_metrics
 
 SETTING: dict[str, Any] = {
@@ -81,10 +86,24 @@ def ours(base: Path, entries: list[dict[str, Any]], epochs: int) -> float:
     """Train with groundup; return the validation loss."""
     config = InstructConfig(model=str(base), epochs=epochs, data="bench", **SETTING)
     with tempfile.TemporaryDirectory() as folder:
-        record = train_assistant(
-            entries, Path(folder) / "model", config, {"drop_rate": 0.0}, say=lambda text: None
+        out = Path(folder) / "model"
+        train_assistant(entries, out, config, {"drop_rate": 0.0}, say=lambda text: None)
+        model, tokenizer = load_model(out)
+    return validation_loss(model, tokenizer, entries)
+
+
+def validation_loss(model: nn.Module, tokenizer: Tokenizer, entries: list[dict[str, Any]]) -> float:
+    """The loss per token of the whole validation split, in fp32: the same measure for both."""
+    examples = [
+        encode_entry(entry, tokenizer, get_style("alpaca"))
+        for entry in split_instructions(entries).validation
+    ]
+    pad = tokenizer.eot_token or 0
+    batch = partial(collate_examples, pad_token_id=pad, train_on="all", max_length=256)
+    with evaluating(model):
+        return mean_loss(
+            model, [batch(examples[i : i + 8]) for i in range(0, len(examples), 8)], "cpu"
         )
-    return record["val_loss"]
 
 
 def course(base: Path, entries: list[dict[str, Any]], epochs: int) -> float:
@@ -98,7 +117,7 @@ def course(base: Path, entries: list[dict[str, Any]], epochs: int) -> float:
     split = split_instructions(entries)
     collate = partial(
         ch07.custom_collate_fn,
-        pad_token_id=tokenizer.eot_token,
+        pad_token_id=tokenizer.eot_token or 0,
         allowed_max_length=model.cfg.context_length,
     )
     loaders = [
@@ -117,9 +136,7 @@ def course(base: Path, entries: list[dict[str, Any]], epochs: int) -> float:
         ch05.train_model_simple(
             theirs, loaders[0], loaders[1], optimizer, "cpu", epochs, 50, 5, start, tokenizer
         )
-    theirs.eval()
-    with torch.no_grad():
-        return ch05.calc_loss_loader(loaders[1], theirs, "cpu")
+    return validation_loss(theirs, tokenizer, entries)
 
 
 def quality(base: Path, data: Path, epochs: int) -> None:

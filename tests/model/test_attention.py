@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
-from groundup.model.attention import MultiHeadAttention
+from groundup.model.attention import SHORT, MultiHeadAttention, short_attention
 from groundup.model.cache import KVCache
 
 
@@ -64,3 +65,33 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.allclose(attention(x), attention(x))
     attention.eval()
     torch.testing.assert_close(attention(x), attention(x), atol=0, rtol=0)
+
+
+def test_short_attention_is_the_kernels() -> None:
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, 3, 7, 4, requires_grad=True) for _ in range(3))
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    found = short_attention(q, k, v)
+    torch.testing.assert_close(found, expected)
+    grads = [torch.autograd.grad(y.square().sum(), (q, k, v)) for y in (found, expected)]
+    for mine, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    dropped = short_attention(q, k, v, dropout=0.5)
+    assert not torch.allclose(dropped, expected) and dropped.isfinite().all()
+
+
+def test_only_short_texts_in_bf16_go_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+
+    def spy(*args: torch.Tensor, **options: object) -> torch.Tensor:
+        lengths.append(args[0].shape[-2])
+        return args[0]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    attention = MultiHeadAttention(8, 8, SHORT + 1, 0.0, 2)
+    for length in (5, SHORT + 1):
+        x = torch.randn(1, length, 8)
+        attention(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            attention(x)
+    assert lengths == [5, SHORT + 1, SHORT + 1]

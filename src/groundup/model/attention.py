@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,10 @@ from groundup.errors import UserError
 
 if TYPE_CHECKING:
     from groundup.model.cache import LayerCache
+
+
+SHORT = 256
+"""Up to so many tokens, a CPU in bf16 is faster without PyTorch's kernel."""
 
 
 class MultiHeadAttention(nn.Module):
@@ -78,20 +83,32 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             mask = cache.mask(T)  # ... but not that cached tokens come before the new ones
             k, v = cache.append(k, v)  # (B, H, S, D)
-        context = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
-        )  # (B, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        if mask is None and 1 < T <= SHORT and x.device.type == "cpu" and q.dtype == torch.bfloat16:
+            context = short_attention(q, k, v, dropout)  # (B, H, T, D)
+        else:
+            context = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and T > 1
+            )  # (B, H, T, D)
         context = context.transpose(1, 2).reshape(B, T, self.d_out)  # (B, T, C)
         return self.out_proj(context)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
         return x.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
+
+
+def short_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Causal attention spelled out, as on the ladder: ``(B, H, T, D)`` thrice to ``(B, H, T, D)``.
+
+    On a CPU in bf16, PyTorch's kernel is made for long texts: for up to ``SHORT`` tokens this takes
+    a third to three quarters of its time (``benchmarks/attention.py``).
+    """
+    T, D = q.shape[-2:]
+    scores = (q * D**-0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
+    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # (T, T)
+    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # (B, H, T, T)
+    return F.dropout(weights, dropout).to(v.dtype) @ v
 
 
 def drop_stored_mask(
