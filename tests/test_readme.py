@@ -123,7 +123,10 @@ def test_links_and_pictures_exist() -> None:
 def test_measured_figures_are_those_of_the_committed_results() -> None:
     results = {
         name: json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["results"]
-        for name in ("train", "generate", "tokenizer", "course", "loading-gpt2-xl")
+        for name in (
+            *("train", "generate", "tokenizer", "course", "loading-gpt2-xl"),
+            *("classify_ratio", "classify_random", "classify_small"),
+        )
     }
     rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
 
@@ -149,5 +152,23 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
     ]
     assert "takes {:.1f} to {:.1f} times as long as tiktoken".format(*encode) in text
     assert f"{results['loading-gpt2-xl']['ratio']['with files']:.2f} times the memory" in text
+    ratio = results["classify_ratio"]
+    assert f"takes {ratio['seconds']['groundup']:.0f} s here and 1,0" in text
+    assert f"{ratio['seconds']['course']:,.0f} s with the course's code, " in text
+    assert f"{ratio['times_faster']:.1f} times as long" in text
+    assert f"accuracy is {results['classify_random']['median_balanced_test_accuracy']:.1%}" in text
+    spam = results["classify_small"]
+    assert f"at most {spam['longest_seconds']:.0f} s from file to report" in text
+    theirs = spam["scikit_learn"]
+    for name, found in (
+        ("groundup, small GPT from scratch", spam),
+        ("scikit-learn, TF-IDF of characters + logistic", theirs["characters, 2-5 grams"]),
+        ("scikit-learn, TF-IDF of words + logistic regression", theirs["words, 1-2 grams"]),
+    ):
+        row = next(line for line in README.splitlines() if line.startswith(f"| {name}"))
+        row = row.replace("*", "")
+        assert f"| {found['mean_balanced_test_accuracy']:.1%} |" in row
+        parts = (found["test_spam"][key] for key in ("precision", "recall", "f1"))
+        assert ", ".join(f"{part:.1%}" for part in parts) in row
     end = results["course"]["at_the_end"]
     assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text
