@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -65,7 +66,8 @@ def ratio(data: LabelledTexts) -> None:
     batches each; with 2 batches each at every fifth of an epoch it comes to about the same.
     """
     import pandas as pd
-    from llms_from_scratch import ch04, ch06
+
+    ch04, ch06 = (import_module(f"llms_from_scratch.{name}") for name in ("ch04", "ch06"))
 
     runtime = resolve_runtime("cpu")
     tokenizer = get_gpt2_tokenizer()

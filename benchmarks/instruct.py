@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,7 +109,8 @@ def validation_loss(model: nn.Module, tokenizer: Tokenizer, entries: list[dict[s
 
 def course(base: Path, entries: list[dict[str, Any]], epochs: int) -> float:
     """Train with the course's code; return the validation loss."""
-    from llms_from_scratch import ch04, ch05, ch07
+    names = ("ch04", "ch05", "ch07")
+    ch04, ch05, ch07 = (import_module(f"llms_from_scratch.{name}") for name in names)
 
     model, tokenizer = load_model(base)
     theirs = ch04.GPTModel(dict(model.cfg.replace(drop_rate=0.0)))

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from groundup.config import TrainOn
 from groundup.data.batching import IGNORE_INDEX
 from groundup.data.instruction_files import split_instructions
 from groundup.data.instructions import (
     Example,
     InstructionDataset,
-    TrainOn,
     collate_examples,
     custom_collate_fn,
     drop_unlearnable,
