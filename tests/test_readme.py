@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -126,6 +127,7 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
         for name in (
             *("train", "generate", "tokenizer", "course", "loading-gpt2-xl"),
             *("classify_ratio", "classify_random", "classify_small"),
+            *("instruct_ratio", "instruct_quality"),
         )
     }
     rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
@@ -170,5 +172,13 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
         assert f"| {found['mean_balanced_test_accuracy']:.1%} |" in row
         parts = (found["test_spam"][key] for key in ("precision", "recall", "f1"))
         assert ", ".join(f"{part:.1%}" for part in parts) in row
+    quality = results["instruct_quality"]
+    first, *_, last = quality["val_loss_by_epoch"].values()
+    assert f"fallen from {first:.2f} to {last:.2f}, and" in text
+    assert f"and {quality['ended_by_end_of_text']:.0%} of the answers to the" in text
+    ratio = results["instruct_ratio"]
+    assert f"{ratio['times_faster']:.1f} times as long with the course's code" in text
+    assert f"take {median(ratio['seconds']['groundup']):.0f} s on one thread" in text
+    assert f"answers to the {quality['test_entries']} test entries" in text
     end = results["course"]["at_the_end"]
     assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text

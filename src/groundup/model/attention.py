@@ -102,7 +102,7 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Te
     """Causal attention spelled out, as on the ladder: ``(B, H, T, D)`` thrice to ``(B, H, T, D)``.
 
     On a CPU in bf16, PyTorch's kernel is made for long texts: for up to ``SHORT`` tokens this takes
-    a third to three quarters of its time (``benchmarks/attention.py``).
+    a third to four fifths of its time (``benchmarks/attention.py``).
     """
     T, D = q.shape[-2:]
     scores = (q * D**-0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
