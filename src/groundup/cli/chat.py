@@ -174,7 +174,7 @@ def _command(conversation: Chat, line: str) -> bool:
 
 def _save(conversation: Chat, name: str) -> None:
     """Write the conversation as an entry that instruction tuning reads."""
-    from groundup.weights.files import atomic_file, write_json
+    from groundup.files import atomic_file, write_json
 
     if not name:
         raise UserError("/save needs the name of a file")

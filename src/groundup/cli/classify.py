@@ -248,7 +248,7 @@ def _predict_file(
 ) -> None:
     """Stream the rows of a file: only ``AT_ONCE`` of them are in memory."""
     from groundup.data.predictions import RowWriter, open_texts
-    from groundup.weights.files import atomic_file
+    from groundup.files import atomic_file
 
     with ExitStack() as stack:
         rows = stack.enter_context(open_texts(file, text_column=column, separator=separator))

@@ -32,8 +32,8 @@ def train(
         overwrite: replace the tokenizer that --out holds.
     """
     from groundup.data.text import read_documents
+    from groundup.files import atomic_update
     from groundup.tasks.tokenizer import train_tokenizer
-    from groundup.weights.files import atomic_update
 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a directory")

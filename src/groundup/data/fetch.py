@@ -14,6 +14,7 @@ from pathlib import Path
 from groundup.data.sources import KnownFile
 from groundup.data.transfer import Check, Failed, Part, Patience, Say, from_mirror, host_of
 from groundup.errors import UserError, write_error
+from groundup.files import locked
 
 WORKS_OFFLINE = (
     "demo, pretrain, generate with a model directory, inspect, tokenizer and plot work offline"
@@ -111,20 +112,10 @@ def alone(target: Path, say: Say) -> Iterator[None]:
     Raises:
         UserError: something cannot be written.
     """
-    from filelock import FileLock, Timeout
-
+    busy = f"another process is downloading {target.name}; waiting for it"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{target}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"another process is downloading {target.name}; waiting for it")
-            lock.acquire()
-        try:
+        with locked(Path(f"{target}.lock"), busy, wait=say, advice=RUN_AGAIN):
             yield
-        finally:
-            lock.release()
     except OSError as error:
         raise write_error(target, error, RUN_AGAIN) from error
 

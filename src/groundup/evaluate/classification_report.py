@@ -13,9 +13,9 @@ from groundup.data.classification import LabelledTexts
 from groundup.errors import UserError, did_you_mean
 from groundup.evaluate.classifier import Classifier, probabilities
 from groundup.evaluate.metrics import ClassScores, accuracy, class_scores, confusion_matrix
+from groundup.files import atomic_update, write_json
 from groundup.plots import plot_confusion
 from groundup.weights.card import cell
-from groundup.weights.files import atomic_update, write_json
 
 
 @dataclass(frozen=True)

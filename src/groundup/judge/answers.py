@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from groundup.errors import UserError, write_error
+from groundup.errors import UserError
+from groundup.files import JsonLines
 from groundup.judge.asking import Answer
 
 ADVICE = "the answers so far are kept: free some space and give the same command again"
@@ -26,21 +24,21 @@ class AnswersFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
+        self._file = JsonLines(path, row="answer", durable=True, advice=ADVICE)
+        self._file.mend()
         self.answers: dict[str, Answer] = {}
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            rows = self._file.read()
+        except UserError as error:
+            raise UserError(f"{error}; --overwrite begins anew") from None
+        for number, row in enumerate(rows, 1):
             try:
-                answer = _answer(json.loads(line))
-            except (ValueError, TypeError, KeyError):
+                answer = _answer(row)
+            except (TypeError, KeyError):
                 raise UserError(
                     f"{path} is damaged: line {number} is no answer; --overwrite begins anew"
                 ) from None
             self.answers[answer.key] = answer
-        if whole != data:
-            os.truncate(path, len(whole))
 
     def add(self, answer: Answer) -> None:
         """Append an answer and see to it that it is on the disk; threads may do so at once.
@@ -48,14 +46,7 @@ class AnswersFile:
         Raises:
             UserError: the disk is full.
         """
-        line = json.dumps(asdict(answer), ensure_ascii=False) + "\n"
-        try:
-            with self._lock, self.path.open("ab") as file:
-                file.write(line.encode("utf-8", "backslashreplace"))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise write_error(self.path, error, ADVICE) from error
+        self._file.append(asdict(answer))
         self.answers[answer.key] = answer
 
 

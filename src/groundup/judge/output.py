@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from groundup.errors import UserError, write_error
+from groundup import files
+from groundup.errors import UserError
+from groundup.files import IN_USE, LOCK
 from groundup.judge.answers import ADVICE
 from groundup.judge.report import FILES
 from groundup.judge.results import RESULTS
@@ -17,7 +17,6 @@ RUN = "run.json"
 """What was asked of whom: a run is only gone on with if this is the same."""
 
 ANSWERS = "answers.jsonl"
-LOCK = ".lock"
 
 
 def check_output(folder: Path, overwrite: bool) -> None:
@@ -50,20 +49,10 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another run is going on there, or it cannot be made.
     """
     is_new = not folder.exists()
-    lock = FileLock(folder / LOCK, blocking=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"{folder} is in use by another run that is going on; choose another --out"
-        ) from None
-    except OSError as error:
-        raise write_error(folder, error, ADVICE) from error
-    try:
-        yield
+        with files.locked(folder / LOCK, IN_USE.format(folder), advice=ADVICE):
+            yield
     finally:
-        lock.release()
-        if is_new and {path.name for path in folder.iterdir()} <= {LOCK}:
+        if is_new and folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}:
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()

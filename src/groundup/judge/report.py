@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groundup.files import atomic_file
 from groundup.judge.histogram import histogram
 from groundup.judge.page import page
 from groundup.judge.responses import numbered
-from groundup.weights.files import atomic_file
 
 MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
 FILES = (MARKDOWN, PAGE, PICTURE)

@@ -13,6 +13,7 @@ from typing import Any
 
 from groundup.data.transfer import Failed, Patience
 from groundup.errors import UserError
+from groundup.files import atomic_file, read_json, write_json
 from groundup.judge.answers import AnswersFile
 from groundup.judge.asking import Answer, Asker, Question, in_parallel
 from groundup.judge.clients import connect
@@ -31,7 +32,6 @@ from groundup.judge.results import (
     score_summary,
 )
 from groundup.judge.scoring import COURSE, PAIRWISE, Template, read_template
-from groundup.weights.files import atomic_file, read_json, write_json
 
 BACKOFF = 1.0
 """Seconds before a failed request is repeated; they double every time."""

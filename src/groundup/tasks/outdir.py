@@ -9,11 +9,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from groundup.errors import UserError
+from groundup.files import finish_update
 from groundup.plots import PLOTS
 from groundup.train.state import FACTS, FOLDER
 from groundup.train.tracking import METRICS, read_metrics
 from groundup.weights.checkpoint import ADAPTER, MODEL_FILES, NOTES
-from groundup.weights.files import finish_update
 
 LOCK = ".lock"
 

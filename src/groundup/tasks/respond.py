@@ -21,10 +21,10 @@ from groundup.decoding.batch import Completion, generate_batch
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import FinishReason
 from groundup.errors import UserError
+from groundup.files import atomic_file, locked, write_json
 from groundup.tasks.assistant import Assistant, Say, read_notes
-from groundup.tasks.kept_responses import PARTIAL, REASON, RESPONSE, KeptResponses, Response, locked
+from groundup.tasks.kept_responses import ADVICE, PARTIAL, REASON, RESPONSE, KeptResponses, Response
 from groundup.weights.checkpoint import RunNotes
-from groundup.weights.files import atomic_file, write_json
 from groundup.weights.tensors import weights_fingerprint
 
 SHOWN = 10
@@ -153,7 +153,8 @@ def respond(
         "prompts": fingerprint(" ".join(map(str, ids)) for ids in prompts),
         "settings": _deciding(config),
     }
-    with locked(out):
+    lock, busy = out.with_name(f".{out.name}.lock"), f"another run is writing {out} just now"
+    with locked(lock, f"{busy}; choose another --out", advice=ADVICE):
         check_free(out)  # another run may have just finished it
         kept = KeptResponses(out.with_name(out.name + PARTIAL), run)
         if kept.responses:
@@ -183,6 +184,7 @@ def respond(
         with atomic_file(out) as temporary:
             write_json(temporary, answered)
         kept.path.unlink()
+    lock.unlink(missing_ok=True)  # nobody waits for it
     return Counter(response.finish_reason for response in responses)
 
 

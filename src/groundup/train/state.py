@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from groundup.errors import UserError
+from groundup.files import read_json, write_json
 from groundup.train.trainer import Progress
-from groundup.weights.files import read_json, write_json
 from groundup.weights.tensors import load_tensors, save_tensors
 
 FOLDER, TENSORS, FACTS = "training_state", "optimizer.safetensors", "state.json"

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
 from groundup.errors import UserError, write_error
+from groundup.files import KEPT, atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.losses import evaluating
 from groundup.train.trainer import Listener, Record
-from groundup.weights.files import KEPT, atomic_file
 
 METRICS = "metrics.jsonl"
 

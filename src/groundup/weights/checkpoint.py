@@ -18,13 +18,13 @@ from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.files import atomic_update, finish_update, read_json, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora, lora_layers
 from groundup.prompts import get_style
 from groundup.tokenizers import Tokenizer, load_tokenizer
 from groundup.weights.card import model_card
-from groundup.weights.files import atomic_update, finish_update, read_json, write_json
 from groundup.weights.huggingface import (
     CONFIG,
     WEIGHTS,

@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 
 from groundup.errors import UserError
+from groundup.files import atomic_update
 from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.files import write_openai_vocabulary
 from groundup.weights.checkpoint import RunNotes, load_directory, save_model
-from groundup.weights.files import atomic_update
 from groundup.weights.gguf import DType, export_gguf
 from groundup.weights.modelfile import modelfile
 from groundup.weights.openai import load_openai_model, write_openai_directory

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.tokenizers.byte_level import to_characters
 from groundup.tokenizers.vocabulary import Vocabulary
-from groundup.weights.files import atomic_file
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 
 DType = Literal["f32", "f16", "bf16", "q8_0"]

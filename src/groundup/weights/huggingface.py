@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
-from groundup.weights.files import read_json
+from groundup.files import read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 

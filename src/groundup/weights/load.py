@@ -9,6 +9,7 @@ import torch
 from groundup.config import PRESETS, ModelConfig
 from groundup.data.sources import MODEL_NAMES, cached
 from groundup.errors import UserError
+from groundup.files import read_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
@@ -19,7 +20,6 @@ from groundup.tokenizers import (
     load_openai_tokenizer,
 )
 from groundup.weights.checkpoint import RunNotes, load_directory
-from groundup.weights.files import read_json
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, load_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.files import atomic_update, finish_update, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import LoRALinear, has_lora, lora_layers
-from groundup.weights.files import atomic_update, finish_update, write_json
 from groundup.weights.peft import (
     HEAD,
     linear_layers,

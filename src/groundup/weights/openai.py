@@ -16,9 +16,9 @@ import torch
 from groundup.config import ModelConfig
 from groundup.data.download import download_openai
 from groundup.errors import UserError
+from groundup.files import atomic_update, finish_update, read_json, write_json
 from groundup.model.gpt import GPTModel
 from groundup.weights.checkpoint import build_model
-from groundup.weights.files import atomic_update, finish_update, read_json, write_json
 from groundup.weights.names import Row, from_theirs, openai_rows, to_theirs
 from groundup.weights.tensor_bundle import TensorBundle, write_bundle
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError, did_you_mean
+from groundup.files import read_json
 from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import name_ends_with
-from groundup.weights.files import read_json
 from groundup.weights.names import huggingface_rows
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.weights.checkpoint import build_model
-from groundup.weights.files import atomic_file
 from groundup.weights.names import Row, nanogpt_rows
 
 GPT2_HEAD_DIM = 64

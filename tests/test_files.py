@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.weights.files import STAGING, atomic_update, finish_update, read_json
+from groundup.files import STAGING, atomic_update, finish_update, read_json
 
 
 def content(folder: Path) -> dict[str, str]:
