@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import report, rounds
-from groundup.model.attention import short_attention
+from groundup.model.attention import attend_explicitly
 
 SHAPES = [(8, 4, 128, 64), (8, 12, 64, 64), (16, 6, 128, 32), (4, 12, 256, 64), (4, 12, 512, 64)]
 
@@ -36,7 +36,7 @@ def main() -> None:
         for dtype in (torch.bfloat16, torch.float32):
             qkv = [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
             ways = {"kernel": partial(step, kernel, qkv)}
-            ways["spelled out"] = partial(step, short_attention, qkv)
+            ways["spelled out"] = partial(step, attend_explicitly, qkv)
             times = rounds(ways, 9)
             milliseconds = {name: round(1000 * seconds, 1) for name, seconds in times.items()}
             results.append({"shape": shape, "dtype": str(dtype)[6:], **milliseconds})

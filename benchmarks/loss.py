@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from common import report, rounds
-from groundup.train.fused_loss import linear_cross_entropy
+from groundup.model.loss import linear_cross_entropy
 
 
 def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.model.cache import KVCache
 from groundup.model.gpt import GPTModel
@@ -75,17 +75,17 @@ class Scripted(GPTModel):
         self.interrupt_at = interrupt_at
         self.prompts: list[list[int]] = []
         self.written = 0
-        # Its features are the scores already.
-        self.out_head = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def features(self, in_idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        super().features(in_idx, cache)  # moves the cache on
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, in_idx: Tensor, cache: KVCache | None = None, *, at: Tensor | None = None
+    ) -> Tensor:
+        super().forward(in_idx, cache, hidden=True)  # moves the cache on
         if in_idx.shape[1] > 1:
             self.prompts.append(in_idx[0].tolist())
             self.written = 0
         self.written += 1
         if self.written == self.interrupt_at:
             raise KeyboardInterrupt
-        scores = torch.zeros(*in_idx.shape, self.cfg.vocab_size)
+        scores = torch.zeros(*in_idx.shape[: 1 if at is not None else 2], self.cfg.vocab_size)
         scores[..., self.answers[len(self.prompts) - 1][self.written - 1]] = 999.0
         return scores

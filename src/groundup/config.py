@@ -10,6 +10,9 @@ from typing import Any, Literal
 from groundup.errors import UserError, did_you_mean
 from groundup.options import option
 
+IGNORE_INDEX = -100
+"""A target that does not count, PyTorch's default."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from groundup.config import TrainOn
-from groundup.data.batching import IGNORE_INDEX
+from groundup.config import IGNORE_INDEX, TrainOn
 from groundup.data.instruction_files import split_instructions
 from groundup.data.instructions import (
     Example,

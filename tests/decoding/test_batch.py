@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -86,9 +87,9 @@ class Counted(GPTModel):
 
     shapes: list[tuple[int, ...]]
 
-    def features(self, in_idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(self, in_idx: Tensor, cache: KVCache | None = None, **asked: Any) -> Tensor:
         self.shapes.append(tuple(in_idx.shape))
-        return super().features(in_idx, cache)
+        return super().forward(in_idx, cache, **asked)
 
 
 def test_ended_texts_are_computed_no_more_and_their_places_are_taken(

@@ -21,7 +21,7 @@ from tests.conftest import tiny_config
 
 
 class Plain(nn.Module):
-    """A student's own model: no cache, no `features`."""
+    """A student's own model: it takes only ids."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -37,15 +37,14 @@ class Scripted(GPTModel):
     def __init__(self, script: list[int], prompt_length: int, vocab_size: int) -> None:
         super().__init__(tiny_config(vocab_size=vocab_size, context_length=64))
         self.script, self.prompt_length, self.vocab = script, prompt_length, vocab_size
-        self.out_head = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def features(self, in_idx: Tensor, cache=None) -> Tensor:
+    def forward(self, in_idx: Tensor, cache=None, *, at=None) -> Tensor:  # pyright: ignore
         seen = cache.length + in_idx.shape[1] if cache else in_idx.shape[1]
         if cache:
             for layer in cache.layers:
                 layer.length = seen
-        scores = torch.zeros(1, 1, self.vocab)
-        scores[0, 0, self.script[seen - self.prompt_length]] = 1.0
+        scores = torch.zeros(1, self.vocab)
+        scores[0, self.script[seen - self.prompt_length]] = 1.0
         return scores
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from groundup.data.batching import IGNORE_INDEX
+from groundup.config import IGNORE_INDEX
 from groundup.errors import UserError
 from groundup.evaluate.perplexity import SlidingWindows, evaluate_text, sliding_windows
 from groundup.evaluate.perplexity_config import PerplexityConfig

@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
-from groundup.model.attention import SHORT, MultiHeadAttention, short_attention
+from groundup.model.attention import SHORT, MultiHeadAttention, attend_explicitly
 from groundup.model.cache import KVCache
 
 
@@ -51,11 +51,11 @@ def test_any_way_of_feeding_the_cache_gives_the_uncached_result(chunks: list[int
 def test_more_tokens_than_the_context_are_refused_also_through_the_cache() -> None:
     cfg = ModelConfig(context_length=4, emb_dim=8, n_heads=2, n_layers=1)
     attention = MultiHeadAttention(8, 8, 4, 0.0, 2)
-    with pytest.raises(UserError, match="5 tokens, but context_length is 4"):
+    with pytest.raises(UserError, match="5 tokens, but the model's context_length is 4"):
         attention(torch.randn(1, 5, 8))
     cache = KVCache(cfg).layers[0]
     attention(torch.randn(1, 3, 8), cache)
-    with pytest.raises(UserError, match="5 tokens, but context_length is 4"):
+    with pytest.raises(UserError, match="5 tokens, but the model's context_length is 4"):
         attention(torch.randn(1, 2, 8), cache)
 
 
@@ -67,16 +67,16 @@ def test_dropout_acts_in_training_only() -> None:
     torch.testing.assert_close(attention(x), attention(x), atol=0, rtol=0)
 
 
-def test_short_attention_is_the_kernels() -> None:
+def test_attention_spelled_out_is_the_kernels() -> None:
     torch.manual_seed(1)
     q, k, v = (torch.randn(2, 3, 7, 4, requires_grad=True) for _ in range(3))
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    found = short_attention(q, k, v)
+    found = attend_explicitly(q, k, v)
     torch.testing.assert_close(found, expected)
     grads = [torch.autograd.grad(y.square().sum(), (q, k, v)) for y in (found, expected)]
     for mine, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(mine, theirs)
-    dropped = short_attention(q, k, v, dropout=0.5)
+    dropped = attend_explicitly(q, k, v, dropout=torch.nn.Dropout(0.5))
     assert not torch.allclose(dropped, expected) and dropped.isfinite().all()
 
 

@@ -14,6 +14,7 @@ def test_layer_norm_is_its_formula() -> None:
     var = x.var(-1, keepdim=True, unbiased=False)
     expected = norm.scale * (x - mean) / torch.sqrt(var + 1e-5) + norm.shift
     torch.testing.assert_close(norm(x), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(norm.formula(x), expected, atol=1e-6, rtol=0)
     assert sorted(norm.state_dict()) == ["scale", "shift"]
 
 
@@ -21,6 +22,7 @@ def test_gelu_is_its_formula() -> None:
     x = torch.linspace(-6, 6, 101)
     expected = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     torch.testing.assert_close(GELU()(x), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(GELU().formula(x), expected, atol=1e-6, rtol=0)
 
 
 def test_block_and_feed_forward_keep_the_shape_and_the_courses_names() -> None:

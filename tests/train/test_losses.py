@@ -3,10 +3,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.model import loss as fused_loss
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
-from groundup.train import fused_loss
-from groundup.train.fused_loss import linear_cross_entropy
+from groundup.model.loss import linear_cross_entropy
 from groundup.train.losses import (
     class_logits,
     classification_loss,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.data.batching import IGNORE_INDEX
+from groundup.config import IGNORE_INDEX
 from groundup.data.windows import ResumableLoader, TokenWindows
 from groundup.errors import TrainingFailed
 from groundup.model.gpt import GPTModel

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = -100
-"""A target that does not count, PyTorch's default."""
-
 Collate = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 """Makes a padded batch ``(inputs, targets)`` of the examples of these numbers."""
 

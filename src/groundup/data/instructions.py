@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from groundup.config import TrainOn
-from groundup.data.batching import IGNORE_INDEX, pad_right
+from groundup.config import IGNORE_INDEX, TrainOn
+from groundup.data.batching import pad_right
 from groundup.errors import UserError
 from groundup.prompts import Entry, Message, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer

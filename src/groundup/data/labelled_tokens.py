@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groundup.data.batching import IGNORE_INDEX, pad_right
+from groundup.config import IGNORE_INDEX
+from groundup.data.batching import pad_right
 from groundup.errors import UserError
 from groundup.tokenizers import Tokenizer
 

@@ -141,13 +141,12 @@ def _score_prompts(model: GPTModel, prompts: Sequence[list[int]], cache: RaggedC
     lengths = [len(prompt) for prompt in prompts]
     T = max(lengths)
     idx = torch.tensor([prompt + [0] * (T - len(prompt)) for prompt in prompts], device=device)
-    x = model.features(idx, cache.add(lengths))  # (B, T, C)
     last = torch.tensor(lengths, device=device) - 1
-    return model.out_head(x[torch.arange(len(prompts), device=device), last])
+    return model(idx, cache.add(lengths), at=last)
 
 
 @torch.no_grad()
 def _score_latest(model: GPTModel, latest: Sequence[int], cache: RaggedCache) -> Tensor:
     """Read each row's latest token; return the scores ``(B, V)`` of what follows it."""
     idx = torch.tensor(latest, device=model.tok_emb.weight.device)[:, None]  # (B, 1)
-    return model.out_head(model.features(idx, cache.step())[:, -1])
+    return model(idx, cache.step())[:, -1]

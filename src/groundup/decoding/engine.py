@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.sampling import Sampler, greedy, make_sampler
 from groundup.errors import UserError
+from groundup.model.cache import KVCache
+from groundup.model.door import context_length, new_cache, scores
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import StreamDecoder, Tokenizer
 
@@ -21,7 +23,7 @@ from groundup.tokenizers import StreamDecoder, Tokenizer
 class NextTokenScores:
     """Score the next token of a growing sequence, computing each token once.
 
-    A :class:`GPTModel` gets a key/value cache; any other module (a student's own) is called on
+    A model that takes a key/value cache gets one; any other module (a student's own) is called on
     the last ``context_size`` tokens each time, as in the course.
 
     Args:
@@ -35,27 +37,26 @@ class NextTokenScores:
 
     def __init__(self, model: nn.Module, context_size: int, keep: int | None = None) -> None:
         self.model = model
-        self.context_size = context_size
-        if isinstance(model, GPTModel):
-            self.context_size = min(context_size, model.cfg.context_length)
+        self.context_size = min(context_size, context_length(model) or context_size)
         self.keep = min(keep or self.context_size, self.context_size)
         self.start = 0  # where the window begins in the sequence
-        self.cache = None
+        self.cache: KVCache | None = None
 
     @torch.no_grad()
     def __call__(self, idx: Tensor) -> Tensor:
         """Return the scores ``(B, V)`` of what follows ``idx`` ``(B, T)``, the sequence so far."""
-        if not isinstance(self.model, GPTModel):
-            return self.model(idx[:, -self.context_size :])[:, -1]
         T = idx.shape[1]
+        last = torch.full((len(idx),), -1, device=idx.device)
         if self.cache is None:
-            self.cache = self.model.new_cache(idx.shape[0])
+            self.cache = new_cache(self.model, len(idx))
+            if self.cache is None:  # it takes none: compute the whole window anew
+                return scores(self.model, idx[:, -self.context_size :], at=last)
             self.start = max(0, T - self.context_size)
         elif T - self.start > self.context_size:
             self.cache.truncate(0)
             self.start = T - self.keep
         new = idx[:, self.start + self.cache.length :]
-        return self.model.out_head(self.model.features(new, self.cache)[:, -1])
+        return scores(self.model, new, at=last, cache=self.cache)
 
 
 def stream_tokens(

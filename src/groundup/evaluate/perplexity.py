@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from groundup.data.batching import IGNORE_INDEX, evaluation_batches, pad_right
+from groundup.config import IGNORE_INDEX
+from groundup.data.batching import evaluation_batches, pad_right
 from groundup.errors import UserError
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.model.gpt import GPTModel

@@ -1,7 +1,7 @@
 """Causal multi-head attention: the class that the course builds, running on PyTorch's fast kernel.
 
-The steps that lead here, each adding one idea, are in ``ladder.py``; a test proves that its last
-rung computes the same numbers as this class.
+The steps that lead here, each adding one idea, are in ``ladder.py``; its last rung spells out what
+this class computes, and a test proves that the two are equal.
 
 Shapes: ``B`` batch, ``T`` new tokens, ``S`` tokens attended to (cached + new), ``H`` heads,
 ``D`` columns per head, ``C = H * D`` embedding width.
@@ -19,10 +19,6 @@ from groundup.errors import UserError
 
 if TYPE_CHECKING:
     from groundup.model.cache import LayerCache
-
-
-SHORT = 256
-"""Up to so many tokens, a CPU in bf16 is faster without PyTorch's kernel."""
 
 
 class MultiHeadAttention(nn.Module):
@@ -56,59 +52,102 @@ class MultiHeadAttention(nn.Module):
         self.context_length = context_length
         self.num_heads = num_heads
         self.head_dim = d_out // num_heads
-        self.dropout = dropout
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.out_proj = nn.Linear(d_out, d_out)
+        self.dropout = nn.Dropout(dropout)
         self.register_load_state_dict_pre_hook(drop_stored_mask)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Mix each token with those before it: ``(B, T, d_in) -> (B, T, d_out)``.
 
-        With a ``cache``, ``x`` holds only the new tokens: their keys and values are appended to
-        the cached ones, and every new token attends to all of those up to itself.
+        Args:
+            x: the tokens.
+            cache: holds what was computed for earlier tokens; then ``x`` is only the new ones, each
+                of which attends to all of those up to itself.
+            mask: which tokens may attend to which, where that is not just "the earlier ones".
         """
-        B, T, _ = x.shape
-        past = cache.length if cache is not None else 0
-        if past + T > self.context_length:
-            raise UserError(
-                f"attention over {past + T} tokens, but context_length is {self.context_length}; "
-                "pass fewer tokens or build the model with a longer context_length"
-            )
         q = self._split_heads(self.W_query(x))  # (B, H, T, D)
         k = self._split_heads(self.W_key(x))  # (B, H, T, D)
         v = self._split_heads(self.W_value(x))  # (B, H, T, D)
-        mask = None  # the causal mask is never stored: the kernel knows it ...
+        check_length(x.shape[1] + (cache.length if cache else 0), self.context_length)
         if cache is not None:
-            mask = cache.mask(T)  # ... but not that cached tokens come before the new ones
-            k, v = cache.append(k, v)  # (B, H, S, D)
-        dropout = self.dropout if self.training else 0.0
-        if mask is None and 1 < T <= SHORT and x.device.type == "cpu" and q.dtype == torch.bfloat16:
-            context = short_attention(q, k, v, dropout)  # (B, H, T, D)
-        else:
-            context = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and T > 1
-            )  # (B, H, T, D)
-        context = context.transpose(1, 2).reshape(B, T, self.d_out)  # (B, T, C)
-        return self.out_proj(context)
+            k, v, mask = cache.extend(k, v)  # (B, H, S, D) twice
+        context = attend(q, k, v, mask, self.dropout)  # (B, H, T, D)
+        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
         return x.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
 
 
-def short_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Causal attention spelled out, as on the ladder: ``(B, H, T, D)`` thrice to ``(B, H, T, D)``.
+SHORT = 256
+"""Up to so many tokens, a CPU in bf16 is faster without PyTorch's kernel."""
 
-    On a CPU in bf16, PyTorch's kernel is made for long texts: for up to ``SHORT`` tokens this takes
-    a third to four fifths of its time (``benchmarks/attention.py``).
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dropout) -> Tensor:
+    """The values, mixed by how well keys match queries: the one place that chooses a kernel.
+
+    PyTorch's fused kernel never writes down the ``(T, S)`` weights. They are spelled out where
+
+    - somebody looks at them: ``dropout``, through which they go, has a forward hook (``watch``);
+    - a CPU computes up to ``SHORT`` tokens in bf16: that kernel is made for long texts, and
+      spelling it out takes a third to four fifths of its time (``benchmarks/attention.py``).
+
+    Args:
+        q: queries ``(B, H, T, D)``.
+        k: keys ``(B, H, S, D)``.
+        v: values ``(B, H, S, D)``.
+        mask: true where a query may see a key, broadcast to ``(B, H, T, S)``. ``None`` is causal: a
+            query sees the keys up to its own, and a single query all of them.
+        dropout: drops weights while training.
+
+    Returns:
+        ``(B, H, T, D)``.
     """
+    T = q.shape[2]
+    watched = bool(dropout._forward_hooks or dropout._forward_pre_hooks)
+    short = mask is None and 1 < T <= SHORT and q.dtype == torch.bfloat16
+    if watched or (short and q.device.type == "cpu"):
+        return attend_explicitly(q, k, v, mask, dropout)
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        dropout_p=dropout.p if dropout.training else 0.0,
+        is_causal=mask is None and T > 1,
+    )
+
+
+def attend_explicitly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    dropout: nn.Dropout | None = None,
+) -> Tensor:
+    """:func:`attend` as on the ladder, weights and all."""
     T, D = q.shape[-2:]
-    scores = (q * D**-0.5) @ k.transpose(-2, -1)  # (B, H, T, T)
-    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # (T, T)
-    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)  # (B, H, T, T)
-    return F.dropout(weights, dropout).to(v.dtype) @ v
+    if mask is None:
+        visible = torch.ones(T, k.shape[-2], dtype=torch.bool, device=q.device)
+        mask = visible.tril() if T > 1 else visible
+    scores = (q * D**-0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)  # (B, H, T, S)
+    weights = weights if dropout is None else dropout(weights)
+    return weights.to(v.dtype) @ v
+
+
+def check_length(tokens: int, context_length: int) -> None:
+    """Raise ``UserError`` if there are more tokens than the model can look at."""
+    if tokens > context_length:
+        raise UserError(
+            f"the input has {tokens} tokens, but the model's context_length is {context_length}; "
+            "pass at most that many (the last ones, say)"
+        )
 
 
 def drop_stored_mask(

@@ -27,6 +27,14 @@ class LayerCache:
         self.values = values
         self.length = 0
 
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take in new tokens' keys and values: all so far, and which each new token attends to.
+
+        ``(B, H, T, D)`` twice to ``(B, H, S, D)`` twice and :meth:`mask`.
+        """
+        mask = self.mask(k.shape[2])
+        return *self.append(k, v), mask
+
     def positions(self, T: int) -> Tensor:
         """Where ``T`` new tokens stand in their sequence: ``(T,)``."""
         return torch.arange(self.length, self.length + T, device=self.keys.device)

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.model.attention import check_length
 from groundup.model.cache import KVCache
 from groundup.model.layers import LayerNorm, TransformerBlock
+from groundup.model.loss import Reduction, head_loss
 
 
 class GPTModel(nn.Module):
@@ -44,39 +46,73 @@ class GPTModel(nn.Module):
         if cfg.tie_weights:
             self.out_head.weight = self.tok_emb.weight
 
-    def forward(self, in_idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        in_idx: Tensor,
+        cache: KVCache | None = None,
+        *,
+        at: Tensor | None = None,
+        targets: Tensor | None = None,
+        reduction: Reduction = "sum",
+        documents: Tensor | None = None,
+        hidden: bool = False,
+    ) -> Tensor:
         """Score every token's successor: ids ``(B, T)`` to logits ``(B, T, V)``.
 
-        With a ``cache`` (see :meth:`new_cache`), ``in_idx`` holds only the tokens that came since
-        the last call.
+        This is the only way into the model. Training, decoding and measuring all call
+        ``model(...)`` and say what they want of it, so that nothing is computed in vain; hooks,
+        ``torch.compile``, DDP and FSDP see every call.
+
+        Args:
+            in_idx: token ids. With a cache, only those that came since the last call.
+            cache: what was computed for earlier tokens; see :meth:`new_cache`.
+            at: positions ``(B,)`` or ``(B, K)``: score only there, ``(B, V)`` or ``(B, K, V)``;
+                -1 is the last.
+            targets: ids, ``(B, T)`` or of ``at``'s shape: return their negative log-likelihood
+                instead of scores. The ``(B, T, V)`` logits never exist then. Targets of
+                ``IGNORE_INDEX`` count 0.
+            reduction: ``sum`` for the targets' summed loss, a scalar; ``none`` for that of each.
+            documents: numbers ``(B, T)``: tokens attend only to those of their own document, and
+                positions count from its beginning, so each is read as if it stood alone. A
+                document's tokens stand together.
+            hidden: return what the output layer would read, ``(B, T, C)`` (or at ``at``).
 
         Raises:
-            UserError: more tokens than ``context_length``.
+            UserError: more tokens than ``context_length``, or arguments that exclude each other.
         """
-        return self.out_head(self.features(in_idx, cache))
-
-    def features(self, in_idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the output layer reads: ids ``(B, T)`` to ``(B, T, C)``.
-
-        Apart from :meth:`forward` so that decoding scores one position only, and so that the
-        training loss need never hold all ``B * T * V`` logits at once.
-        """
-        T = in_idx.shape[1]
-        past = cache.length if cache is not None else 0
-        if past + T > self.cfg.context_length:
-            raise UserError(
-                f"the input has {past + T} tokens, but the model's context_length is "
-                f"{self.cfg.context_length}; pass at most that many (the last ones, say)"
-            )
-        if cache is None:
-            positions = torch.arange(T, device=in_idx.device)  # (T,)
-        else:
-            positions = cache.positions(T)  # (T,), or (B, T) where rows differ in length
-        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
-        x = self.drop_emb(x)
+        x, mask = self._embed(in_idx, cache, documents)  # (B, T, C)
         for i, block in enumerate(self.trf_blocks):
-            x = block(x, cache.layers[i] if cache is not None else None)
-        return self.final_norm(x)
+            x = block(x, cache.layers[i] if cache is not None else None, mask)
+        x = self.final_norm(x)
+        if at is not None:
+            rows = torch.arange(len(x), device=x.device)
+            x = x[rows if at.dim() == 1 else rows[:, None], at]  # (B, C), or (B, K, C)
+        if hidden:
+            return x
+        if targets is not None:
+            return head_loss(self.out_head, x, targets, reduction)
+        return self.out_head(x)
+
+    def _embed(
+        self, in_idx: Tensor, cache: KVCache | None, documents: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens and their positions as vectors ``(B, T, C)``, and the mask between documents."""
+        T = in_idx.shape[1]
+        mask = None
+        if cache is not None and documents is not None:
+            raise UserError("give a cache or documents: a cache holds one document per row")
+        if cache is not None:
+            positions = cache.positions(T)  # (T,), or (B, T) where rows differ in length
+            check_length(cache.length + T, self.cfg.context_length)
+        else:
+            positions = torch.arange(T, device=in_idx.device)  # (T,)
+            check_length(T, self.cfg.context_length)
+        if documents is not None:
+            same = documents[:, :, None] == documents[:, None, :]  # (B, T, T)
+            positions = positions - same.int().argmax(dim=-1)  # (B, T), from each one's first token
+            mask = same.tril()[:, None]  # (B, 1, T, T)
+        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
+        return self.drop_emb(x), mask
 
     def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
         """An empty key/value cache for this model, on its device and in its dtype.

@@ -5,6 +5,7 @@ Shapes: ``B`` batch, ``T`` tokens, ``C`` embedding width (``emb_dim``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
 
 class LayerNorm(nn.Module):
-    """Bring each token's vector to mean 0 and variance 1, then rescale (Ba et al. 2016).
-
-    ``y = scale * (x - mean) / sqrt(var + eps) + shift`` with the biased variance, as in GPT-2.
-    """
+    """Bring each token's vector to mean 0 and variance 1, then rescale (Ba et al. 2016)."""
 
     def __init__(self, emb_dim: int) -> None:
         super().__init__()
@@ -32,19 +30,28 @@ class LayerNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(emb_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension: ``(B, T, C) -> (B, T, C)``."""
+        """Normalise the last dimension: ``(B, T, C) -> (B, T, C)``; :meth:`formula`, fused."""
         return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+    def formula(self, x: Tensor) -> Tensor:
+        """The same, step by step as in the course (a test holds the two equal)."""
+        mean = x.mean(dim=-1, keepdim=True)
+        var = x.var(dim=-1, keepdim=True, unbiased=False)  # divided by C, not C - 1, as in GPT-2
+        norm_x = (x - mean) / torch.sqrt(var + self.eps)  # eps: no division by zero
+        return self.scale * norm_x + self.shift
 
 
 class GELU(nn.Module):
-    """The activation of GPT-2: ``x * Phi(x)``, in its tanh form (Hendrycks & Gimpel 2016).
-
-    ``0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``
-    """
+    """The activation of GPT-2: ``x * Phi(x)``, in its tanh form (Hendrycks & Gimpel 2016)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it to every number of ``x``."""
+        """Apply it to every number of ``x``; :meth:`formula`, fused."""
         return F.gelu(x, approximate="tanh")
+
+    def formula(self, x: Tensor) -> Tensor:
+        """The same, step by step as in the course (a test holds the two equal)."""
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return 0.5 * x * (1 + torch.tanh(inner))
 
 
 class FeedForward(nn.Module):
@@ -87,8 +94,10 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(cfg.emb_dim)
         self.drop_shortcut = nn.Dropout(cfg.drop_rate)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """``(B, T, C) -> (B, T, C)``; a ``cache`` holds the keys and values of earlier tokens."""
-        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+    def forward(
+        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """``(B, T, C) -> (B, T, C)``; ``cache`` and ``mask`` are attention's."""
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache, mask))
         x = x + self.drop_shortcut(self.ff(self.norm2(x)))
         return x

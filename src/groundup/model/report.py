@@ -132,7 +132,7 @@ def activation_bytes(cfg: ModelConfig, batch_size: int, num_classes: int = 0) ->
     """Bytes that autograd keeps from a forward pass and its loss until the backward pass.
 
     The loss is the training loop's, which keeps no logits but the gradients of the features and
-    of the output layer's matrix (``train/fused_loss.py``).
+    of the output layer's matrix (``loss.py``).
     """
     kept: dict[int, int] = {}
     with FakeTensorMode():
@@ -149,7 +149,7 @@ def activation_bytes(cfg: ModelConfig, batch_size: int, num_classes: int = 0) ->
         alive: list[Tensor] = []
         idx = torch.zeros(batch_size, cfg.context_length, dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model.features(idx)
+            model(idx, hidden=True)
     # Of a classifier's features, one token's per text is kept; see classification_loss.
     rows = batch_size if num_classes else batch_size * cfg.context_length + cfg.vocab_size
     return sum(kept.values()) + rows * cfg.emb_dim * FP32_BYTES

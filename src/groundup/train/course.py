@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from groundup.data.batching import IGNORE_INDEX
+from groundup.config import IGNORE_INDEX
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
 from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer

@@ -1,46 +1,36 @@
 """The losses that the training loop minimises, summed over valid targets; the loop divides.
 
-Shapes: ``B`` batch, ``T`` tokens, ``N = B * T``, ``C`` embedding width, ``V`` vocabulary size.
+Shapes: ``B`` batch, ``T`` tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.data.batching import IGNORE_INDEX
-from groundup.model.gpt import GPTModel
-from groundup.train.fused_loss import linear_cross_entropy
+from groundup.config import IGNORE_INDEX
+from groundup.model.door import evaluating, scores, token_loss
+
+__all__ = [
+    "class_logits",
+    "classification_loss",
+    "count_valid",
+    "evaluating",
+    "mean_loss",
+    "next_token_loss",
+]
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) to the loss summed over the valid targets, a scalar."""
 
 
 def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each next token, summed: ids ``(B, T)`` and ``(B, T)`` to a scalar.
-
-    For a ``GPTModel`` the logits are never all in memory; any other module is simply called.
-    """
-    # A head with a bias, or one that LoRA has wrapped, is more than its matrix.
-    if (
-        isinstance(model, GPTModel)
-        and type(model.out_head) is nn.Linear
-        and (model.out_head.bias is None)
-    ):
-        features, targets = model.features(inputs).flatten(0, 1), targets.flatten()  # (N, C), (N)
-        valid = targets != IGNORE_INDEX
-        if not valid.all():  # padding and masked prompts need no scores
-            features, targets = features[valid], targets[valid]
-        return linear_cross_entropy(features, model.out_head.weight, targets)
-    logits = model(inputs)  # (B, T, V)
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE_INDEX, reduction="sum"
-    )
+    """Cross-entropy of each next token, summed: ids ``(B, T)`` and ``(B, T)`` to a scalar."""
+    return token_loss(model, inputs, targets)
 
 
 def classification_loss(
@@ -61,27 +51,12 @@ def classification_loss(
 
 def class_logits(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
     """The scores where the targets are: ids and targets ``(B, T)`` to ``(B, classes)``."""
-    here = targets != IGNORE_INDEX
-    if isinstance(model, GPTModel):
-        return model.out_head(model.features(inputs)[here])
-    return model(inputs)[here]
+    return scores(model, inputs, at=(targets != IGNORE_INDEX).int().argmax(dim=1))
 
 
 def count_valid(targets: Tensor) -> int:
     """Number of targets that count."""
     return int((targets != IGNORE_INDEX).sum())
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in eval mode and no gradient is kept; afterwards as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def mean_loss(

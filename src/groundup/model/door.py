@@ -1,0 +1,114 @@
+"""How everybody else calls a model: one that is ours, a student's own, one that is wrapped.
+
+A ``GPTModel`` answers exactly what it is asked (see its ``forward``). A module that takes only ids
+gives plain logits, and what was asked is made of them; so is a subclass whose ``forward`` takes
+only ids: it is trained on, and generates, what *it* computes.
+
+Shapes: ``B`` batch, ``T`` tokens, ``K`` chosen positions, ``V`` vocabulary size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.config import IGNORE_INDEX
+from groundup.model.cache import KVCache
+from groundup.model.gpt import GPTModel
+from groundup.model.loss import Reduction
+
+
+def token_loss(
+    model: nn.Module,
+    in_idx: Tensor,
+    targets: Tensor,
+    *,
+    at: Tensor | None = None,
+    reduction: Reduction = "sum",
+) -> Tensor:
+    """Negative log-likelihood of targets: ``model(in_idx, at=at, targets=targets, …)``.
+
+    Args:
+        model: any module that maps ids ``(B, T)`` to logits ``(B, T, V)``.
+        in_idx: ids ``(B, T)``.
+        targets: ids ``(B, T)``, or of ``at``'s shape; ``IGNORE_INDEX`` counts 0.
+        at: positions ``(B,)`` or ``(B, K)``, if not all.
+        reduction: ``sum`` for a scalar, ``none`` for each target's.
+    """
+    if accepts(model, "targets"):
+        return model(in_idx, at=at, targets=targets, reduction=reduction)
+    logits = scores(model, in_idx, at=at).float()
+    loss = F.cross_entropy(
+        logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction=reduction
+    )
+    return loss if reduction == "sum" else loss.view(targets.shape)
+
+
+def scores(
+    model: nn.Module, in_idx: Tensor, *, at: Tensor | None = None, cache: KVCache | None = None
+) -> Tensor:
+    """Logits ``(B, T, V)``, or at chosen positions ``(B, V)`` or ``(B, K, V)``.
+
+    A ``cache`` (of :func:`new_cache`) is for models that take one.
+    """
+    if accepts(model, "at"):
+        return model(in_idx, cache, at=at)
+    logits = model(in_idx)
+    if at is None:
+        return logits
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows if at.dim() == 1 else rows[:, None], at]
+
+
+def new_cache(model: nn.Module, batch_size: int = 1, capacity: int | None = None) -> KVCache | None:
+    """An empty key/value cache for a model that takes one; None for any other."""
+    inner = unwrapped(model)
+    if isinstance(inner, GPTModel) and accepts(model, "cache") and accepts(model, "at"):
+        return inner.new_cache(batch_size, capacity)
+    return None
+
+
+def context_length(model: nn.Module) -> int | None:
+    """The most tokens a model can look at, if it says so."""
+    inner = unwrapped(model)
+    return inner.cfg.context_length if isinstance(inner, GPTModel) else None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights are."""
+    return next(model.parameters()).device
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module itself, inside what ``torch.compile`` or DDP has put around it."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        model = inner
+        inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
+    return model
+
+
+def accepts(model: nn.Module, keyword: str) -> bool:
+    """Whether a model's ``forward`` takes this argument of ``GPTModel``'s."""
+    inner = unwrapped(model)
+    parameters = inspect.signature(inner.forward).parameters
+    passes_all_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return keyword in parameters or (passes_all_on and isinstance(inner, GPTModel))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the model is in eval mode and no gradient is kept; afterwards as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
