@@ -22,15 +22,19 @@ class Problems:
         at_once: raise at the first problem instead.
         by_row: tell of each row what is wrong with it (``line 3: the output is empty``), not of
             each problem which rows have it (``an empty text in lines 3, 7``).
+
+    ``rows`` has the numbers of all rows with a problem.
     """
 
     def __init__(self, source: str, *, at_once: bool = False, by_row: bool = False) -> None:
         self.source, self.at_once, self.by_row = source, at_once, by_row
         self.unit: tuple[str, str] = ("line", "lines")
+        self.rows: set[int] = set()
         self._noted: list[tuple[int, str, str]] = []
 
     def add(self, row: int, problem: str, detail: str = "") -> None:
         """Note a row's problem; the detail is what differs between rows that have it."""
+        self.rows.add(row)
         self._noted.append((row, problem, f" ({detail})" if detail else ""))
         if self.at_once:
             self.raise_if_any()

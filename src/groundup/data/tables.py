@@ -1,6 +1,7 @@
 """Rows of CSV, TSV and JSON files, one at a time, with the line numbers that messages need.
 
-Python's own ``csv`` reads them, not pandas: it says in which line a row is wrong.
+Python's own ``csv`` reads them, not pandas: it says in which line a row is wrong, where pandas
+drops one with a bad quote, or fills one that is too short, without a word.
 """
 
 from __future__ import annotations
@@ -175,6 +176,8 @@ def _json_rows(lines: Iterable[str], is_list: bool, problems: Problems) -> Itera
     else:
         values = json_lines(lines)
     for number, value, problem, place in values:
+        if number in problems.rows:
+            continue  # it is not UTF-8
         if problem:
             problems.add(number, "not valid JSON", ", ".join(filter(None, (problem, place))))
         elif not isinstance(value, dict):
@@ -226,7 +229,7 @@ def _records(
         except csv.Error as error:
             problems.add(start, _csv_problem(str(error), separator))
             continue
-        if cells:
+        if cells and problems.rows.isdisjoint(range(start, reader.line_num + 1)):
             yield start, cells
 
 
@@ -269,7 +272,7 @@ def _separator(
 def _divides(lines: list[str], separator: str) -> bool:
     """Whether nearly all rows have the same number of fields, at least two.
 
-    A comma with a space behind it is one of prose.
+    A comma with a space behind it is one of prose (``csv.Sniffer`` takes it for a separator).
     """
     try:
         rows = [cells for cells in _reader(lines, separator) if cells]
