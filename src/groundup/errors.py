@@ -6,7 +6,7 @@ import difflib
 import errno
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -39,3 +39,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'emb_dim'?"`` for the nearest known word, or an empty string."""
     nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def first_ten(items: Sequence[str], between: str = ", ") -> str:
+    """Join ten items at most, so that a message stays readable; of the rest, say how many."""
+    more = f"{between.strip(', ')} and {len(items) - 10} more" if len(items) > 10 else ""
+    return between.join(items[:10]) + more

@@ -227,9 +227,9 @@ def predict(
     if file is not None:
         _predict_file(classifier, file, out, text_column, separator)
     elif text == STDIN:
-        from groundup.data.lines import Lines, Problems
+        from groundup.data.lines import Problems, text_lines
 
-        lines = Lines(sys.stdin.buffer, Problems("stdin", at_once=True))
+        lines = text_lines(sys.stdin.buffer, Problems("stdin", at_once=True))
         texts = (line.rstrip("\r\n") for line in lines)
         for line in texts:  # each at once, for whoever pipes `tail -f` into it
             if line.strip():

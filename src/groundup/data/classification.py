@@ -9,12 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.columns import cell_text, choose_columns
+from groundup.data.columns import cell_text
 from groundup.data.lines import Problems
-from groundup.data.tables import check_text, open_table
-from groundup.errors import UserError
-
-LISTED_CLASSES = 10
+from groundup.data.tables import open_table
+from groundup.errors import UserError, first_ten
 
 SPLITS = ("train", "validation", "test")
 
@@ -93,27 +91,19 @@ def read_labelled(
             there or not clear, or there is only one class.
     """
     problems = Problems(str(path))
-    named = [name for name in (text_column, label_column) if name]
-    with open_table(path, separator, named, problems, min_columns=2) as table:
-        sample = [row for _, row in table.sample]
-        try:
-            text, label = choose_columns(
-                table.source,
-                table.columns,
-                sample,
-                text=text_column,
-                label=label_column,
-                label_needed=True,
-            )
-        except UserError:
-            problems.raise_if_any()  # the rows that were left out are what is missing
-            raise
+    with open_table(
+        problems,
+        text_column=text_column,
+        label_column=label_column,
+        separator=separator,
+        label_needed=True,
+    ) as table:
+        text, label = table.text_column, table.label_column
         assert label is not None
         texts: list[str] = []
         labels: list[str] = []
         rows: list[int] = []
-        for number, row in table.rows:
-            check_text(number, row, text, problems)
+        for number, row in table.numbered:
             name = " ".join(cell_text(row.get(label)).split())
             if label not in row:
                 problems.add(number, f"no key {label!r}")
@@ -270,8 +260,8 @@ def _check_classes(
     if rare:
         raise UserError(
             f"{data.source} has too few different texts of some classes, where each of "
-            f"{len(splits)} splits needs one: {_first(rare)}; add examples of them, leave them "
-            "out, or ask for fewer splits"
+            f"{len(splits)} splits needs one: {first_ten(rare, '; ')}; add examples of them, "
+            "leave them out, or ask for fewer splits"
         )
     labels = {split: {data.labels[i] for i in part} for split, part in splits.items()}
     lacking = [
@@ -283,13 +273,8 @@ def _check_classes(
         advice = "" if stratify else "split every class alike (--stratify), "
         raise UserError(
             f"{data.source} has too few different texts of some classes to draw at random: "
-            f"{_first(lacking)}; {advice}add examples of them or take another seed"
+            f"{first_ten(lacking, '; ')}; {advice}add examples of them or take another seed"
         )
-
-
-def _first(parts: Sequence[str]) -> str:
-    more = f"; and {len(parts) - LISTED_CLASSES} more" * (len(parts) > LISTED_CLASSES)
-    return "; ".join(parts[:LISTED_CLASSES]) + more
 
 
 def _listed(names: Sequence[str]) -> str:

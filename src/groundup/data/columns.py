@@ -57,9 +57,9 @@ def choose_columns(
     source: str,
     columns: Sequence[str],
     rows: Sequence[dict[str, Any]],
-    *,
     text: str | None,
     label: str | None,
+    *,
     label_needed: bool,
 ) -> tuple[str, str | None]:
     """Return the names of the text's column and of the label's (``None`` if there is none).
@@ -102,17 +102,14 @@ def choose_columns(
     if label is None and label_needed:
         labels = [name for name in labels if name != text]
         label = labels[0] if len(labels) == 1 else None
-    unknown = {
-        "the text (--text-column)": text is None,
-        "the label (--label-column)": label is None and label_needed,
-    }
-    if any(unknown.values()):
+    unknown = ["the text (--text-column)"] if text is None else []
+    if label is None and label_needed:
+        unknown.append("the label (--label-column)")
+    if text is None or unknown:
         raise UserError(
-            f"cannot tell which column of {source} is "
-            f"{' and which '.join(what for what, is_unknown in unknown.items() if is_unknown)}; "
+            f"cannot tell which column of {source} is {' and which '.join(unknown)}; "
             f"name it: there are {_listed(columns)}"
         )
-    assert text is not None
     return text, label
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundup.data.lines import Problems, json_lines
 from groundup.data.text import fingerprint, read_documents
 from groundup.errors import UserError
 from groundup.prompts import message_problems
-
-MOST_PROBLEMS = 10
-"""How many problems of a file are told one by one."""
 
 
 def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[dict[str, Any]]:
@@ -37,49 +35,40 @@ def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[
     if len(documents) > 1:
         raise UserError(f"{path} stands for {len(documents)} files; give one")
     entries: list[dict[str, Any]] = []
-    problems: list[str] = []
-    for place, value, unreadable in _parse(documents[0], str(path)):
-        wrong = [unreadable] if unreadable else _problems(value, with_responses)
-        problems += [f"{place}: {problem}" for problem in wrong]
+    problems = Problems(str(path), by_row=True)
+    for number, value in _parse(documents[0], problems):
+        wrong = _problems(value, with_responses)
+        for problem in wrong:
+            problems.add(number, problem)
         if not wrong:
             given = {} if "messages" in value else {"input": value.get("input") or ""}
             entries.append(value | given)
-    if problems:
-        more = len(problems) - MOST_PROBLEMS
-        raise UserError(
-            f"{path}: {'; '.join(problems[:MOST_PROBLEMS])}"
-            + (f"; and {more} more" if more > 0 else "")
-            + "; mend these entries or take them out"
-        )
+    problems.raise_if_any()
     if not entries:
         raise UserError(f"{path} has no entries; give at least one instruction with its output")
     return entries
 
 
-def _parse(text: str, name: str) -> list[tuple[str, Any, str]]:
-    """A JSON list's entries or JSONL's lines: where each is, its value, or why it has none."""
+def _parse(text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
+    """A JSON list's entries or JSONL's lines, numbered; a line that is not JSON is noted."""
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
         # Only line feeds separate: within its quotes, JSON may hold Unicode's other line ends.
-        rows = [(n, row) for n, row in enumerate(text.split("\n"), start=1) if row.strip()]
-        parsed = [(f"line {number}", *_parse_line(row)) for number, row in rows]
+        parsed = list(json_lines(text.split("\n")))
         if parsed[0][2]:
             raise UserError(
-                f"{name} is neither a JSON list nor JSONL, one object per line: {error}"
+                f"{problems.source} is neither a JSON list nor JSONL, one object per line: {error}"
             ) from error
-        return parsed
-    listed = whole if isinstance(whole, list) else [whole]
-    return [(f"entry {number}", value, "") for number, value in enumerate(listed, start=1)]
-
-
-def _parse_line(row: str) -> tuple[Any, str]:
-    try:
-        return json.loads(row), ""
-    except json.JSONDecodeError as error:
-        return None, f"is not JSON: {error.msg} (column {error.colno})"
-    except (ValueError, RecursionError) as error:
-        return None, f"is not JSON: {error}"
+        for number, value, problem, place in parsed:
+            if problem:
+                problems.add(number, f"is not JSON: {problem}", place)
+            else:
+                yield number, value
+        return
+    problems.unit = ("entry", "entries")
+    for number, value in enumerate(whole if isinstance(whole, list) else [whole], 1):
+        yield number, value
 
 
 def _problems(entry: object, with_responses: bool) -> list[str]:

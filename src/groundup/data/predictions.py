@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
 
-from groundup.data.columns import choose_columns
 from groundup.data.lines import Problems
-from groundup.data.tables import Table, check_text, open_table, table_dialect
+from groundup.data.tables import Table, open_table, table_dialect
 from groundup.errors import UserError
 
 
-class TextRows:
-    """The rows of an open file, each as it is there: values by column, in their order.
-
-    They can be run through once, and are not held in memory.
-
-    Args:
-        table: the open file.
-        text_column: the column with the text; ``row[rows.text_column]`` is never empty.
-    """
-
-    def __init__(self, table: Table, text_column: str, problems: Problems) -> None:
-        self.table, self.text_column = table, text_column
-        self._problems = problems
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, row in self.table.rows:
-            check_text(number, row, self.text_column, self._problems)
-            yield row
-
-
-@contextmanager
 def open_texts(
     path: str | Path, *, text_column: str | None = None, separator: str | None = None
-) -> Iterator[TextRows]:
+) -> AbstractContextManager[Table]:
     """Open a CSV, TSV or JSONL file (``.gz`` too) to classify its texts.
 
     ::
@@ -59,14 +36,12 @@ def open_texts(
         UserError: the file cannot be read, or, while the rows are run through, a row is bad; the
             message names it.
     """
-    problems = Problems(str(path), at_once=True)
-    named = [text_column] if text_column else []
-    with open_table(path, separator, named, problems, min_columns=1) as table:
-        sample = [row for _, row in table.sample]
-        text, _ = choose_columns(
-            table.source, table.columns, sample, text=text_column, label=None, label_needed=False
-        )
-        yield TextRows(table, text, problems)
+    return open_table(
+        Problems(str(path), at_once=True),
+        text_column=text_column,
+        separator=separator,
+        label_needed=False,
+    )
 
 
 class RowWriter:
@@ -82,15 +57,12 @@ class RowWriter:
         rows: where the rows come from.
     """
 
-    def __init__(self, stream: TextIO, rows: TextRows) -> None:
-        table = rows.table
-        self.label_column = _free_name("label", table.columns)
-        self.probability_column = _free_name("probability", table.columns)
-        self._stream, self._source = stream, table.source
-        self._dialect = None
-        if table.kind == "table":
-            self._dialect = {**table_dialect(table.separator), "lineterminator": "\n"}
-            self._write([*table.columns, self.label_column, self.probability_column])
+    def __init__(self, stream: TextIO, rows: Table) -> None:
+        self.label_column = _free_name("label", rows.columns)
+        self.probability_column = _free_name("probability", rows.columns)
+        self._stream, self._source, self._separator = stream, rows.source, rows.separator
+        if rows.separator:
+            self._write([*rows.columns, self.label_column, self.probability_column])
 
     def write(self, row: dict[str, Any], label: str, probability: float) -> None:
         """Write a row with its prediction.
@@ -99,22 +71,21 @@ class RowWriter:
             UserError: a JSON entry has a key of the same name as what is added, unlike the first.
         """
         added = {self.label_column: label, self.probability_column: round(probability, 6)}
-        if self._dialect:
+        if self._separator:
             self._write([*row.values(), *added.values()])
-            return
-        taken = [name for name in added if name in row]
-        if taken:
+        elif taken := [name for name in added if name in row]:
             raise UserError(
                 f"{self._source}: an entry has the key {taken[0]!r}, which the first ones had not "
                 "and which the prediction would replace; rename it"
             )
-        self._stream.write(json.dumps({**row, **added}, ensure_ascii=False) + "\n")
+        else:
+            self._stream.write(json.dumps(row | added, ensure_ascii=False) + "\n")
 
     def _write(self, cells: list[Any]) -> None:
-        dialect = dict(self._dialect or {})
+        dialect = table_dialect(self._separator)
         if any("\r" in cell for cell in cells if isinstance(cell, str)):
             dialect["quoting"] = csv.QUOTE_ALL  # else Python leaves a carriage return unquoted
-        csv.writer(self._stream, **dialect).writerow(cells)
+        csv.writer(self._stream, lineterminator="\n", **dialect).writerow(cells)
 
 
 def _free_name(name: str, columns: list[str]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from groundup.errors import UserError, did_you_mean
+from groundup.errors import UserError, did_you_mean, first_ten
 from groundup.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -132,15 +132,15 @@ def _check_columns(df: DataFrame, source: str, wanted: list[str]) -> None:
 
 def _check_rows(df: DataFrame, source: str) -> None:
     labels = [label for label in df["Label"] if not _is_whole(label)]
-    texts = [i for i, text in enumerate(df["Text"], 1) if not isinstance(text, str) or not text]
+    rows = enumerate(df["Text"], 1)
+    empty = [str(row) for row, text in rows if not isinstance(text, str) or not text]
     if labels:
         raise UserError(
             f"{source} has {len(labels)} labels that are not whole numbers, such as {labels[0]!r}; "
             "map them first, for example df['Label'] = df['Label'].map({'ham': 0, 'spam': 1})"
         )
-    if texts:
-        more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
-        raise UserError(f"{source} has no text in row {', '.join(map(str, texts[:10]))}{more}")
+    if empty:
+        raise UserError(f"{source} has no text in row {first_ten(empty)}")
 
 
 def _is_whole(label: object) -> bool:

@@ -1,6 +1,7 @@
 """Rows of CSV, TSV and JSON files, one at a time, with the line numbers that messages need.
 
-Python's own ``csv`` reads them, not pandas: it says in which line a row is wrong.
+Python's own ``csv`` reads them, not pandas: it says in which line a row is wrong, where pandas
+drops one with a bad quote, or fills one that is too short, without a word.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from groundup.data.columns import has_header
-from groundup.data.lines import Lines, Problems, open_binary
+from groundup.data.columns import choose_columns, has_header
+from groundup.data.lines import Problems, file_lines, json_lines
 from groundup.errors import UserError
 
 SNIFFED_LINES = 100
@@ -44,34 +45,38 @@ Row = tuple[int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Table:
-    """An open file of rows.
+    """An open file of rows, which can be run through once and are not held in memory.
 
     Args:
         source: the file.
         columns: their names, as the header or the first JSON entries have them; without a header
             they are called by their numbers, from "1".
-        kind: a ``table`` with a separator, ``jsonl``, or ``json``, which is a list of objects.
-        separator: of a table, between two fields of a row.
-        sample: the first rows, from which columns can be guessed.
-        rows: all rows; they can be run through once.
+        separator: between two fields of a row; empty if the rows are JSON objects.
+        text_column: the column with the text; ``row[table.text_column]`` is never empty.
+        label_column: the column with the label, if there must be one.
+        numbered: the rows as they are there, with their numbers.
     """
 
     source: str
     columns: list[str]
-    kind: Literal["table", "jsonl", "json"]
     separator: str
-    sample: list[Row]
-    rows: Iterator[Row]
+    text_column: str
+    label_column: str | None
+    numbered: Iterator[Row]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The rows alone: values by column, in their order."""
+        return (row for _, row in self.numbered)
 
 
 @contextmanager
 def open_table(
-    path: str | Path,
-    separator: str | None,
-    named: Sequence[str],
     problems: Problems,
     *,
-    min_columns: int,
+    separator: str | None,
+    text_column: str | None,
+    label_column: str | None = None,
+    label_needed: bool,
 ) -> Iterator[Table]:
     r"""Open a CSV, TSV, JSONL or JSON file, which may be gzipped.
 
@@ -80,51 +85,68 @@ def open_table(
     Collection. Only a ``.json`` list is read whole; everything else row by row.
 
     Args:
-        path: the file.
-        separator: the character between two fields, or a name in ``SEPARATORS``.
-        named: columns that the user named, which tell a header from a row.
-        problems: where rows that cannot be read are noted; they are left out.
-        min_columns: fewer show that the separator is another one.
+        problems: of the file ``problems.source``: rows that cannot be read are noted there and left
+            out; those without a text are noted when they are reached.
+        separator: the character between two fields, or a name in ``SEPARATORS``; unless it shows.
+        text_column: the text's column, if it is not found.
+        label_column: the label's column, if it is not found.
+        label_needed: whether there must be one.
 
     Raises:
-        UserError: the file is missing, a directory, empty, or has another separator.
+        UserError: the file is missing, a directory, empty, or has another separator; or a column is
+            not there or not clear.
     """
-    source = str(path)
-    with ExitStack() as stack:
-        lines = Lines(open_binary(source, stack), problems)
-        head = list(islice(lines, SNIFFED_LINES))
-        if not "".join(head).strip():
-            raise UserError(f"{source} is empty; expected rows with a text")
-        every_line = chain(head, lines)
-        kind = _json_kind(source, head)
-        if kind == "table":
-            mark = _separator(source, head, separator, min_columns)
-            records = _records(every_line, mark, problems, lines.broken)
-            yield _open_rows(source, mark, records, named, problems)
-            return
-        if separator is not None:
-            raise UserError(f"{source} is JSON, which has no separator; leave out --separator")
-        if kind == "json":
-            rows = _json_list(source, every_line, problems)
-        else:
-            rows = _json_lines(every_line, problems, lines.broken)
+    source = problems.source
+    named = [name for name in (text_column, label_column) if name]
+    with closing(file_lines(problems)) as lines:
+        mark, columns, rows = _open_rows(lines, problems, separator, named, label_needed)
         sample = list(islice(rows, SAMPLE_ROWS))
-        columns = list(dict.fromkeys(key for _, entry in sample for key in entry))
-        if not columns:
-            problems.raise_if_any()
-            raise UserError(f"{source} has no entries; expected objects with a text")
-        yield Table(source, columns, kind, "", sample, chain(sample, rows))
+        entries = [entry for _, entry in sample]
+        columns = columns or list(dict.fromkeys(chain.from_iterable(entries)))
+        nothing = "a header but no rows" if mark else "no entries; expected objects with a text"
+        try:
+            if not entries or not columns:
+                raise UserError(f"{source} has {nothing}")
+            text, label = choose_columns(
+                source, columns, entries, text_column, label_column, label_needed=label_needed
+            )
+        except UserError:
+            problems.raise_if_any()  # the rows that were left out are what is missing
+            raise
+        checked = _checked(chain(sample, rows), text, problems)
+        yield Table(source, columns, mark, text, label, checked)
 
 
-def check_text(number: int, row: dict[str, Any], column: str, problems: Problems) -> None:
-    """Note what is wrong with a row's text: no such key, not a string, or nothing in it."""
-    text = row.get(column)
-    if column not in row:
-        problems.add(number, f"no key {column!r}")
-    elif text is not None and not isinstance(text, str):
-        problems.add(number, f"no string as {column!r}", json.dumps(text)[:20])
-    elif not (text or "").strip():
-        problems.add(number, "an empty text")
+def _open_rows(
+    lines: Iterator[str], problems: Problems, given: str | None, named: list[str], several: bool
+) -> tuple[str, list[str], Iterator[Row]]:
+    """The separator, the columns and the rows; of JSON, the rows alone."""
+    source = problems.source
+    head = list(islice(lines, SNIFFED_LINES))
+    start = "".join(head).lstrip()
+    if not start:
+        raise UserError(f"{source} is empty; expected rows with a text")
+    every_line = chain(head, lines)
+    suffix = Path(source.lower().removesuffix(".gz")).suffix
+    if suffix in JSON_SUFFIXES or suffix not in SUFFIXES and re.match(r'\[\s*\{|\{"', start):
+        if given is not None:
+            raise UserError(f"{source} is JSON, which has no separator; leave out --separator")
+        return "", [], _json_rows(every_line, start.startswith("["), problems)
+    mark = _separator(source, head, given, SUFFIXES.get(suffix), several)
+    return mark, *_table_rows(_records(every_line, mark, problems), named, problems)
+
+
+def _checked(rows: Iterable[Row], column: str, problems: Problems) -> Iterator[Row]:
+    """The rows, noting what is wrong with a text: no such key, not a string, or nothing in it."""
+    for number, row in rows:
+        text = row.get(column)
+        if column not in row:
+            problems.add(number, f"no key {column!r}")
+        elif text is not None and not isinstance(text, str):
+            problems.add(number, f"no string as {column!r}", json.dumps(text)[:20])
+        elif not (text or "").strip():
+            problems.add(number, "an empty text")
+        yield number, row
 
 
 def table_dialect(separator: str) -> dict[str, Any]:
@@ -140,44 +162,25 @@ def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> An
     return csv.reader(lines, strict=strict, **table_dialect(separator))
 
 
-def _json_kind(source: str, head: list[str]) -> Literal["table", "jsonl", "json"]:
-    suffix = Path(source.lower().removesuffix(".gz")).suffix
-    start = "".join(head).lstrip()
-    if suffix in JSON_SUFFIXES:
-        return "json" if start.startswith("[") else "jsonl"
-    if suffix not in SUFFIXES and re.match(r"\[\s*\{", start):
-        return "json"
-    return "jsonl" if suffix not in SUFFIXES and start.startswith('{"') else "table"
-
-
-def _json_list(source: str, lines: Iterable[str], problems: Problems) -> Iterator[Row]:
-    text = "".join(lines)
-    problems.raise_if_any()  # a line that is not UTF-8 may belong to any entry
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is not valid JSON: {error}") from error
-    problems.unit = ("entry", "entries")
-    return _objects(enumerate(entries, 1), problems)
-
-
-def _json_lines(lines: Iterable[str], problems: Problems, broken: set[int]) -> Iterator[Row]:
-    def values() -> Iterator[tuple[int, Any]]:
-        for number, line in enumerate(lines, 1):
-            if not line.strip() or number in broken:
-                continue
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                place = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-                problems.add(number, "not valid JSON", getattr(error, "msg", str(error)) + place)
-
-    return _objects(values(), problems)
-
-
-def _objects(values: Iterable[tuple[int, Any]], problems: Problems) -> Iterator[Row]:
-    for number, value in values:
-        if not isinstance(value, dict):
+def _json_rows(lines: Iterable[str], is_list: bool, problems: Problems) -> Iterator[Row]:
+    """The objects of a JSON list, or of JSON lines."""
+    if is_list:
+        text = "".join(lines)
+        problems.raise_if_any()  # a line that is not UTF-8 may belong to any entry
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{problems.source} is not valid JSON: {error}") from error
+        problems.unit = ("entry", "entries")
+        values = ((number, entry, "", "") for number, entry in enumerate(entries, 1))
+    else:
+        values = json_lines(lines)
+    for number, value, problem, place in values:
+        if number in problems.rows:
+            continue  # it is not UTF-8
+        if problem:
+            problems.add(number, "not valid JSON", ", ".join(filter(None, (problem, place))))
+        elif not isinstance(value, dict):
             problems.add(number, "not a JSON object", type(value).__name__)
         elif re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):
             problems.add(number, "half a character (a lone surrogate)")
@@ -185,31 +188,23 @@ def _objects(values: Iterable[tuple[int, Any]], problems: Problems) -> Iterator[
             yield number, value
 
 
-def _open_rows(
-    source: str,
-    separator: str,
-    records: Iterator[tuple[int, list[str]]],
-    named: Sequence[str],
-    problems: Problems,
-) -> Table:
+def _table_rows(
+    records: Iterator[tuple[int, list[str]]], named: list[str], problems: Problems
+) -> tuple[list[str], Iterator[Row]]:
+    """The names of the columns, and the rows that have as many fields as there are columns."""
     first = list(islice(records, SAMPLE_ROWS))
     if not first:
-        problems.raise_if_any()
-        raise UserError(f"{source} is empty; expected rows with a text")
-    width = len(first[0][1])
-    alike = [cells for _, cells in first if len(cells) == width]
+        return [], iter(())
+    counts = [len(cells) for _, cells in first]
+    alike = [cells for _, cells in first if len(cells) == counts[0]]
     header = alike[0] if has_header(alike[0], alike[1:], named) else None
-    if header:
-        names = [cell.strip() or str(i) for i, cell in enumerate(header, 1)]
-    else:
-        width = Counter(len(cells) for _, cells in first).most_common(1)[0][0]
-        names = [str(i) for i in range(1, width + 1)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UserError(f"{source} has several columns called {', '.join(map(repr, twice))}")
+    width = len(header) if header else Counter(counts).most_common(1)[0][0]
+    names = [cell.strip() or str(i) for i, cell in enumerate(header or [""] * width, 1)]
+    if twice := [repr(name) for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{problems.source} has several columns called {', '.join(twice)}")
 
-    def rows(records: Iterable[tuple[int, list[str]]]) -> Iterator[Row]:
-        for number, cells in records:
+    def rows() -> Iterator[Row]:
+        for number, cells in chain(first[1:] if header else first, records):
             if len(cells) != width:
                 problems.add(number, f"another number of columns than {width}", f"{len(cells)}")
             elif cells == header:
@@ -217,15 +212,11 @@ def _open_rows(
             else:
                 yield number, dict(zip(names, cells, strict=True))
 
-    sample = list(rows(first[1:] if header else first))
-    if not sample:
-        problems.raise_if_any()
-        raise UserError(f"{source} has a header but no rows")
-    return Table(source, names, "table", separator, sample, chain(sample, rows(records)))
+    return names, rows()
 
 
 def _records(
-    lines: Iterable[str], separator: str, problems: Problems, broken: set[int]
+    lines: Iterable[str], separator: str, problems: Problems
 ) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row, with the number of the line in which the row begins."""
     reader = _reader(lines, separator, strict=True)
@@ -238,7 +229,7 @@ def _records(
         except csv.Error as error:
             problems.add(start, _csv_problem(str(error), separator))
             continue
-        if cells and broken.isdisjoint(range(start, reader.line_num + 1)):
+        if cells and problems.rows.isdisjoint(range(start, reader.line_num + 1)):
             yield start, cells
 
 
@@ -251,23 +242,25 @@ def _csv_problem(message: str, separator: str) -> str:
     return "a quote that is not closed or not doubled"
 
 
-def _separator(source: str, head: list[str], given: str | None, min_columns: int) -> str:
-    """The separator: as given, by the suffix, or as the first lines suggest.
+def _separator(
+    source: str, head: list[str], given: str | None, usual: str | None, several: bool
+) -> str:
+    """The separator: as given, as is usual for the suffix, or as the first lines suggest.
 
     Raises:
-        UserError: it is no separator, or leaves rows in one piece that another one divides.
+        UserError: it is no separator, or leaves rows in one piece that another one divides (one
+            that was given may, unless there must be ``several`` columns).
     """
     asked = SEPARATORS.get(given or "", "\t" if given == r"\t" else given)
     if asked is not None and (len(asked) != 1 or asked in '"\r\n'):
         raise UserError(
             f"--separator is {given!r}; expected one character or {', '.join(SEPARATORS)}"
         )
-    suffix = Path(source.lower().removesuffix(".gz")).suffix
-    wanted = asked or SUFFIXES.get(suffix)
+    wanted = asked or usual
     fitting = next((name for name, mark in SEPARATORS.items() if _divides(head, mark)), None)
     if wanted is None:
         return SEPARATORS[fitting or "tab"]
-    if fitting and not _divides(head, wanted) and (asked is None or min_columns > 1):
+    if fitting and not _divides(head, wanted) and (asked is None or several):
         names = {mark: name for name, mark in SEPARATORS.items()}
         raise UserError(
             f"{source} has no columns with the separator {names.get(wanted, wanted)}; it looks as "
@@ -279,7 +272,7 @@ def _separator(source: str, head: list[str], given: str | None, min_columns: int
 def _divides(lines: list[str], separator: str) -> bool:
     """Whether nearly all rows have the same number of fields, at least two.
 
-    A comma with a space behind it is one of prose.
+    A comma with a space behind it is one of prose (``csv.Sniffer`` takes it for a separator).
     """
     try:
         rows = [cells for cells in _reader(lines, separator) if cells]
