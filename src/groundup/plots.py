@@ -142,14 +142,14 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
     figure = draw(
         [r["epoch"] for r in evaluations],
         [r["examples_seen" if classifies else "tokens_seen"] for r in evaluations],
-        [r["train_loss"] for r in evaluations],
+        [r["running_loss"] for r in evaluations],
         [r["val_loss"] for r in evaluations if "val_loss" in r],
     )
     axes = figure.axes[0]
     x, y = [r["epoch"] for r in steps], [r["loss"] for r in steps]
     axes.plot(x, y, color=TRAIN, alpha=0.2, linewidth=0.8, zorder=0)
     last = evaluations[-1] if evaluations else {}
-    for name, color in (("train_loss", TRAIN), ("val_loss", VAL)):
+    for name, color in (("running_loss", TRAIN), ("val_loss", VAL)):
         if name in last:
             axes.annotate(
                 f"{last[name]:.2f}",

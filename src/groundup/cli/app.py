@@ -36,11 +36,12 @@ def say(text: str) -> None:
 
 
 def with_options(
-    from_preset: str = "", **groups: type
+    from_preset: str = "", hide: Sequence[str] = (), **groups: type
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command one flag for every field of the dataclasses, in help groups.
 
-    The group called ``from_preset`` shows no defaults, because a preset decides on them.
+    The group called ``from_preset`` shows no defaults, because a preset decides on them. The
+    options in ``hide`` make no sense for the command and are not offered.
 
     The command takes ``given``, a dict of just those options that the user gave; what was not
     given is left to config files, recipes and the dataclass's default.
@@ -54,7 +55,7 @@ def with_options(
         for order, (title, config) in enumerate(groups.items(), start=1):
             group = Group(title.replace("_", " "), sort_key=order)
             for name, (field, hint) in option_fields(config).items():
-                if name in known or name in own:
+                if name in known or name in own or name in hide:
                     continue
                 known[name] = hint
                 shown = Parameter(

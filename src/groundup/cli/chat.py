@@ -43,6 +43,7 @@ def chat(
     device: str = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
+    checkpoint: str | None = None,
     # One answer per message: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
     given: dict[str, Any],
@@ -58,6 +59,7 @@ def chat(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
     options = ChatConfig(**given)
 
@@ -72,6 +74,7 @@ def chat(
         fallback=DEFAULT_STYLE,
         tokenizer=tokenizer,
         n_heads=n_heads,
+        checkpoint=checkpoint,
         say=say,
     )
     conversation = Chat(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from cyclopts import App
 
 from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.runs import closing, continued, refuse_useless
+from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
 from groundup.data.text import STDIN
@@ -60,14 +60,13 @@ def train(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, ClassifyConfig, ModelConfig, config=config, recipe=recipe)
-    if resume:
-        values, _ = continued(ClassifyConfig, out, values)
-    else:
+    saved = saved_run(out) if resume else None
+    if saved is None:
         if not values.get("model") and recipe is None:
             say("no --model: a small new GPT learns from these texts alone (recipe small)")
             values = _small(values) | values
         refuse_useless(values)
-    options = ClassifyConfig(**pick(values, ClassifyConfig))
+    options = effective(ClassifyConfig, values, saved)
     path = data_file(options.data)
 
     from groundup.tasks.classify import train_classifier
@@ -77,8 +76,7 @@ def train(
     trained = train_classifier(
         _read(path, options),
         out,
-        options,
-        pick(values, ModelConfig),
+        values,
         overwrite=overwrite,
         resume=resume,
         say=say,
@@ -124,6 +122,7 @@ def evaluate(
     label_column: str | None = None,
     separator: str | None = None,
     device: str = "auto",
+    checkpoint: str | None = None,
 ) -> None:
     """Measure a classifier: accuracy, precision, recall, F1, what is mistaken for what.
 
@@ -138,6 +137,7 @@ def evaluate(
         label_column: the labels' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another --out")
@@ -146,12 +146,11 @@ def evaluate(
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
     from groundup.tasks.classify import labelled_fingerprint, report_on, split_for
-    from groundup.weights.checkpoint import RunNotes
-    from groundup.weights.load import resolve_source
+    from groundup.weights.load import read_facts
 
-    classifier = Classifier.load(model, resolve_device(device))
-    notes = RunNotes.read(resolve_source(model))
-    saved = pick(notes.config, ClassifyConfig) if notes.task == "classify" else None
+    classifier = Classifier.load(model, resolve_device(device), checkpoint=checkpoint)
+    facts = read_facts(model, checkpoint)
+    saved = pick(facts.options, ClassifyConfig) if facts.task == ClassifyConfig.TASK else None
     columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
     asked = {name: value for name, value in columns.items() if value is not None}
     if data is None and saved is None:
@@ -164,7 +163,7 @@ def evaluate(
         reports = [evaluate_classifier(classifier, texts, "all texts")]
     else:
         options = ClassifyConfig(**{**(saved or {}), **asked})
-        if notes.data.get("sha256") != labelled_fingerprint(texts):
+        if facts.data.sha256 != labelled_fingerprint(texts):
             if data is None:
                 raise UserError(
                     f"{options.data} has changed since {model} was trained on it, so which texts "
@@ -201,6 +200,7 @@ def predict(
     text_column: str | None = None,
     separator: str | None = None,
     device: str = "auto",
+    checkpoint: str | None = None,
 ) -> None:
     """Say which class texts belong to, with the probability.
 
@@ -212,6 +212,7 @@ def predict(
         text_column: the texts' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
     if (text is None) == (file is None):
         raise UserError('give one of a text, "-" for stdin, and --file FILE')
@@ -223,7 +224,7 @@ def predict(
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
 
-    classifier = Classifier.load(model, resolve_device(device))
+    classifier = Classifier.load(model, resolve_device(device), checkpoint=checkpoint)
     if file is not None:
         _predict_file(classifier, file, out, text_column, separator)
     elif text == STDIN:

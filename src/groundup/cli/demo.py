@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.app import Flag, app, layered, say, with_options
 from groundup.cli.pretrain import report
-from groundup.cli.runs import continued
 from groundup.config import ModelConfig
 from groundup.tasks.config import PretrainConfig
 
@@ -30,11 +29,9 @@ def demo(
         overwrite: replace what an earlier run left in --out.
         resume: go on with the demo in --out, exactly where it was saved.
     """
-    if resume:
-        values, _ = continued(PretrainConfig, out, given)
-    else:
+    values = given
+    if not resume:
         values = layered(given, PretrainConfig, ModelConfig, recipe="demo")
-    options = PretrainConfig(**pick(values, PretrainConfig))
 
     from groundup.data.text import embedded_documents
     from groundup.tasks.pretrain import pretrain
@@ -48,8 +45,7 @@ def demo(
     record = pretrain(
         documents,
         out,
-        options,
-        pick(values, ModelConfig),
+        values,
         description=text,
         overwrite=overwrite,
         resume=resume,

@@ -24,6 +24,7 @@ def evaluate(
     device: str = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
+    checkpoint: str | None = None,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],
 ) -> None:
@@ -38,6 +39,7 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
+        checkpoint: of a run: last, or step-N (its best one unless given).
         as_json: print one JSON object.
     """
     config = PerplexityConfig(**given)
@@ -45,11 +47,14 @@ def evaluate(
     from groundup.data.text import read_documents
     from groundup.evaluate.perplexity import evaluate_text
     from groundup.runtime import resolve_device
-    from groundup.weights.load import load_model
+    from groundup.weights.load import expect_language_model, load_model, read_facts
 
     where = resolve_device(device)
     documents = read_documents(files, document_separator)
-    gpt, tokens = load_model(model, where, n_heads=n_heads, tokenizer=tokenizer)
+    expect_language_model(read_facts(model, checkpoint), model)
+    gpt, tokens = load_model(
+        model, where, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+    )
     score = evaluate_text(gpt, tokens, documents, config)
     if as_json:
         print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))

@@ -18,6 +18,7 @@ def export(
     dtype: Literal["f32", "f16", "bf16", "q8_0"] | None = None,
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
+    checkpoint: str | None = None,
 ) -> None:
     """Write a model for others: transformers, llama.cpp and Ollama, the course, OpenAI's format.
 
@@ -32,18 +33,13 @@ def export(
         dtype: of the weights in a GGUF file (f16 unless given).
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
-    from groundup.weights.checkpoint import RunNotes
     from groundup.weights.export import export as write
-    from groundup.weights.load import labels_of, load_any, resolve_source
+    from groundup.weights.load import load_model
 
-    source = resolve_source(model)
-    gpt, tokens = load_any(source, n_heads=n_heads, tokenizer=tokenizer)
-    notes = RunNotes()
-    if source.is_dir():
-        notes = RunNotes.read(source)
-        notes.labels = labels_of(source)
-    written = write(gpt, tokens, to, out, dtype=dtype, notes=notes)
+    gpt, tokens = load_model(model, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint)
+    written = write(gpt, tokens, to, out, dtype=dtype)
     for path in written:
         print(path)
     if to == "gguf":

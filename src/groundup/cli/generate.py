@@ -22,6 +22,7 @@ def generate(
     device: str = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
+    checkpoint: str | None = None,
     given: dict[str, Any],
 ) -> None:
     """Continue a prompt with a model, streaming the text.
@@ -33,18 +34,22 @@ def generate(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
     options = SamplingConfig(**given)
     stops = ["-" if text == STDIN else text for text in stop or ()]
 
     from groundup.decoding.engine import TextStream, sampler_of
     from groundup.runtime import resolve_device
-    from groundup.weights.load import load_model
+    from groundup.weights.load import expect_language_model, load_model, read_facts
 
     if prompt == STDIN:
         prompt = read_stdin()
     where = resolve_device(device)
-    gpt, tokens = load_model(model, where, n_heads=n_heads, tokenizer=tokenizer)
+    expect_language_model(read_facts(model, checkpoint), model)
+    gpt, tokens = load_model(
+        model, where, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+    )
     options.check(gpt.cfg.vocab_size)
     ids = tokens.encode(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length

@@ -28,7 +28,7 @@ def inspect(
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    cfg, labels = _config_of(model, n_heads), _labels_of(model)
+    cfg, labels = _model_of(model, n_heads)
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
@@ -64,30 +64,18 @@ def inspect(
     print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
 
 
-def _config_of(model: str, n_heads: int | None) -> ModelConfig:
-    if (Path(model) / "config.json").is_file():
-        from groundup.weights.huggingface import read_model_config
+def _model_of(source: str, n_heads: int | None) -> tuple[ModelConfig, list[str]]:
+    """A model's shape, and the names of a classifier's classes."""
+    if Path(source).exists():
+        from groundup.weights.load import read_facts, read_shape
 
-        return read_model_config(Path(model))
-    if Path(model).exists():
-        from groundup.weights.load import load_model_alone
-
-        return load_model_alone(Path(model), n_heads=n_heads).cfg
-    if model in PRESETS or model in ALIASES:
-        return preset(model)
+        return read_shape(source, n_heads), read_facts(source).labels
+    if source in PRESETS or source in ALIASES:
+        return preset(source), []
     raise UserError(
-        f"{model!r} is neither a model directory nor a preset"
-        f"{did_you_mean(model, [*PRESETS, *ALIASES])}; presets: {', '.join(PRESETS)}"
+        f"{source!r} is neither a model directory nor a preset"
+        f"{did_you_mean(source, [*PRESETS, *ALIASES])}; presets: {', '.join(PRESETS)}"
     )
-
-
-def _labels_of(model: str) -> list[str]:
-    """The names of a classifier's classes."""
-    if not Path(model).is_dir():
-        return []
-    from groundup.weights.load import labels_of
-
-    return labels_of(Path(model))
 
 
 def _layers(rows: list) -> object:

@@ -7,8 +7,8 @@ from typing import Any
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.runs import closing, continued, refuse_useless
+from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
 from groundup.tasks.config import InstructConfig
@@ -16,9 +16,12 @@ from groundup.tasks.config import InstructConfig
 instruct = App(name="instruct", help="Follow instructions: train an assistant, respond, chat.")
 app.command(instruct)
 
+USELESS = [name for name in ModelConfig.field_names() if name not in InstructConfig.SHAPE]
+"""What the model that is trained has decided already."""
+
 
 @instruct.command
-@with_options(from_preset="Model", Model=ModelConfig, Training=InstructConfig)
+@with_options(from_preset="Model", hide=USELESS, Model=ModelConfig, Training=InstructConfig)
 def train(
     *,
     out: Path,
@@ -41,11 +44,10 @@ def train(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
-    if resume:
-        values, _ = continued(InstructConfig, out, values)
-    else:
+    saved = saved_run(out) if resume else None
+    if saved is None:
         refuse_useless(values)
-    options = InstructConfig(**pick(values, InstructConfig))
+    options = effective(InstructConfig, values, saved)
     path = data_file(options.data)
 
     from groundup.data.instruction_files import read_instructions
@@ -56,8 +58,7 @@ def train(
     record = train_assistant(
         read_instructions(path),
         out,
-        options,
-        pick(values, ModelConfig),
+        values,
         overwrite=overwrite,
         resume=resume,
         say=say,

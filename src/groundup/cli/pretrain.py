@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, layered, pick, say, with_options
-from groundup.cli.runs import closing, continued
+from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.runs import closing, effective, saved_files, saved_run
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.tasks.config import PretrainConfig
@@ -34,11 +34,12 @@ def pretrain(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, PretrainConfig, ModelConfig, config=config, recipe=recipe)
-    if resume:
-        values, files = continued(PretrainConfig, out, values, files)
+    saved = saved_run(out) if resume else None
+    if saved is not None:
+        files = files or saved_files(out, saved)
     elif values.get("init_from"):
         _check_init_from(values)
-    options = PretrainConfig(**pick(values, PretrainConfig))
+    options = effective(PretrainConfig, values, saved)
 
     from groundup.data.text import read_documents
     from groundup.tasks.pretrain import pretrain as run
@@ -51,8 +52,7 @@ def pretrain(
     record = run(
         documents,
         out,
-        options,
-        pick(values, ModelConfig),
+        values,
         description=f"{count}, {characters:,} characters",
         files=files,
         overwrite=overwrite,

@@ -27,6 +27,7 @@ def respond(
     device: str = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
+    checkpoint: str | None = None,
     # One response per entry: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
     given: dict[str, Any],
@@ -48,6 +49,7 @@ def respond(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
+        checkpoint: of a run: last, or step-N (its best one unless given).
     """
     options = RespondConfig(**given)
 
@@ -63,6 +65,7 @@ def respond(
         style=style,
         tokenizer=tokenizer,
         n_heads=n_heads,
+        checkpoint=checkpoint,
         say=say,
     )
     reasons = task.respond(assistant, entries, out, options, batch_size=batch_size, say=say)

@@ -8,56 +8,57 @@ import sys
 from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from groundup.cli.app import say
+from groundup.cli.app import pick, say
 from groundup.data.sources import DATA
 from groundup.data.text import STDIN
 from groundup.errors import UserError
-from groundup.tasks.config import TaskConfig
+from groundup.facts import Facts
+
+T = TypeVar("T")
 
 
-def continued(
-    config: type[TaskConfig], out: Path, values: dict[str, Any], files: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The options and files of the run in ``out``, with what was given now over them.
+def saved_run(out: Path) -> Facts:
+    """What the last checkpoint of the run in ``out`` says.
 
     Raises:
-        UserError: there is no run, it is another task's, or its text is not there.
+        UserError: there is no run.
     """
-    from groundup.weights.checkpoint import RunNotes
+    from groundup.train.checkpoints import last_checkpoint
 
-    notes = RunNotes.read(out)
-    if not notes.config:
+    saved = Facts.read(last_checkpoint(out))
+    if saved is None or not saved.options:
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
-    if notes.task != config.TASK:
-        raise UserError(f"{out} holds a run of another task ({notes.task}); choose another --out")
-    saved = dict(notes.config)
-    # Of the two limits the one that is given now counts, not the other one from before.
-    if "epochs" in values or "max_steps" in values:
-        saved |= {"epochs": None, "max_steps": None}
-    # What was asked for is not what a short text gave; and the tokenizer is there already.
-    values = {name: value for name, value in values.items() if name != "vocab_size"}
-    changed = [
-        f"{n} {saved.get(n)} to {v}" for n, v in values.items() if saved.get(n) not in (None, v)
-    ]
-    if changed:
-        say(f"note: from here on the run changes {', '.join(changed)}")
-    if not files:
-        files = tuple(notes.data.get("files", ()))
-        if STDIN in files:
-            raise UserError(
-                f"{out} read its text from stdin; give it again: "
-                f"groundup pretrain - --out {out} --resume < TEXT"
-            )
-        named = [f for f in files if f not in DATA and not has_magic(f)]
-        missing = [f for f in named if not Path(f).exists()]
-        if missing:
-            raise UserError(
-                f"the text of the run in {out} is not at {missing[0]!r} (seen from here); "
-                "name its files again"
-            )
-    return saved | values, files
+    return saved
+
+
+def effective(config: type[T], values: dict[str, Any], saved: Facts | None) -> T:
+    """The options of a run as far as they decide on its data."""
+    before = saved.options if saved is not None else {}
+    return config(**(pick(before, config) | pick(values, config)))
+
+
+def saved_files(out: Path, saved: Facts) -> tuple[str, ...]:
+    """The files that a run read its text from.
+
+    Raises:
+        UserError: they are not there.
+    """
+    files = tuple(saved.data.files)
+    if STDIN in files:
+        raise UserError(
+            f"{out} read its text from stdin; give it again: "
+            f"groundup pretrain - --out {out} --resume < TEXT"
+        )
+    named = [f for f in files if f not in DATA and not has_magic(f)]
+    missing = [f for f in named if not Path(f).exists()]
+    if missing:
+        raise UserError(
+            f"the text of the run in {out} is not at {missing[0]!r} (seen from here); "
+            "name its files again"
+        )
+    return files
 
 
 def refuse_useless(values: dict[str, Any]) -> None:
@@ -83,8 +84,8 @@ def closing(
     files: Sequence[str] = ("plots/loss.png",),
 ) -> int:
     """Say how a run ended, what it left and what to try next; return the exit status."""
-    names = [name for name in ("train_loss", "val_loss") if name in record]
-    losses = ", ".join(f"{name.replace('_', ' ')} {record[name]:.3f}" for name in names)
+    names = {"running_loss": "train loss (mean of the last steps)", "val_loss": "val loss"}
+    losses = ", ".join(f"{said} {record[n]:.3f}" for n, said in names.items() if n in record)
     say(
         f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
         f"{record['seconds']:.0f} s: {losses}\n"

@@ -1,71 +1,182 @@
-"""Batches of sequences of different lengths: like lengths together, so that little is padding."""
+"""Batches: shuffled by a seed, epoch after epoch, resumable; and fixed ones for evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-Collate = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
-"""Makes a padded batch ``(inputs, targets)`` of the examples of these numbers."""
+from groundup.errors import UserError
+
+Batch = tuple[Tensor, ...]
+"""Tensors of one row per example. What they are, only the objective that gets them knows."""
+
+Collate = Callable[[Sequence[int]], Batch]
+"""Makes a batch of the examples of these numbers."""
 
 
-class BucketLoader:
-    """Shuffled batches of examples of like length, of which any epoch can begin at any batch.
+class Batches(Protocol):
+    """What the training loop asks of its data."""
 
-    Every epoch shuffles all examples, sorts each pool of ``POOL`` batches by length, cuts it into
-    batches and shuffles those. Whole epochs sorted by length would pad still less, but where the
-    length says something about the label (spam is long), every batch would be of one label.
+    epoch: int  # epochs completed
+    batch: int  # batches used of the epoch under way
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def next(self, count: int) -> list[Batch]:
+        """The next ``count`` batches; fewer where an epoch ends, which is not crossed."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, to go on from there."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state says."""
+        ...
+
+
+class ShuffledBatches:
+    """Every epoch, all examples in an order that the seed and the epoch's number decide.
+
+    A run that was saved in the middle of an epoch goes on with exactly the batches that it had not
+    seen.
+
+    With ``lengths``, like lengths come together, so that little is padding: each pool of ``POOL``
+    batches is sorted by length, cut into batches, and those are shuffled. Whole epochs sorted by
+    length would pad still less, but where the length says something about the label (spam is
+    long), every batch would be of one label.
 
     Args:
-        lengths: tokens of each example.
-        batch_size: examples per batch; an epoch's last one may be smaller.
+        size: number of examples.
+        batch_size: examples per batch.
         seed: of the shuffling, together with the epoch's number.
         collate: makes a batch of the examples of these numbers.
+        lengths: tokens of each example.
+        drop_last: leave an epoch's last batch out if it is a smaller one (unless it is the only
+            one).
     """
 
     POOL = 8
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, collate: Collate
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        collate: Collate,
+        *,
+        lengths: Sequence[int] | None = None,
+        drop_last: bool = False,
     ) -> None:
-        self.lengths = torch.tensor(lengths)
-        self.batch_size, self.seed, self.collate = batch_size, seed, collate
-        self.epoch, self.skip = 0, 0
+        self.size, self.batch_size, self.seed, self.collate = size, batch_size, seed, collate
+        self.lengths = None if lengths is None else torch.tensor(lengths)
+        self.drop_last = drop_last and size >= batch_size
+        self.epoch = self.batch = 0
+        self._order: tuple[int, list[list[int]]] | None = None  # an epoch's number, its rows
 
-    def start(self, epoch: int, batch: int) -> None:
-        """Let the next iteration be the given epoch from the given batch on."""
-        self.epoch, self.skip = epoch, batch
-
-    def batches(self) -> list[list[int]]:
-        """The examples' numbers in the epoch's batches; the smaller one, if any, comes last."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        order = torch.randperm(len(self.lengths), generator=generator)
-        batches: list[Tensor] = []
-        for pool in order.split(self.POOL * self.batch_size):
-            pool = pool[self.lengths[pool].argsort(stable=True)]
-            batches += pool.split(self.batch_size)
+    def rows(self, epoch: int) -> list[list[int]]:
+        """The examples' numbers in an epoch's batches; a smaller one comes last."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        order = torch.randperm(self.size, generator=generator)
+        if self.lengths is None:
+            batches = list(order.split(self.batch_size))
+        else:
+            pools = order.split(self.POOL * self.batch_size)
+            by_length = (pool[self.lengths[pool].argsort(stable=True)] for pool in pools)
+            batches = [batch for pool in by_length for batch in pool.split(self.batch_size)]
         full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]
-        shuffled = torch.randperm(len(full), generator=generator)
-        return [full[i].tolist() for i in shuffled] + [batch.tolist() for batch in rest]
+        rest = (
+            [] if self.drop_last else [batch for batch in batches if len(batch) < self.batch_size]
+        )
+        if self.lengths is not None:
+            full = [full[i] for i in torch.randperm(len(full), generator=generator)]
+        return [batch.tolist() for batch in full + rest]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in self.batches()[self.skip :]:
-            yield self.collate(rows)
+    def next(self, count: int) -> list[Batch]:
+        """The next batches; see :class:`Batches`."""
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = self.epoch, self.rows(self.epoch)
+        rows = self._order[1][self.batch : self.batch + count]
+        self.batch += len(rows)
+        if self.batch >= len(self):
+            self.epoch, self.batch = self.epoch + 1, 0
+        return [self.collate(row) for row in rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, batch, and how many batches an epoch has."""
+        return {"epoch": self.epoch, "batch": self.batch, "batches": len(self)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a state says.
+
+        Raises:
+            UserError: the state is of other batches.
+        """
+        if state["batch"] >= len(self) or state.get("batches", len(self)) != len(self):
+            raise UserError(
+                f"there is no batch {state['batch']} of {state.get('batches', 'so many')} in an "
+                f"epoch of {len(self)}; a run can be resumed only on the same batches"
+            )
+        self.epoch, self.batch = state["epoch"], state["batch"]
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        full, rest = divmod(self.size, self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
 
 
-def evaluation_batches(
-    lengths: Sequence[int], batch_size: int, max_batches: int | None = None
+class LoaderBatches:
+    """Any loader's batches, epoch after epoch: PyTorch's ``DataLoader``, or a list."""
+
+    def __init__(self, loader: Iterable[Batch]) -> None:
+        self.loader = loader
+        self.epoch = self.batch = 0
+        self._iterator: Iterator[Batch] | None = None
+
+    def next(self, count: int) -> list[Batch]:
+        """The next batches; see :class:`Batches`."""
+        if self._iterator is None:
+            self._iterator = iter(self.loader)
+        found = list(islice(self._iterator, count))
+        self.batch += len(found)
+        if self.batch >= len(self) or not found:
+            self.epoch, self.batch, self._iterator = self.epoch + 1, 0, None
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and batch."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Skip what was seen; exact if the loader's order is the same every time."""
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self._iterator = islice(iter(self.loader), self.batch, None)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # pyright: ignore[reportArgumentType]
+
+
+def evenly_spaced(size: int, count: int | None) -> list[int]:
+    """So many of ``size`` numbers, spread over all of them; all, if there are no more."""
+    wanted = size if count is None else min(size, count)
+    return torch.linspace(0, max(0, size - 1), wanted, dtype=torch.float64).round().long().tolist()
+
+
+def evaluation_rows(
+    size: int,
+    batch_size: int,
+    max_batches: int | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """Fixed batches sorted by length: of all examples, or of as many, spread over all, as fit."""
-    wanted = len(lengths) if max_batches is None else min(len(lengths), max_batches * batch_size)
-    chosen = torch.linspace(0, max(0, len(lengths) - 1), wanted).round().long().tolist()
-    chosen.sort(key=lambda row: lengths[row])
+    """Fixed batches, of all examples or of as many, spread over all, as fit; sorted by length."""
+    chosen = evenly_spaced(size, None if max_batches is None else max_batches * batch_size)
+    if lengths is not None:
+        chosen.sort(key=lambda row: lengths[row])
     return [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from groundup.config import IGNORE_INDEX
-from groundup.data.batching import pad_right
+from groundup.data.batching import evenly_spaced, pad_right
 from groundup.errors import UserError
 from groundup.tokenizers import Tokenizer
 
@@ -69,16 +68,21 @@ class LabelledTokens:
         """Tokens of each text."""
         return [len(ids) for ids in self.ids]
 
-    def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch: ids ``(B, T)``, and each row's class at the token where it is read."""
+    def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """A batch: ids ``(B, T)``, where each row is read ``(B,)``, and its class ``(B,)``."""
         texts = [self._thinned(self.ids[row]) for row in rows]
-        inputs = pad_right(texts, self.pad_token, self.length)
         ends = [self.length or len(text) for text in texts]
-        labels = [
-            [*[IGNORE_INDEX] * (end - 1), self.classes[row]]
-            for row, end in zip(rows, ends, strict=True)
-        ]
-        return inputs, pad_right(labels, IGNORE_INDEX, inputs.shape[1])
+        return (
+            pad_right(texts, self.pad_token, self.length),
+            torch.tensor(ends) - 1,
+            torch.tensor([self.classes[row] for row in rows]),
+        )
+
+    def sample(self, count: int | None) -> LabelledTokens:
+        """So many of the texts, spread over all of them."""
+        chosen = evenly_spaced(len(self.ids), count)
+        ids, classes = ([column[row] for row in chosen] for column in (self.ids, self.classes))
+        return replace(self, ids=ids, classes=classes)
 
     def _thinned(self, ids: list[int]) -> list[int]:
         """The ids without those that dropout takes, but never none."""

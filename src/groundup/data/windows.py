@@ -1,12 +1,12 @@
-"""Sliding windows over token ids: the course's dataset and loader, and a loader that can resume."""
+"""Sliding windows over token ids: the course's dataset and loader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from groundup.errors import UserError
 from groundup.tokenizers import Tokenizer, get_gpt2_tokenizer
@@ -44,6 +44,11 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
         return self.input_ids[idx], self.target_ids[idx]
+
+    def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Windows and their targets as a batch, each ``(B, T)``."""
+        chosen = torch.tensor(rows)
+        return self.input_ids[chosen], self.target_ids[chosen]
 
 
 class GPTDatasetV1(TokenWindows):
@@ -87,62 +92,3 @@ def create_dataloader_v1(
         drop_last=drop_last,
         num_workers=num_workers,
     )
-
-
-class EpochOrder(Sampler[int]):
-    """The order of one epoch: a shuffle that depends on the seed and the epoch's number alone."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
-        self.epoch, self.skip = 0, 0
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator)[self.skip :].tolist())
-
-    def __len__(self) -> int:
-        return self.size
-
-
-class ResumableLoader:
-    """Shuffled batches of which any epoch can begin at any batch.
-
-    ``start(epoch, batch)`` says where the next iteration begins; a run that was saved in the
-    middle of an epoch goes on with exactly the batches it had not seen.
-    """
-
-    def __init__(self, dataset: TokenWindows, batch_size: int, seed: int) -> None:
-        self.order = EpochOrder(len(dataset), seed)
-        self.batch_size = batch_size
-        # With fewer windows than one batch, the incomplete batch is better than none.
-        self.drop_last = len(dataset) >= batch_size
-        self.loader = DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=self.order,
-            drop_last=self.drop_last,
-            generator=torch.Generator(),  # so that it leaves the global one alone
-        )
-
-    def start(self, epoch: int, batch: int) -> None:
-        """Let the next iteration be the given epoch from the given batch on."""
-        self.order.epoch, self.order.skip = epoch, batch * self.batch_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.loader)
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-
-def evenly_spaced_batches(
-    dataset: TokenWindows, batch_size: int, max_batches: int | None
-) -> list[tuple[Tensor, Tensor]]:
-    """Fixed batches for evaluation, spread over the whole dataset if it has more than asked for."""
-    wanted = len(dataset) if max_batches is None else min(len(dataset), max_batches * batch_size)
-    rows = torch.linspace(0, max(0, len(dataset) - 1), wanted).round().long()
-    return [
-        (dataset.input_ids[chunk], dataset.target_ids[chunk])
-        for chunk in rows.split(batch_size)
-        if len(chunk)
-    ]

@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.data.batching import evaluation_batches
+from groundup.data.batching import evaluation_rows
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.errors import UserError
+from groundup.facts import Facts
+from groundup.model.door import device_of, evaluating, scores
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import class_logits, evaluating
-from groundup.weights.checkpoint import RunNotes
-from groundup.weights.load import load_classifier, resolve_source
+from groundup.train.objective import to_device
+from groundup.weights.load import expect_classifier, load_model, read_facts
 
 BATCH = 32
 
@@ -50,18 +51,28 @@ class Classifier:
     read_padded: bool = False
 
     @classmethod
-    def load(cls, source: str | Path, device: torch.device | str = "cpu") -> Classifier:
-        """Open a classifier's directory, ours or Hugging Face's.
+    def load(
+        cls,
+        source: str | Path,
+        device: torch.device | str = "cpu",
+        *,
+        checkpoint: str | None = None,
+    ) -> Classifier:
+        """Open a classifier's directory, ours or Hugging Face's, or an adapter's.
+
+        Args:
+            source: where it is.
+            device: where the weights go.
+            checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
 
         Raises:
             UserError: it is missing or damaged, or a language model's.
         """
-        model, tokenizer, labels = load_classifier(source, device)
-        config = RunNotes.read(resolve_source(source)).config
-        max_length = min(
-            config.get("max_length") or model.cfg.context_length, len(model.pos_emb.weight)
-        )
-        return cls(model, tokenizer, labels, max_length, config.get("position") == "last-padded")
+        expect_classifier(read_facts(source, checkpoint), source)
+        model, tokenizer = load_model(source, device, checkpoint=checkpoint)
+        facts, context = model.facts or Facts(), model.cfg.context_length
+        max_length = min(facts.reading.max_length or context, context)
+        return cls(model, tokenizer, facts.labels, max_length, facts.reading.padded)
 
     def encode(self, texts: Iterable[str], classes: Sequence[int] | None = None) -> LabelledTokens:
         """Tokenize texts as the classifier reads them.
@@ -92,20 +103,21 @@ class Classifier:
         ]
 
 
-def scores(model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH) -> Tensor:
+def class_scores(model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH) -> Tensor:
     """The model's score of every class for every text, ``(texts, classes)``, on the CPU in fp32."""
-    found = torch.empty(len(tokens.ids), model.out_head.out_features)
-    device = model.tok_emb.weight.device
+    rows = evaluation_rows(len(tokens.ids), batch_size, lengths=tokens.lengths)
+    found: list[Tensor] = []
     with evaluating(model):
-        for rows in evaluation_batches(tokens.lengths, batch_size):
-            inputs, targets = (part.to(device) for part in tokens.collate(rows))
-            found[rows] = class_logits(model, inputs, targets).float().cpu()
-    return found
+        for row in rows:
+            inputs, ends, _ = to_device(tokens.collate(row), device_of(model))
+            found.append(scores(model, inputs, at=ends).float().cpu())
+    places = torch.tensor([place for row in rows for place in row], dtype=torch.long)
+    return torch.cat(found)[places.argsort()] if found else torch.empty(0, 0)
 
 
 def probabilities(model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH) -> Tensor:
     """The probability of every class for every text, ``(texts, classes)``, on the CPU."""
-    return scores(model, tokens, batch_size).softmax(dim=-1)
+    return class_scores(model, tokens, batch_size).softmax(dim=-1)
 
 
 def classify_review(
@@ -132,7 +144,7 @@ def classify_review(
         raise UserError("there is nothing to classify in an empty text")
     length = min(max_length or len(ids), context)
     tokens = LabelledTokens([ids], [0], pad_token_id, length)
-    inputs, targets = tokens.collate([0])
+    inputs, ends, _ = to_device(tokens.collate([0]), device)
     with evaluating(model):
-        logits = class_logits(model, inputs.to(device), targets.to(device))
+        logits = scores(model, inputs, at=ends)
     return "spam" if int(logits.argmax()) == 1 else "not spam"

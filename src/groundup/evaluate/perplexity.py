@@ -19,13 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from groundup.config import IGNORE_INDEX
-from groundup.data.batching import evaluation_batches, pad_right
+from groundup.data.batching import evaluation_rows, pad_right
 from groundup.errors import UserError
 from groundup.evaluate.perplexity_config import PerplexityConfig
+from groundup.model.door import device_of, evaluating
 from groundup.model.gpt import GPTModel
 from groundup.runtime import resolve_runtime
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import evaluating, mean_loss
+from groundup.train.objective import mean_loss
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,15 @@ def evaluate_text(
     """
     config = config or PerplexityConfig()
     window, stride = config.window_and_stride(model.cfg.context_length)
-    runtime = resolve_runtime(str(model.tok_emb.weight.device), config.precision)
+    runtime = resolve_runtime(str(device_of(model)), config.precision)
     windows = SlidingWindows(documents, tokenizer, window, stride)
     if not windows.num_targets:
         raise UserError(
             "there is no token to predict: the text is empty, or a single token and the tokenizer "
             "has no end-of-text token to predict it from; give a longer text"
         )
-    rows = evaluation_batches(
-        [end - begin for _, begin, _, end in windows.spans], config.batch_size
-    )
+    lengths = [end - begin for _, begin, _, end in windows.spans]
+    rows = evaluation_rows(len(lengths), config.batch_size, lengths=lengths)
     bar = tqdm(
         map(windows.collate, rows),
         desc="evaluating",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from groundup.model.attention import check_length
 from groundup.model.cache import KVCache
 from groundup.model.layers import LayerNorm, TransformerBlock
 from groundup.model.loss import Reduction, head_loss
+
+if TYPE_CHECKING:
+    from groundup.facts import Facts
 
 
 class GPTModel(nn.Module):
@@ -32,7 +35,13 @@ class GPTModel(nn.Module):
 
     Raises:
         UserError: a key of the dict is unknown, or a value makes no sense.
+
+    Attributes:
+        cfg: its shape.
+        facts: how it came to be (task, labels, prompt style, …), if it was opened from a directory.
     """
+
+    facts: Facts | None = None
 
     def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
         super().__init__()

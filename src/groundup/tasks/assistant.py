@@ -12,8 +12,7 @@ from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
-from groundup.weights.checkpoint import RunNotes
-from groundup.weights.load import load_model, resolve_source
+from groundup.weights.load import expect_language_model, load_model, read_facts
 
 Say = Callable[[str], None]
 
@@ -36,6 +35,7 @@ class Assistant:
         fallback: str | None = None,
         tokenizer: str | None = None,
         n_heads: int | None = None,
+        checkpoint: str | None = None,
         say: Say = print,
     ) -> Assistant:
         """Open a model to ask it.
@@ -47,33 +47,27 @@ class Assistant:
             fallback: the style if neither the model nor ``style`` says it.
             tokenizer: ``gpt2`` or a directory, for a file that brings none.
             n_heads: attention heads, for a ``.pth`` that cannot say it.
+            checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
             say: told if the model may not have been trained in the style.
 
         Raises:
             UserError: the model cannot be opened, or the style is unknown, missing, or another
                 than the one it was trained in.
         """
-        chosen = choose_style(source, style, fallback, say)
-        model, tokens = load_model(source, device, n_heads=n_heads, tokenizer=tokenizer)
+        facts = read_facts(source, checkpoint)
+        expect_language_model(facts, source)
+        chosen = choose_style(source, facts.prompt_style, style, fallback, say)
+        model, tokens = load_model(
+            source, device, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+        )
         return cls(model, tokens, chosen)
 
 
-def read_notes(source: str | Path) -> RunNotes:
-    """What a model's directory says about how it came to be; a single file says nothing.
-
-    Raises:
-        UserError: there is no such model, or its notes are damaged.
-    """
-    path = resolve_source(source)
-    return RunNotes.read(path) if path.is_dir() else RunNotes(task="unknown")
-
-
 def choose_style(
-    source: str | Path, asked: str | None, fallback: str | None, say: Say
+    source: str | Path, saved: str | None, asked: str | None, fallback: str | None, say: Say
 ) -> PromptStyle:
     """The prompt style to ask a model in; see :meth:`Assistant.load`."""
     wanted = None if asked is None else get_style(asked)
-    saved = read_notes(source).prompt_style
     if saved is not None:
         if wanted is not None and wanted.name != saved:
             raise UserError(

@@ -1,15 +1,10 @@
-"""Classification fine-tuning: ``groundup classify train --data sms-spam --model gpt2 --out spam``.
-
-It assembles a pretrained (or a new) model with another output layer and labelled texts, and calls
-the training loop.
-"""
+"""Classification fine-tuning: ``groundup classify train --data sms-spam --model gpt2 --out s``."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groundup.data.batching import BucketLoader
+from groundup.data.batching import ShuffledBatches
 from groundup.data.classification import (
     LabelledTexts,
     Splits,
@@ -28,37 +23,33 @@ from groundup.data.classification import (
 )
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.data.text import fingerprint
-from groundup.errors import UserError
 from groundup.evaluate.classification_report import (
     Report,
     class_numbers,
     evaluate_classifier,
     write_report,
 )
-from groundup.evaluate.classifier import Classifier, scores
-from groundup.model.classifier import set_trainable, to_classifier
+from groundup.evaluate.classifier import Classifier, class_scores
+from groundup.facts import Data, Facts, Reading
+from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
-from groundup.model.lora import merge_lora
-from groundup.runtime import resolve_runtime
 from groundup.tasks.config import ClassifyConfig
 from groundup.tasks.model import (
-    as_saved,
-    begin_fine_tuning,
+    base_facts,
     build_tokenizer,
-    check_base,
-    check_length,
-    frozen_fingerprint,
+    check_max_length,
+    fine_tuned,
     new_model,
-    open_model,
+    open_base,
+    parameters_of,
 )
-from groundup.tasks.outdir import REPORT, prepare_output
-from groundup.tasks.run import Run, check_same_run
+from groundup.tasks.outdir import REPORT
+from groundup.tasks.resume import Given
+from groundup.tasks.run import Job, Material, run_task
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
-from groundup.train.losses import classification_loss
+from groundup.train.objective import ClassOfText
 from groundup.train.trainer import Record
-from groundup.weights.checkpoint import RunNotes
-from groundup.weights.load import load_classifier
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class Trained:
 
     Attributes:
         record: the last record of the loop.
-        classifier: the classifier as it was saved.
+        classifier: the best classifier, as it was saved.
         reports: on the test split, with as many texts of every class and as it is.
     """
 
@@ -79,7 +70,7 @@ class Trained:
 def train_classifier(
     data: LabelledTexts,
     out: Path,
-    config: ClassifyConfig | None = None,
+    config: Given = None,
     model_options: Mapping[str, Any] | None = None,
     *,
     overwrite: bool = False,
@@ -92,11 +83,11 @@ def train_classifier(
     Args:
         data: the texts with their labels.
         out: the model directory to write.
-        config: the run's options.
+        config: a ``ClassifyConfig``, or just the options that differ from it.
         model_options: a new model's shape where it differs from ``config.preset``; for a saved
             one, only ``drop_rate``.
         overwrite: replace what an earlier run left in ``out``.
-        resume: go on with the run that ``out`` holds.
+        resume: go on with the run that ``out`` holds, with its options but for those given.
         say: told what is being done.
         stop: lets a caller end the run early.
 
@@ -104,65 +95,101 @@ def train_classifier(
         UserError: an option makes no sense, a class has too few texts, ``out`` exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    config = config or ClassifyConfig(train="all")
-    shape = dict(model_options or {})
-    make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    runtime = resolve_runtime(config.device, config.precision)
-    sha256 = labelled_fingerprint(data)
-    if resume:
-        saved = RunNotes.read(out)
-        # Length and dropout as they became, where they were not asked for.
-        config = replace(config, max_length=config.max_length or saved.config.get("max_length"))
-        check_same_run(saved, ClassifyConfig, asdict(config) | shape, sha256, out)
-        shape = as_saved(saved)
-    labels = class_names(data.labels)
-    splits = split_for(data, config)
-    say(describe(splits, data))
-
-    torch.manual_seed(config.seed)
-    model, tokenizer = _model(splits.train, len(labels), out, config, shape, say, resume=resume)
-    if resume:
-        check_base(RunNotes.read(out), model, config)
-    config = replace(config, max_length=_max_length(splits.train, tokenizer, model, config))
-    train_set = _encode(splits.train, labels, tokenizer, config)
-    val_set = _encode(splits.validation, labels, tokenizer, config)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    say(
-        f"model: {model.num_parameters():,} parameters, of which {trained:,} train\n"
-        f"texts: at most {config.max_length} tokens; "
-        f"{train_set.truncated:,} of those to train on are longer and cut off\n"
-        f"device: {runtime}"
-    )
-    source = Path(data.source).name  # where it lies is nobody else's business
-    facts = {"description": f"{source}, {len(data.texts):,} labelled texts", "sha256": sha256}
-    if config.train == "lora":
-        facts["frozen_sha256"] = frozen_fingerprint(model)
-    facts |= {"train_texts": len(train_set.ids), "truncated": train_set.truncated}
-    notes = RunNotes("classify", asdict(config) | dict(model.cfg), facts, labels=labels)
-    model = model.to(runtime.device)
-    weights = _weights(splits, labels, config, runtime.device)
-    loss_fn = partial(classification_loss, class_weights=weights)
-    run = Run(model, tokenizer, out, config, runtime, notes, loss_fn=loss_fn)
-    thinned = replace(train_set, token_dropout=config.token_dropout)
-    loader = BucketLoader(train_set.lengths, config.batch_size, config.seed, thinned.collate)
-    if config.eval_iter is not None:
-        val_set = _sample(val_set, config.eval_iter * config.batch_size)
-    measure = partial(
-        _measure,
-        model,
-        _sample(train_set, len(val_set.ids)),
-        val_set,
-        None if weights is None else weights.cpu(),
-    )
-    record = run.fit(loader, measure, make_ready, resume=resume, say=say, stop=stop)
-
-    plain = merge_lora(model.eval())
-    read_padded = config.position == "last-padded"
-    classifier = Classifier(plain, tokenizer, labels, config.max_length or 1, read_padded)
-    reports = report_on(classifier, splits, config)
+    out, task = Path(out), Classifying(data)
+    if config is None and not resume:
+        config = ClassifyConfig(train="all")
+    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop}
+    done = run_task(task, out, config, model_options, **how)
+    classifier = Classifier.load(out)
+    reports = report_on(classifier, task.splits, done.config)
     if reports:
         write_report(reports, out / REPORT)
-    return Trained(record, classifier, reports)
+    return Trained(done.record, classifier, reports)
+
+
+class Classifying:
+    """The class of each text, read at its last token."""
+
+    Config: type[Any] = ClassifyConfig
+
+    def __init__(self, data: LabelledTexts) -> None:
+        self.texts, self.sha256 = data, labelled_fingerprint(data)
+        self.labels = class_names(data.labels)
+
+    def open(self, job: Job[ClassifyConfig]) -> tuple[GPTModel, Tokenizer]:
+        """A pretrained model's blocks, or a new model's, with an output layer for the classes."""
+        self.splits = split_for(self.texts, job.config)
+        job.say(describe(self.splits, self.texts))
+        torch.manual_seed(job.config.seed)
+
+        def make(shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+            if job.config.model:
+                model, tokenizer = open_base(job.config.model, shape)
+            else:
+                texts = self.splits.train.texts
+                tokenizer = build_tokenizer(job.config, shape, texts, job.say)
+                model = new_model(job.config, shape, tokenizer)
+            return to_classifier(model, len(self.labels)), tokenizer
+
+        return fine_tuned(job, make)
+
+    def prepare(self, job: Job[ClassifyConfig], model: GPTModel, tokenizer: Tokenizer) -> Material:
+        """Texts as tokens, in batches of like length."""
+        job.config = config = self._with_length(job.config, model, tokenizer)
+        train_set, val_set = (
+            LabelledTokens.encode(
+                part.texts,
+                class_numbers(part, self.labels),
+                tokenizer,
+                max_length=config.max_length or 1,
+                read_padded=config.position == "last-padded",
+            )
+            for part in (self.splits.train, self.splits.validation)
+        )
+        job.say(
+            f"model: {parameters_of(model)}\n"
+            f"texts: at most {config.max_length} tokens; "
+            f"{train_set.truncated:,} of those to train on are longer and cut off"
+        )
+        if config.eval_iter is not None:
+            val_set = val_set.sample(config.eval_iter * config.batch_size)
+        weights = None
+        if config.balance == "weights":
+            weights = torch.tensor(class_weights(self.splits.train.labels, self.labels))
+        thinned = replace(train_set, token_dropout=config.token_dropout)
+        size, source = (
+            len(train_set.ids),
+            Path(self.texts.source).name,
+        )  # where is nobody's business
+        return Material(
+            ShuffledBatches(
+                size, config.batch_size, config.seed, thinned.collate, lengths=train_set.lengths
+            ),
+            Facts(
+                data=Data(
+                    f"{source}, {len(self.texts.texts):,} labelled texts",
+                    sha256=self.sha256,
+                    train_examples=size,
+                    truncated=train_set.truncated,
+                ),
+                labels=self.labels,
+                reading=Reading(config.max_length, config.position == "last-padded"),
+                base=base_facts(job, model),
+            ),
+            ClassOfText(None if weights is None else weights.to(job.runtime.device)),
+            measure=lambda: _measure(model, train_set.sample(len(val_set.ids)), val_set, weights),
+            validates=bool(val_set.ids),
+        )
+
+    def _with_length(
+        self, config: ClassifyConfig, model: GPTModel, tokenizer: Tokenizer
+    ) -> ClassifyConfig:
+        """Tokens per text: as asked for, or as the longest one to train on has, in the context."""
+        longest = check_max_length(config.max_length, model)
+        if config.max_length is None:
+            texts = self.splits.train.texts
+            longest = min(longest, max(len(tokenizer.encode(text)) for text in texts))
+        return replace(config, max_length=longest)
 
 
 def labelled_fingerprint(data: LabelledTexts) -> str:
@@ -219,88 +246,17 @@ def describe(splits: Splits, data: LabelledTexts) -> str:
     return "\n".join(lines)
 
 
-def _model(
-    texts: LabelledTexts,
-    num_classes: int,
-    out: Path,
-    config: ClassifyConfig,
-    shape: Mapping[str, Any],
-    say: Callable[[str], None],
-    *,
-    resume: bool,
-) -> tuple[GPTModel, Tokenizer]:
-    """The classifier to train: the saved one, a pretrained model's, or a new one."""
-    if resume and config.train != "lora":
-        model, tokenizer, _ = load_classifier(out)
-        return set_trainable(model, config.train), tokenizer
-    if config.model:
-        model, tokenizer = open_model(config.model, shape)
-        if "context_length" in shape:
-            raise UserError(
-                f"{config.model} has a context of its own ({model.cfg.context_length} tokens); "
-                "leave context_length out, and give max_length for shorter texts"
-            )
-        to_classifier(model, num_classes)
-    else:
-        tokenizer = build_tokenizer(config, shape, texts.texts, say)
-        model = to_classifier(new_model(config, shape, tokenizer), num_classes)
-    return begin_fine_tuning(model, config, out if resume else None), tokenizer
-
-
-def _max_length(
-    texts: LabelledTexts, tokenizer: Tokenizer, model: GPTModel, config: ClassifyConfig
-) -> int:
-    """Tokens per text: as asked for, or as the longest one to train on has, within the context."""
-    longest = check_length(config.max_length, model)
-    if config.max_length is None:
-        return min(longest, max(len(tokenizer.encode(text)) for text in texts.texts))
-    return longest
-
-
-def _encode(
-    texts: LabelledTexts, labels: list[str], tokenizer: Tokenizer, config: ClassifyConfig
-) -> LabelledTokens:
-    return LabelledTokens.encode(
-        texts.texts,
-        class_numbers(texts, labels),
-        tokenizer,
-        max_length=config.max_length or 1,
-        read_padded=config.position == "last-padded",
-    )
-
-
-def _weights(
-    splits: Splits, labels: list[str], config: ClassifyConfig, device: torch.device
-) -> Tensor | None:
-    if config.balance != "weights":
-        return None
-    return torch.tensor(class_weights(splits.train.labels, labels), device=device)
-
-
-def _sample(tokens: LabelledTokens, count: int) -> LabelledTokens:
-    """As many of the texts, spread over all of them."""
-    rows = torch.linspace(0, len(tokens.ids) - 1, min(count, len(tokens.ids))).round().int()
-    return replace(
-        tokens,
-        ids=[tokens.ids[row] for row in rows],
-        classes=[tokens.classes[row] for row in rows],
-    )
-
-
 def _measure(
-    model: GPTModel,
-    train: LabelledTokens,
-    validation: LabelledTokens,
-    class_weights: Tensor | None,
+    model: GPTModel, train: LabelledTokens, validation: LabelledTokens, weights: Tensor | None
 ) -> Record:
     """Loss and accuracy on the validation split, and accuracy on as many training texts."""
     record: Record = {}
     for name, tokens in (("train", train), ("val", validation)):
         if tokens.ids:
-            found, classes = scores(model, tokens), torch.tensor(tokens.classes)
+            found, classes = class_scores(model, tokens), torch.tensor(tokens.classes)
             if name == "val":
                 # As the training loss: weighted, and divided by the number of texts.
-                loss = F.cross_entropy(found, classes, weight=class_weights, reduction="sum")
+                loss = F.cross_entropy(found, classes, weight=weights, reduction="sum")
                 record["val_loss"] = loss.item() / len(classes)
             right = found.argmax(dim=-1) == classes
             record[f"{name}_accuracy"] = right.float().mean().item()

@@ -15,7 +15,27 @@ from groundup.train.config import TrainConfig
 
 @dataclass(frozen=True)
 class TaskConfig(TrainConfig):
-    """What every task needs besides the loop's own options: how a new model is made."""
+    """What every task has besides the loop's own options."""
+
+    FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
+        *ModelConfig.field_names(),
+        *("batch_size", "grad_accum_steps", "seed", "decay"),
+    )
+    """Options without which a resumed run would not be the same run."""
+
+    TASK: ClassVar[str]
+    """The task's name: its command, and the folder of its recipes."""
+
+    AFRESH: ClassVar[str] = "use --model {out}"
+    """How to begin another run with the weights of ``{out}``."""
+
+    SHAPE: ClassVar[tuple[str, ...]] = tuple(ModelConfig.field_names())
+    """The options of a model's shape that make sense for the task."""
+
+
+@dataclass(frozen=True)
+class NewModelConfig:
+    """How a new model is made."""
 
     preset: str = option(
         "tiny", f"the model's shape, before other options change it: {', '.join(PRESETS)}"
@@ -27,21 +47,11 @@ class TaskConfig(TrainConfig):
         "gpt2", "initial weights: GPT-2's scheme, or PyTorch's defaults as in the course"
     )
 
-    FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        *ModelConfig.field_names(),
-        *("preset", "tokenizer", "init", "batch_size", "grad_accum_steps", "seed", "decay"),
-    )
-    """Options without which a resumed run would not be the same run."""
-
-    TASK: ClassVar[str]
-    """The task's name: its command, and the folder of its recipes."""
-
-    AFRESH: ClassVar[str] = "use --model {out}"
-    """How to begin another run with the weights of ``{out}``."""
+    FIXED: ClassVar[tuple[str, ...]] = ("preset", "tokenizer", "init")
 
 
 @dataclass(frozen=True)
-class PretrainConfig(TaskConfig):
+class PretrainConfig(NewModelConfig, TaskConfig):
     """Every option of pretraining, besides the model's shape."""
 
     init_from: str | None = option(None, "go on from the weights of this model directory")
@@ -58,6 +68,7 @@ class PretrainConfig(TaskConfig):
 
     FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *TaskConfig.FIXED_ON_RESUME,
+        *NewModelConfig.FIXED,
         *("init_from", "stride", "train_ratio", "document_separator"),
     )
     TASK: ClassVar[str] = "pretrain"
@@ -106,7 +117,7 @@ class FineTuneConfig(TaskConfig):
 
 
 @dataclass(frozen=True)
-class ClassifyConfig(FineTuneConfig):
+class ClassifyConfig(NewModelConfig, FineTuneConfig):
     """Every option of training a classifier, besides a new model's shape.
 
     The defaults are the course's for a pretrained model.
@@ -142,6 +153,7 @@ class ClassifyConfig(FineTuneConfig):
 
     FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *FineTuneConfig.FIXED_ON_RESUME,
+        *NewModelConfig.FIXED,
         *("val_ratio", "max_length", "position", "balance", "stratify", "token_dropout"),
         *("text_column", "label_column", "separator"),
     )
@@ -186,6 +198,7 @@ class InstructConfig(FineTuneConfig):
         *("test_ratio", "split_seed", "max_length", "style", "train_on"),
     )
     TASK: ClassVar[str] = "instruct"
+    SHAPE: ClassVar[tuple[str, ...]] = ("drop_rate", "n_heads")
 
     def __post_init__(self) -> None:
         super().__post_init__()

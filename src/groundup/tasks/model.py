@@ -8,20 +8,22 @@ from typing import Any
 
 from groundup.config import preset
 from groundup.errors import UserError
+from groundup.facts import Base, Facts
 from groundup.model.classifier import is_classifier, set_trainable
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
-from groundup.tasks.config import FineTuneConfig, TaskConfig
+from groundup.tasks.config import NewModelConfig
+from groundup.tasks.run import Job
 from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
-from groundup.weights.checkpoint import ADAPTER, RunNotes
-from groundup.weights.load import load_model
+from groundup.weights.checkpoint import ADAPTER
+from groundup.weights.load import expect_language_model, load_model
 from groundup.weights.lora import load_adapter
 from groundup.weights.tensors import weights_fingerprint
 
 
 def build_tokenizer(
-    config: TaskConfig,
+    config: NewModelConfig,
     shape: Mapping[str, Any],
     documents: Sequence[str],
     say: Callable[[str], None],
@@ -44,7 +46,7 @@ def build_tokenizer(
     return train_tokenizer(documents, size, say)
 
 
-def new_model(config: TaskConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
+def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
     """A new model of the preset's shape with the options' changes, for this tokenizer."""
     changes = {**shape, "vocab_size": tokenizer.vocab_size}
     model = GPTModel(preset(config.preset).replace(**changes))
@@ -55,6 +57,7 @@ def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, 
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
     n_heads = shape.get("n_heads") if Path(source).is_file() else None  # a .pth cannot say it
     model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"), n_heads=n_heads)
+    expect_language_model(model.facts or Facts(), source)
     problems = [
         f"{name} is {value}, but the model has {model.cfg[name]}"
         for name, value in shape.items()
@@ -70,12 +73,71 @@ def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, 
     return model, tokenizer
 
 
-def as_saved(notes: RunNotes) -> dict[str, Any]:
-    """What to open a run's base model with so that it is as it was: its dropout and its heads."""
-    return {name: notes.config[name] for name in ("drop_rate", "n_heads") if name in notes.config}
+def open_base(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+    """Open the model that a fine-tuning begins from; only its dropout may be changed."""
+    if "context_length" in shape:
+        context = open_model(source, {})[0].cfg.context_length
+        raise UserError(
+            f"{source} has a context of its own ({context} tokens); leave context_length out, and "
+            "give max_length for shorter texts"
+        )
+    return open_model(source, shape)
 
 
-def check_length(max_length: int | None, model: GPTModel) -> int:
+def fine_tuned(
+    job: Job[Any], make: Callable[[Mapping[str, Any]], tuple[GPTModel, Tokenizer]]
+) -> tuple[GPTModel, Tokenizer]:
+    """The model that a fine-tuning trains, with only that trainable which the options say.
+
+    Args:
+        job: the run; if it goes on, the model is that of its checkpoint.
+        make: makes the model to begin from (a classifier has its new output layer already), given
+            the options of its shape. LoRA's base is made anew when a run goes on.
+
+    Raises:
+        UserError: a part of a new model is to be kept as it is, LoRA's numbers make no sense, or
+            its base has changed since the run began.
+    """
+    config, checkpoint = job.config, job.checkpoint
+    if checkpoint and config.train != "lora":
+        model, tokenizer = load_model(checkpoint)
+        return set_trainable(model, config.train), tokenizer
+    if not config.model and config.train != "all":
+        raise UserError(
+            f"--train {config.train} keeps most of a model as it is, which makes sense for a "
+            "trained one only; name it with --model, or use --train all"
+        )
+    # What LoRA's base was opened with: its dropout, and the heads that a .pth cannot say.
+    kept = {name: job.shape[name] for name in ("drop_rate", "n_heads") if name in job.shape}
+    model, tokenizer = make(kept if checkpoint else job.shape)
+    if config.train != "lora":
+        return set_trainable(model, config.train), tokenizer
+    if checkpoint:
+        load_adapter(checkpoint / ADAPTER, model)
+    else:
+        add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout)
+    # A classifier's output layer is new; a language model's stays.
+    model.out_head.requires_grad_(is_classifier(model))
+    if job.saved and job.saved.base.frozen_sha256 not in (None, frozen_fingerprint(model)):
+        raise UserError(
+            f"the model {config.model} has changed since this run began on it; start a new run "
+            "with another --out"
+        )
+    return model, tokenizer
+
+
+def base_facts(job: Job[Any], model: GPTModel) -> Base:
+    """What ``groundup.json`` says of the model that a fine-tuning began from."""
+    frozen = frozen_fingerprint(model) if job.config.train == "lora" else None
+    return Base(job.config.model or "", model.cfg.n_heads, frozen)
+
+
+def frozen_fingerprint(model: GPTModel) -> str:
+    """A SHA-256 of the weights that do not train, to tell whether LoRA's base is still the same."""
+    return weights_fingerprint(p for p in model.parameters() if not p.requires_grad)
+
+
+def check_max_length(max_length: int | None, model: GPTModel) -> int:
     """The most tokens of an example: as asked for, or as many as the model can look at.
 
     Raises:
@@ -87,49 +149,7 @@ def check_length(max_length: int | None, model: GPTModel) -> int:
     return max_length or context
 
 
-def frozen_fingerprint(model: GPTModel) -> str:
-    """A SHA-256 of the weights that do not train, to tell whether LoRA's base is still the same."""
-    return weights_fingerprint(p for p in model.parameters() if not p.requires_grad)
-
-
-def check_base(notes: RunNotes, model: GPTModel, config: FineTuneConfig) -> None:
-    """Refuse to go on with LoRA on another base model than before.
-
-    Raises:
-        UserError: its weights have changed.
-    """
-    before = notes.data.get("frozen_sha256")
-    if config.train == "lora" and before not in (None, frozen_fingerprint(model)):
-        raise UserError(
-            f"the model {config.model} has changed since this run began on it; start a new run "
-            "with another --out"
-        )
-
-
-def begin_fine_tuning(
-    model: GPTModel, config: FineTuneConfig, resumed: Path | None = None
-) -> GPTModel:
-    """Let only what the options say train; return the model, changed in place.
-
-    Args:
-        model: whole; a classifier has its new output layer already.
-        config: what trains.
-        resumed: with LoRA, the directory of the run that goes on.
-
-    Raises:
-        UserError: a part of a new model is to be kept as it is, or LoRA's numbers make no sense.
-    """
-    if not config.model and config.train != "all":
-        raise UserError(
-            f"--train {config.train} keeps most of a model as it is, which makes sense for a "
-            "trained one only; name it with --model, or use --train all"
-        )
-    if config.train != "lora":
-        return set_trainable(model, config.train)
-    if resumed:
-        load_adapter(resumed / ADAPTER, model)
-    else:
-        add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout)
-    # A classifier's output layer is new; a language model's stays.
-    model.out_head.requires_grad_(is_classifier(model))
-    return model
+def parameters_of(model: GPTModel) -> str:
+    """How many parameters a model has, and how many of them train, for people."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"{model.num_parameters():,} parameters, of which {trained:,} train"

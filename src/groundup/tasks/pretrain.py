@@ -1,40 +1,33 @@
-"""Pretraining, from raw text to a GPT that writes: ``groundup pretrain book.txt --out my-gpt``.
-
-It assembles tokenizer, windows and model, and calls the training loop.
-"""
+"""Pretraining, from raw text to a GPT that writes: ``groundup pretrain book.txt --out my-gpt``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from groundup.config import preset
+from groundup.data.batching import ShuffledBatches, evaluation_rows
 from groundup.data.text import fingerprint, split_documents
-from groundup.data.windows import ResumableLoader, TokenWindows, evenly_spaced_batches
+from groundup.data.windows import TokenWindows
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
+from groundup.facts import Base, Data, Facts
 from groundup.model.gpt import GPTModel
-from groundup.runtime import resolve_runtime
 from groundup.tasks.config import PretrainConfig
 from groundup.tasks.model import build_tokenizer, new_model, open_model
-from groundup.tasks.outdir import prepare_output
-from groundup.tasks.run import Run, check_same_run
+from groundup.tasks.resume import Given
+from groundup.tasks.run import Job, Material, loss_on, run_task
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
-from groundup.train.losses import mean_loss
-from groundup.train.tracking import ProgressBar, SamplePrinter
+from groundup.train.tracking import SamplePrinter
 from groundup.train.trainer import Record
-from groundup.weights.checkpoint import RunNotes
 
 
 def pretrain(
     documents: Sequence[str],
     out: Path,
-    config: PretrainConfig | None = None,
+    config: Given = None,
     model_options: Mapping[str, Any] | None = None,
     *,
     description: str = "",
@@ -49,12 +42,12 @@ def pretrain(
     Args:
         documents: the text.
         out: the model directory to write.
-        config: the run's options.
+        config: a ``PretrainConfig``, or just the options that differ from it.
         model_options: the model's shape where it differs from ``config.preset``.
         description: what the text is, for the model card.
         files: where it came from, so that a resumed run finds it.
         overwrite: replace what an earlier run left in ``out``.
-        resume: go on with the run that ``out`` holds.
+        resume: go on with the run that ``out`` holds, with its options but for those given.
         say: told what is being done.
         stop: lets a caller end the run early.
 
@@ -62,60 +55,60 @@ def pretrain(
         UserError: an option makes no sense, the text is too short, ``out`` exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    config = config or PretrainConfig()
-    shape = dict(model_options or {})
-    make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    runtime = resolve_runtime(config.device, config.precision)
-    data = {"description": description, "files": list(files), "sha256": fingerprint(documents)}
-    if resume:
-        wanted = asdict(config) | shape
-        check_same_run(RunNotes.read(out), PretrainConfig, wanted, data["sha256"], out)
-
-    train_docs, val_docs = split_documents(documents, config.train_ratio)
-    if not resume and not config.init_from:
-        preset(config.preset).replace(**shape)  # a wrong shape is told before the tokenizer's work
-    torch.manual_seed(config.seed)
-    if resume or config.init_from:
-        model, tokenizer = open_model(out if resume else Path(config.init_from or ""), shape)
-    else:
-        tokenizer = build_tokenizer(config, shape, train_docs, say)
-        model = new_model(config, shape, tokenizer)
-    window = shape.get("context_length", model.cfg.context_length)
-    train_set = _windows("training", train_docs, tokenizer, window, config)
-    val_set = _windows("validation", val_docs, tokenizer, window, config)
-    data |= {"train_tokens": train_set.num_tokens, "val_tokens": val_set.num_tokens}
-    say(
-        f"text: {train_set.num_tokens:,} tokens to train on, {val_set.num_tokens:,} to validate\n"
-        f"model: {model.num_parameters():,} parameters, windows of {window} tokens\n"
-        f"device: {runtime}"
-    )
-
-    shape = dict(model.cfg) | {"context_length": window}  # as it became, not as it was asked for
-    notes = RunNotes("pretrain", asdict(config) | shape, data)
-    run = Run(model.to(runtime.device), tokenizer, out, config, runtime, notes)
-    val_batches = evenly_spaced_batches(val_set, config.batch_size, config.eval_iter)
-
-    def measure() -> Record:
-        return {"val_loss": mean_loss(model, val_batches, runtime.device)} if val_batches else {}
-
-    return run.fit(
-        ResumableLoader(train_set, config.batch_size, config.seed),
-        measure,
-        make_ready,
-        resume=resume,
-        say=say,
-        stop=stop,
-        listeners=lambda bar: _samples(model, tokenizer, config, bar),
-    )
+    task = Pretraining(documents, description, files)
+    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop}
+    return run_task(task, Path(out), config, model_options, **how).record
 
 
-def _samples(
-    model: GPTModel, tokenizer: Tokenizer, config: PretrainConfig, bar: ProgressBar
-) -> list[SamplePrinter]:
-    if not config.sample_tokens:
-        return []
-    sampling = SamplingConfig(config.sample_tokens, config.sample_temperature, seed=config.seed)
-    return [SamplePrinter(model, tokenizer, config.start_context, sampling, bar)]
+class Pretraining:
+    """Next tokens, in windows over documents."""
+
+    Config: type[Any] = PretrainConfig
+
+    def __init__(self, documents: Sequence[str], description: str, files: Sequence[str]) -> None:
+        self.documents, self.sha256 = documents, fingerprint(documents)
+        self.description, self.files = description, list(files)
+
+    def open(self, job: Job[PretrainConfig]) -> tuple[GPTModel, Tokenizer]:
+        """A new model, or one that exists, which brings its tokenizer."""
+        source = job.checkpoint or job.config.init_from
+        if source is not None:
+            return open_model(source, job.shape)
+        preset(job.config.preset).replace(**job.shape)  # a wrong shape is told before the work
+        train, _ = split_documents(self.documents, job.config.train_ratio)
+        tokenizer = build_tokenizer(job.config, job.shape, train, job.say)
+        return new_model(job.config, job.shape, tokenizer), tokenizer
+
+    def prepare(self, job: Job[PretrainConfig], model: GPTModel, tokenizer: Tokenizer) -> Material:
+        """Windows over the documents' tokens."""
+        config = job.config
+        window = job.shape.get("context_length", model.cfg.context_length)
+        train, val = split_documents(self.documents, config.train_ratio)
+        train_set = _windows("training", train, tokenizer, window, config)
+        val_set = _windows("validation", val, tokenizer, window, config)
+        job.say(
+            f"text: {train_set.num_tokens:,} tokens to train on, "
+            f"{val_set.num_tokens:,} to validate\n"
+            f"model: {model.num_parameters():,} parameters, windows of {window} tokens"
+        )
+        size, batch_size = len(train_set), config.batch_size
+        rows = evaluation_rows(len(val_set), batch_size, config.eval_iter)
+        counts = {"train_tokens": train_set.num_tokens, "val_tokens": val_set.num_tokens}
+        sampling = SamplingConfig(config.sample_tokens, config.sample_temperature, seed=config.seed)
+        return Material(
+            ShuffledBatches(size, batch_size, config.seed, train_set.collate, drop_last=True),
+            Facts(
+                shape={"context_length": window},
+                data=Data(self.description, self.files, self.sha256, **counts),
+                base=Base(config.init_from or ""),
+            ),
+            measure=loss_on(model, [val_set.collate(row) for row in rows], job.runtime),
+            validates=bool(rows),
+            listeners=lambda bar: [
+                SamplePrinter(model, tokenizer, config.start_context, sampling, bar)
+                for _ in range(config.sample_tokens > 0)
+            ],
+        )
 
 
 def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[int]:

@@ -21,10 +21,12 @@ from groundup.decoding.batch import Completion, generate_batch
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import FinishReason
 from groundup.errors import UserError
+from groundup.facts import Facts
 from groundup.files import atomic_file, locked, write_json
-from groundup.tasks.assistant import Assistant, Say, read_notes
+from groundup.tasks.assistant import Assistant, Say
+from groundup.tasks.config import InstructConfig
 from groundup.tasks.kept_responses import ADVICE, PARTIAL, REASON, RESPONSE, KeptResponses, Response
-from groundup.weights.checkpoint import RunNotes
+from groundup.weights.load import read_facts
 from groundup.weights.tensors import weights_fingerprint
 
 SHOWN = 10
@@ -62,18 +64,18 @@ def choose_entries(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; expected at least 1")
-    notes = read_notes(model)
-    saved = notes.config if notes.task == "instruct" else {}
-    source = data or saved.get("data")
+    facts = read_facts(model)
+    trained = facts.options_of(InstructConfig) if facts.task == InstructConfig.TASK else None
+    source = data or (trained.data if trained else "")
     if not source:
         raise UserError(f"{model} does not say what it was trained on; name entries with --data")
     entries = read_instructions(source, with_responses=False)
     wanted = part or ("all" if data else "test")
     if wanted != "all":
-        _check_same_data(str(source), entries, notes, say if data else None)
-        if "train_ratio" in saved:
-            shares = (saved["train_ratio"], saved["test_ratio"])
-            split = split_instructions(entries, *shares, seed=saved.get("split_seed"))
+        if trained:
+            _check_same_data(str(source), entries, facts, say if data else None)
+            shares = trained.train_ratio, trained.test_ratio
+            split = split_instructions(entries, *shares, seed=trained.split_seed)
         else:
             say(f"note: {model} does not say how its data was split; this is the course's split")
             split = split_instructions(entries)
@@ -84,11 +86,10 @@ def choose_entries(
 
 
 def _check_same_data(
-    source: str, entries: Sequence[Mapping[str, Any]], notes: RunNotes, say: Say | None
+    source: str, entries: Sequence[Mapping[str, Any]], facts: Facts, say: Say | None
 ) -> None:
     """Refuse (or with ``say`` only tell) that a split is made of other data than was trained on."""
-    trained_on = notes.data.get("sha256") if notes.task == "instruct" else None
-    if trained_on in (None, entries_fingerprint(entries)):
+    if facts.data.sha256 in (None, entries_fingerprint(entries)):
         return
     if say is None:
         raise UserError(

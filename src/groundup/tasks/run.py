@@ -1,141 +1,230 @@
-"""One run of any task: from a model, its data and its loss to a model directory.
+"""One run of any task: data + objective + measure + options become a model directory.
 
-What all tasks have in common: the loop's assembly, what is measured and shown, checkpoints and
-resuming. A task brings its model, its batches, and what it measures.
+A task says what is its own (see :class:`Task`); everything else is assembled here, once: options
+(and what of them may change on resume), device, model, optimizer, the loop, checkpoints, plots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from filelock import FileLock
+import torch
 
+from groundup.data.batching import Batch, Batches
 from groundup.errors import UserError
+from groundup.facts import Facts, Schedule
+from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
-from groundup.runtime import Runtime
+from groundup.runtime import Runtime, resolve_runtime
 from groundup.tasks.config import TaskConfig
-from groundup.tasks.outdir import check_space
+from groundup.tasks.outdir import prepare_output
+from groundup.tasks.resume import Given, check_same_data, settle
 from groundup.tokenizers import Tokenizer
+from groundup.train.best import Best
+from groundup.train.checkpoints import Checkpoints, check_space, last_checkpoint, load_last
 from groundup.train.interrupt import StopRequest
-from groundup.train.losses import LossFunction, evaluating, next_token_loss
+from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.optim import build_optimizer, build_schedule
-from groundup.train.state import load_training_state, save_training_state
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss
-from groundup.train.trainer import Batches, Listener, Progress, Record, Trainer
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
+
+C = TypeVar("C", bound=TaskConfig)
+Say = Callable[[str], None]
 
 
-class Run:
-    """A run that is ready to :meth:`fit`.
+@dataclass
+class Job(Generic[C]):
+    """A run that is being assembled.
 
-    Args:
-        model: what is trained, on the runtime's device; parameters that do not require a
-            gradient stay as they are.
-        tokenizer: saved with it.
-        out: the model directory to write.
-        config: the run's options.
+    Attributes:
+        out: the run's directory.
+        config: its options; a task may put in what became of them.
+        shape: the options of the model's shape.
+        saved: what the last checkpoint says, if the run goes on.
         runtime: device and precision.
-        notes: what ``groundup.json`` will say.
-        loss_fn: the loss summed over valid targets.
+        say: told what is being done.
     """
 
+    out: Path
+    config: C
+    shape: dict[str, Any]
+    saved: Facts | None
+    runtime: Runtime
+    say: Say
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from."""
+        return last_checkpoint(self.out) if self.saved is not None else None
+
+
+@dataclass
+class Material:
+    """What a task brings to its run, once it has a model.
+
+    Attributes:
+        data: the training batches.
+        facts: what ``groundup.json`` will say of data, labels, prompt style.
+        objective: what is learned of them.
+        measure: measures the model, which is in eval mode, on the validation split.
+        validates: whether there is such a split.
+        listeners: makes the task's own listeners; they may print above the bar.
+    """
+
+    data: Batches
+    facts: Facts
+    objective: Objective = field(default_factory=NextToken)
+    measure: Callable[[], Record] = dict
+    validates: bool = True
+    listeners: Callable[[ProgressBar], Sequence[Listener]] = lambda bar: ()
+
+
+class Task(Protocol[C]):
+    """What one does with a GPT: the part of it that no other task has."""
+
+    Config: type[Any]
+    sha256: str  # of the data
+
+    def open(self, job: Job[C]) -> tuple[GPTModel, Tokenizer]:
+        """The model to train: a new one, one to begin from, or that of the job's checkpoint."""
+        ...
+
+    def prepare(self, job: Job[C], model: GPTModel, tokenizer: Tokenizer) -> Material:
+        """Data, objective and measure; what they are is told to ``job.say``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: its last record, and the options that it had."""
+
+    record: Record
+    config: Any
+
+
+def run_task(
+    task: Task[Any],
+    out: Path,
+    given: Given,
+    shape: Mapping[str, Any] | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    say: Say,
+    stop: StopRequest | None,
+) -> Finished:
+    """Make a run of a task: assemble it, train, leave a model directory with plots.
+
+    Args:
+        task: what is the task's own.
+        out: the model directory to write.
+        given: the options.
+        shape: the options of the model's shape.
+        overwrite: replace what an earlier run left in ``out``.
+        resume: go on with the run that ``out`` holds.
+        say: told what is being done.
+        stop: lets a caller end the run early.
+
+    Raises:
+        UserError: an option makes no sense, there is nothing left to do, ``out`` exists, ….
+        TrainingFailed: the loss is not finite any more.
+    """
+    make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
+    saved = Facts.read(last_checkpoint(out)) if resume else None
+    config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
+    runtime = resolve_runtime(config.device, config.precision)
+    if saved is not None:
+        check_same_data(task.Config, saved, task.sha256, out)
+    job = Job(out, config, wanted, saved, runtime, say)
+    torch.manual_seed(config.seed)
+    model, tokenizer = task.open(job)
+    material = task.prepare(job, model, tokenizer)
+    say(f"device: {runtime}")
+    stop_here = stop or StopRequest(say)
+    run = _Run(job, model.to(runtime.device), tokenizer, material)
+    with make_ready(run.check_space):
+        record = run.fit(stop_here)
+    if stop is None and stop_here.requested:
+        say(f"interrupted after step {int(record['step'])}; resume=True goes on from there")
+    return Finished(record, job.config)
+
+
+def loss_on(
+    model: GPTModel, batches: Sequence[Batch], runtime: Runtime, objective: Objective | None = None
+) -> Callable[[], Record]:
+    """A measure: the loss on fixed batches, if there are any."""
+
+    def measure() -> Record:
+        return {"val_loss": mean_loss(model, batches, runtime.device, objective)} if batches else {}
+
+    return measure
+
+
+class _Run:
+    """A run with all its parts."""
+
     def __init__(
-        self,
-        model: GPTModel,
-        tokenizer: Tokenizer,
-        out: Path,
-        config: TaskConfig,
-        runtime: Runtime,
-        notes: RunNotes,
-        *,
-        loss_fn: LossFunction = next_token_loss,
+        self, job: Job[Any], model: GPTModel, tokenizer: Tokenizer, material: Material
     ) -> None:
-        self.model, self.tokenizer, self.out = model, tokenizer, out
-        self.config, self.runtime, self.notes = config, runtime, notes
-        self.loss_fn = loss_fn
-        self.optimizer = build_optimizer(model, config)
-
-    def fit(
-        self,
-        loader: Batches,
-        measure: Callable[[], Record],
-        make_ready: Callable[[], FileLock],
-        *,
-        resume: bool = False,
-        say: Callable[[str], None] = print,
-        stop: StopRequest | None = None,
-        listeners: Callable[[ProgressBar], Sequence[Listener]] = lambda bar: (),
-    ) -> Record:
-        """Train, save, draw the plots; return the last record.
-
-        Args:
-            loader: the training batches.
-            measure: measures the model, which is in eval mode, on the validation split.
-            make_ready: prepares ``out``, once nothing can be wrong any more.
-            resume: go on from the state that ``out`` holds.
-            say: told what is being done.
-            stop: lets a caller end the run early.
-            listeners: makes the task's own listeners; they may print above the bar.
-
-        Raises:
-            UserError: there is nothing left to do, or no space for checkpoints.
-            TrainingFailed: the loss is not finite any more.
-        """
-        self.measure = measure
-        config, out = self.config, self.out
-        total = config.total_steps(-(-len(loader) // config.grad_accum_steps))
-        warmup = self._plan(total, resume=resume, say=say)
-        progress = Progress()
-        if resume:
-            progress = load_training_state(out, self.optimizer, self.runtime.device)
-        if progress.step >= total:
-            raise UserError(
-                f"{out} has done its {progress.step} steps already; "
-                "give more --epochs or --max-steps to go on"
-            )
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        check_space(out, self.model.num_parameters(), trained)
-        lock = make_ready()
-        try:
-            return self._train(loader, total, warmup, progress, listeners, stop or StopRequest())
-        finally:
-            lock.release()
-
-    def _train(
-        self,
-        loader: Batches,
-        total: int,
-        warmup: int,
-        progress: Progress,
-        listeners: Callable[[ProgressBar], Sequence[Listener]],
-        stop: StopRequest,
-    ) -> Record:
-        config = self.config
-        metrics = MetricsFile(self.out, progress.step)
-        self.running = RunningLoss(metrics.records)
+        self.job, self.model, self.material = job, model, material
+        self.config, self.out = job.config, job.out
+        self.optimizer = build_optimizer(model, self.config)
+        self.state: dict[str, Any] = {"progress": {}, "best": {}}
+        if job.saved is not None:
+            self.state = load_last(self.out, self.optimizer, job.runtime.device)
+            material.data.load_state_dict(self.state["data"])
+        self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
+        schedule = self._schedule()
+        self.plan = self._plan(schedule)
+        metrics = MetricsFile(self.out, self.progress.step)
+        self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
-        bar = ProgressBar(total, progress.step)
+        facts = replace(
+            material.facts,
+            task=self.config.TASK,
+            options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
+            shape=dict(model.cfg) | material.facts.shape,
+            schedule=schedule,
+        )
+        self.checkpoints = Checkpoints(
+            self.out,
+            model,
+            tokenizer,
+            facts,
+            self.optimizer,
+            job.runtime.device,
+            keep=self.config.keep,
+            validates=material.validates,
+            latest=lambda: self.latest.record,
+        )
+
+    def check_space(self) -> None:
+        """Refuse to begin where the checkpoints have no room."""
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        check_space(self.out, self.model.num_parameters(), trained, keep=self.config.keep)
+
+    def fit(self, stop: StopRequest) -> Record:
+        """Train, save, draw the plots; return the newest value of everything recorded."""
+        self.metrics.begin()
+        bar = ProgressBar(self.plan.steps, self.progress.step)
+        own = self.material.listeners(bar)
         try:
             Trainer(
                 model=self.model,
                 optimizer=self.optimizer,
-                loader=loader,
-                runtime=self.runtime,
-                total_steps=total,
-                loss_fn=self.loss_fn,
-                schedule=build_schedule(config, total, warmup),
-                grad_accum_steps=config.grad_accum_steps,
-                grad_clip=config.grad_clip,
+                data=self.material.data,
+                runtime=self.job.runtime,
+                plan=self.plan,
+                objective=self.material.objective,
                 evaluate=self.evaluate,
-                eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
-                save=self.save,
-                save_freq=config.save_freq,
-                listeners=[metrics, self.running, self.latest, bar, *listeners(bar)],
-                progress=progress,
+                checkpoints=self.checkpoints,
+                listeners=[self.metrics, self.running, self.latest, bar, *own],
+                progress=self.progress,
+                best=self.best,
                 stop=stop,
             ).fit()
         finally:
@@ -143,70 +232,52 @@ class Run:
         plot_run(self.out)
         return self.latest.record
 
-    def _plan(self, total: int, *, resume: bool, say: Callable[[str], None]) -> int:
-        """Note how long the run will be; return its warmup steps."""
-        planned = RunNotes.read(self.out).config.get("total_steps", total) if resume else total
-        if planned != total:
-            say(
+    def evaluate(self) -> Record:
+        """The loss of the last training steps, and what the task measures."""
+        record = {"running_loss": self.running.mean()}
+        with evaluating(self.model), self.job.runtime.autocast():
+            return record | self.material.measure()
+
+    def _plan(self, schedule: Schedule) -> Plan:
+        config, total = self.config, schedule.total_steps or 0
+        return Plan(
+            steps=total,
+            schedule=build_schedule(config, total, schedule.warmup_steps or 0),
+            grad_accum_steps=config.grad_accum_steps,
+            grad_clip=config.grad_clip,
+            eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
+            save_freq=config.save_freq,
+            patience=config.patience,
+        )
+
+    def _schedule(self) -> Schedule:
+        """How long the run will be.
+
+        Raises:
+            UserError: it has done that already, or the warmup is longer.
+        """
+        config, saved = self.config, self.job.saved
+        total = config.total_steps(-(-len(self.material.data) // config.grad_accum_steps))
+        planned = saved.schedule.total_steps if saved is not None else None
+        if planned not in (None, total):
+            self.job.say(
                 f"note: the run was planned for {planned:,} steps and now has {total:,}, so its "
                 "learning rate follows another curve from here on"
             )
-        warmup = self.config.warmup_steps
-        warmup = warmup if warmup is not None else total // 20
-        if warmup >= total and not resume:
+        warmup = config.warmup_steps if config.warmup_steps is not None else total // 20
+        if warmup >= total and saved is None:
             raise UserError(
                 f"warmup_steps is {warmup}, but the run has only {total} steps; "
                 "use a shorter warmup or more --epochs"
             )
-        self.notes.config |= {"warmup_steps": warmup, "total_steps": total}
-        return warmup
-
-    def evaluate(self) -> Record:
-        """The loss of the last training steps, and what the task measures."""
-        record = {"train_loss": self.running.mean()}
-        with evaluating(self.model), self.runtime.autocast():
-            return record | self.measure()
-
-    def save(self, progress: Progress, record: Record) -> None:
-        """Write the model directory with what is needed to go on."""
-        self.notes.progress = self.latest.record | record
-        state = partial(
-            save_training_state,
-            optimizer=self.optimizer,
-            progress=progress,
-            device=self.runtime.device,
-        )
-        save_model(self.out, self.model, self.tokenizer, self.notes, state)
-
-
-def check_same_run(
-    notes: RunNotes, config: type[TaskConfig], wanted: Mapping[str, Any], sha256: str, out: Path
-) -> None:
-    """Refuse to resume what would not be the same run any more.
-
-    Args:
-        notes: what the run's directory says.
-        config: the task's options, which say what is fixed.
-        wanted: the options of now.
-        sha256: the data's fingerprint of now.
-        out: the run's directory.
-
-    Raises:
-        UserError: the data or a fixed option differs.
-    """
-    if notes.data.get("sha256") != sha256:
-        raise UserError(
-            f"{out} was trained on another text; --resume needs the same files in the same order. "
-            f"To go on from its weights on a new text, {config.AFRESH.format(out=out)} "
-            "and another --out"
-        )
-    changed = [
-        f"{name} {notes.config[name]!r} to {wanted[name]!r}"
-        for name in config.FIXED_ON_RESUME
-        if name in wanted and name in notes.config and wanted[name] != notes.config[name]
-    ]
-    if changed:
-        raise UserError(
-            f"--resume goes on with the same run, but this would change {', '.join(changed)}; "
-            f"leave these options out, or start a new run: {config.AFRESH.format(out=out)}"
-        )
+        if self.progress.step >= total:
+            raise UserError(
+                f"{self.out} has done its {self.progress.step} steps already; "
+                "give more --epochs or --max-steps to go on"
+            )
+        if self.best.is_stale(config.patience):
+            raise UserError(
+                f"{self.out} has stopped early: {self.best.waited} evaluations brought nothing "
+                "better; give a larger --patience to go on"
+            )
+        return Schedule(total, warmup)

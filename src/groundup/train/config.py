@@ -36,6 +36,10 @@ class TrainConfig:
     eval_freq: int = option(100, "evaluate every so many steps")
     eval_iter: int | None = option(50, "batches per evaluation, spread over the validation split")
     save_freq: int = option(500, "save a checkpoint every so many steps")
+    keep: int = option(0, "how many older checkpoints to keep, besides the best and the last one")
+    patience: int | None = option(
+        None, "stop early: after so many evaluations without a better one (never)"
+    )
     seed: int = option(123, "seed of weights, data order and dropout")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "bf16"] = option(
@@ -63,9 +67,9 @@ class TrainConfig:
         zero_or_more = (lambda x: 0 <= x < float("inf"), "0 or more")
         return {
             **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "max_steps"), count),
-            **dict.fromkeys(("eval_freq", "eval_iter", "save_freq"), count),
+            **dict.fromkeys(("eval_freq", "eval_iter", "save_freq", "patience"), count),
             **dict.fromkeys(("min_learning_rate", "weight_decay", "grad_clip"), zero_or_more),
-            "warmup_steps": zero_or_more,
+            **dict.fromkeys(("warmup_steps", "keep"), zero_or_more),
             "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
             **dict.fromkeys(("beta1", "beta2"), share),
             "learning_rate": (lambda x: 0 < x < float("inf"), "more than 0"),

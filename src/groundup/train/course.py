@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from groundup.config import IGNORE_INDEX
+from groundup.data.batching import Batch, LoaderBatches
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
+from groundup.model.door import evaluating, scores, token_loss
 from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import (
-    class_logits,
-    classification_loss,
-    count_valid,
-    evaluating,
-    mean_loss,
-    next_token_loss,
-)
-from groundup.train.trainer import Batches, Listener, Record, Trainer
+from groundup.train.interrupt import StopRequest
+from groundup.train.objective import NextToken, mean_loss, to_device
+from groundup.train.trainer import Listener, Plan, Record, Trainer
+
+
+class CourseObjective(NextToken):
+    """The course's batches: ids ``(B, T)`` with targets ``(B, T)``, or with classes ``(B,)``.
+
+    A class is read at the last position, whatever the padding; its tokens count padding too.
+    """
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The summed loss of next tokens or of classes; the targets' shape tells which."""
+        inputs, targets = batch
+        at = _last(inputs) if targets.dim() == 1 else None
+        return token_loss(model, inputs, targets, at=at)
+
+    def tokens(self, batch: Batch) -> int:
+        """All tokens of the inputs."""
+        return batch[0].numel()
+
+
+def _last(inputs: Tensor) -> Tensor:
+    """The last position of each row: ids ``(B, T)`` to ``(B,)``."""
+    return torch.full((len(inputs),), -1, device=inputs.device)
 
 
 def calc_loss_batch(
@@ -32,26 +49,12 @@ def calc_loss_batch(
     Targets ``(B, T)`` are next tokens (chapters 5 and 7 of the course) and give the loss per token;
     targets ``(B,)`` are classes (chapter 6), read at the last position, and give it per text.
     """
-    inputs, targets = input_batch.to(device), target_batch.to(device)
-    return _loss(model, inputs, targets) / max(1, count_valid(targets))
-
-
-def _loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The summed loss of next tokens or of classes; the targets' shape tells which."""
-    if targets.dim() == 2:
-        return next_token_loss(model, inputs, targets)
-    return classification_loss(model, inputs, _at_the_end(inputs, targets))
-
-
-def _at_the_end(inputs: Tensor, classes: Tensor) -> Tensor:
-    """Classes ``(B,)`` as targets ``(B, T)`` of the last position."""
-    targets = torch.full_like(inputs, IGNORE_INDEX)
-    targets[:, -1] = classes
-    return targets
+    objective, batch = CourseObjective(), to_device((input_batch, target_batch), device)
+    return objective.loss(model, batch) / max(1, objective.count(batch))
 
 
 def calc_loss_loader(
-    data_loader: Batches,
+    data_loader: Iterable[Batch],
     model: nn.Module,
     device: torch.device | str,
     num_batches: int | None = None,
@@ -61,11 +64,11 @@ def calc_loss_loader(
     Every token weighs the same. (The course averages over batches, which differs only if the
     last batch is a smaller one.) As in the course, the model's mode is the caller's business.
     """
-    return mean_loss(model, data_loader, device, _loss, max_batches=num_batches)
+    return mean_loss(model, data_loader, device, CourseObjective(), max_batches=num_batches)
 
 
 def calc_accuracy_loader(
-    data_loader: Batches,
+    data_loader: Iterable[Batch],
     model: nn.Module,
     device: torch.device | str,
     num_batches: int | None = None,
@@ -76,9 +79,9 @@ def calc_accuracy_loader(
     """
     right, count = 0, 0
     with evaluating(model):
-        for inputs, classes in islice(data_loader, num_batches):
-            inputs, classes = inputs.to(device), classes.to(device)
-            logits = class_logits(model, inputs, _at_the_end(inputs, classes))
+        for batch in islice(data_loader, num_batches):
+            inputs, classes = to_device(batch, device)
+            logits = scores(model, inputs, at=_last(inputs))
             right += int((logits.argmax(dim=-1) == classes).sum())
             count += len(classes)
     return right / count if count else float("nan")
@@ -86,8 +89,8 @@ def calc_accuracy_loader(
 
 def evaluate_model(
     model: nn.Module,
-    train_loader: Batches,
-    val_loader: Batches,
+    train_loader: Iterable[Batch],
+    val_loader: Iterable[Batch],
     device: torch.device | str,
     eval_iter: int | None,
 ) -> tuple[float, float]:
@@ -138,8 +141,8 @@ class _CourseLog(Listener):
 
 def train_model_simple(
     model: nn.Module,
-    train_loader: Batches,
-    val_loader: Batches,
+    train_loader: Iterable[Batch],
+    val_loader: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     device: torch.device | str,
     num_epochs: int,
@@ -155,23 +158,10 @@ def train_model_simple(
     Returns:
         Training losses, validation losses, and tokens seen, one of each per evaluation.
     """
-    device = torch.device(device)
-    log = _CourseLog(model, tokenizer, device, start_context)
-
-    def evaluate() -> Record:
-        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-        return {"train_loss": train_loss, "val_loss": val_loss}
-
-    Trainer(
-        model=model,
-        optimizer=optimizer,
-        loader=train_loader,
-        runtime=Runtime(device, "fp32", "as in the course"),
-        total_steps=num_epochs * len(train_loader),
-        evaluate=evaluate,
-        eval_due=lambda step: (step - 1) % eval_freq == 0,
-        listeners=[log],
-    ).fit()
+    log = _CourseLog(model, tokenizer, torch.device(device), start_context)
+    _train(
+        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, log
+    )
     return log.train_losses, log.val_losses, log.tokens_seen
 
 
@@ -203,8 +193,8 @@ class _ClassifierLog(Listener):
 
 def train_classifier_simple(
     model: nn.Module,
-    train_loader: Batches,
-    val_loader: Batches,
+    train_loader: Iterable[Batch],
+    val_loader: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     device: torch.device | str,
     num_epochs: int,
@@ -220,26 +210,49 @@ def train_classifier_simple(
         Training and validation losses, one of each per evaluation; training and validation
         accuracies, one of each per epoch; the number of examples seen.
     """
-    device = torch.device(device)
-
-    def evaluate() -> Record:
-        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-        return {"train_loss": train_loss, "val_loss": val_loss}
 
     def accuracies() -> tuple[float, float]:
         train = calc_accuracy_loader(train_loader, model, device, num_batches=eval_iter)
         return train, calc_accuracy_loader(val_loader, model, device, num_batches=eval_iter)
 
     log = _ClassifierLog(accuracies)
-    Trainer(
+    _train(
+        model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, log
+    )
+    return log.train_losses, log.val_losses, log.train_accs, log.val_accs, log.examples_seen
+
+
+def _train(
+    model: nn.Module,
+    train_loader: Iterable[Batch],
+    val_loader: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device | str,
+    num_epochs: int,
+    eval_freq: int,
+    eval_iter: int,
+    log: Listener,
+) -> None:
+    """Run the loop with the course's settings; say so if it was interrupted."""
+
+    def evaluate() -> Record:
+        train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+        return {"train_loss": train_loss, "val_loss": val_loss}
+
+    data, stop = LoaderBatches(train_loader), StopRequest(print)
+    steps = num_epochs * len(data)
+    trainer = Trainer(
         model=model,
         optimizer=optimizer,
-        loader=train_loader,
-        runtime=Runtime(device, "fp32", "as in the course"),
-        total_steps=num_epochs * len(train_loader),
-        loss_fn=_loss,
+        data=data,
+        runtime=Runtime(torch.device(device), "fp32", "as in the course"),
+        plan=Plan(steps, eval_due=lambda step: (step - 1) % eval_freq == 0),
+        objective=CourseObjective(),
         evaluate=evaluate,
-        eval_due=lambda step: (step - 1) % eval_freq == 0,
         listeners=[log],
-    ).fit()
-    return log.train_losses, log.val_losses, log.train_accs, log.val_accs, log.examples_seen
+        stop=stop,
+    )
+    trainer.fit()
+    if stop.requested:
+        done = trainer.progress.step
+        print(f"interrupted: the model has learned for {done:,} of {steps:,} steps")

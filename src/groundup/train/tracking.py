@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -12,11 +11,11 @@ from tqdm import tqdm
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
-from groundup.errors import UserError, write_error
-from groundup.files import KEPT, atomic_file
+from groundup.errors import UserError
+from groundup.files import JsonLines
+from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import evaluating
 from groundup.train.trainer import Listener, Record
 
 METRICS = "metrics.jsonl"
@@ -26,57 +25,47 @@ class MetricsFile(Listener):
     """Appends every record as one line of JSON (see :func:`is_evaluation`).
 
     On resume, lines after the step that is resumed from are dropped: they will be written anew.
+
+    Attributes:
+        records: those that were there before.
     """
 
     def __init__(self, directory: Path, resume_step: int = 0) -> None:
-        self.path = directory / METRICS
-        self.records = [r for r in read_metrics(directory) if r["step"] <= resume_step]
-        text = "".join(json.dumps(record) + "\n" for record in self.records)
-        with atomic_file(self.path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        self.file = JsonLines(directory / METRICS)
+        earlier = read_metrics(directory) if resume_step else []
+        self.records = [r for r in earlier if r["step"] <= resume_step]
+
+    def begin(self) -> None:
+        """Leave no other records in the file than those that are gone on from."""
+        self.file.rewrite(self.records)
 
     def on_step(self, record: Record) -> None:
         """Write the step's record."""
-        self._append(record)
+        self.file.append(record)
 
     def on_evaluate(self, record: Record) -> None:
         """Write the evaluation's record, which repeats the step's with the losses added."""
-        self._append(record)
-
-    def _append(self, record: Record) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise write_error(self.path, error, KEPT) from error
+        self.file.append(record)
 
 
 def is_evaluation(record: Record) -> bool:
-    """Whether a record is an evaluation's; it repeats its step's and adds the losses."""
-    return "train_loss" in record
+    """Whether a record is an evaluation's; it repeats its step's and adds what was measured."""
+    return "running_loss" in record
 
 
 def read_metrics(directory: Path) -> list[Record]:
     """Read a run's records, in order; an incomplete last line (a crash) is left out.
 
     Raises:
-        UserError: a line in the middle is damaged.
+        UserError: a line is damaged.
     """
     path = directory / METRICS
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    records: list[Record] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if not all(isinstance(record[name], int | float) for name in ("step", "epoch")):
-                raise ValueError
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise UserError(f"{path} is damaged: line {number} is not a record") from None
-        records.append(record)
+    records = JsonLines(path).read()
+    for number, record in enumerate(records, 1):
+        if not all(isinstance(record.get(name), int | float) for name in ("step", "epoch")):
+            raise UserError(f"{path} is damaged: line {number} is no record")
+        if "train_loss" in record:  # as the first version called the mean of the last steps
+            record["running_loss"] = record.pop("train_loss")
     return records
 
 
@@ -98,7 +87,7 @@ class Latest(Listener):
 
 
 class RunningLoss(Listener):
-    """The training loss over the last steps: free, and close to what an evaluation would say."""
+    """The mean training loss of the last steps: free, and close to what an evaluation would say."""
 
     STEPS = 20
 
@@ -142,8 +131,8 @@ class ProgressBar(Listener):
 
     def on_evaluate(self, record: Record) -> None:
         """Show the new losses."""
-        names = ("train_loss", "val_loss")
-        self._losses = {n[:-5]: f"{record[n]:.3f}" for n in names if n in record}
+        names = {"train": "running_loss", "val": "val_loss"}
+        self._losses = {n: f"{record[key]:.3f}" for n, key in names.items() if key in record}
         if "val_accuracy" in record:
             self._losses["accuracy"] = f"{record['val_accuracy']:.1%}"
         if not self.live:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from typing import Any
 
+from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 
 _LANGUAGE_MODEL = (
@@ -30,16 +30,9 @@ _LAST_PADDED = (
 )
 
 
-def model_card(
-    name: str,
-    model: GPTModel,
-    data: Mapping[str, Any],
-    config: Mapping[str, Any],
-    progress: Mapping[str, float],
-    labels: Sequence[str] = (),
-) -> str:
+def model_card(name: str, model: GPTModel, facts: Facts) -> str:
     """Describe a model in Markdown with the metadata block that model hubs read."""
-    cfg = model.cfg
+    cfg, labels, progress = model.cfg, facts.labels, facts.progress
     rows = {
         "parameters": f"{model.num_parameters():,}",
         "vocabulary": f"{cfg.vocab_size:,} tokens",
@@ -48,20 +41,19 @@ def model_card(
         "query/key/value bias": "yes" if cfg.qkv_bias else "no",
         "tied output layer": "yes" if cfg.tie_weights else "no",
     }
-    facts = {
+    training = {
         "classes": cell(", ".join(labels)) or None,
-        "training text": cell(data.get("description", "")) or None,
-        "training tokens": _number(data.get("train_tokens")),
+        "training text": cell(facts.data.description) or None,
+        "training tokens": _number(facts.data.train_tokens),
         "steps": _number(progress.get("step")),
         "tokens seen": _number(progress.get("tokens_seen")),
-        "training loss": _loss(progress.get("train_loss")),
+        "training loss": _loss(progress.get("running_loss")),
         "validation loss": _loss(progress.get("val_loss")),
         "validation accuracy": _loss(progress.get("val_accuracy")),
-        "batch size": config.get("batch_size"),
-        "learning rate": config.get("learning_rate"),
-        "seed": config.get("seed"),
     }
-    padded = bool(labels) and config.get("position") == "last-padded"
+    shown = ("batch_size", "learning_rate", "seed")
+    training |= {n.replace("_", " "): facts.options.get(n) for n in shown}
+    padded = _LAST_PADDED.format(facts.reading.max_length) if facts.reading.padded else ""
     lines = [
         "---",
         "library_name: transformers",
@@ -77,10 +69,10 @@ def model_card(
         *(_CLASSIFIER if labels else _LANGUAGE_MODEL),
         "```",
         "",
-        *((_LAST_PADDED.format(config.get("max_length")), "") if padded else ()),
+        *((padded, "") if padded else ()),
         *_table("model", rows),
         "",
-        *_table("training", {k: v for k, v in facts.items() if v is not None}),
+        *_table("training", {k: v for k, v in training.items() if v is not None}),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,23 +1,23 @@
 """One model directory for every stage, which is at the same time a Hugging Face model directory.
 
 ``config.json`` and ``model.safetensors`` are what ``transformers`` reads; ``groundup.json`` holds
-what only we know (task, run config, data fingerprint, progress). Nothing is ever unpickled.
+what only we know (``facts.py``). Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.facts import NAME, Facts
 from groundup.files import atomic_update, finish_update, read_json, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
@@ -37,46 +37,23 @@ from groundup.weights.lora import save_adapter
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 from groundup.weights.tensors import save_tensors
 
-NOTES, ADAPTER, TEMPLATE = "groundup.json", "adapter", "chat_template.jinja"
+ADAPTER, TEMPLATE = "adapter", "chat_template.jinja"
 
 MODEL_FILES = frozenset(
-    {CONFIG, WEIGHTS, NOTES, "generation_config.json", "README.md", "tokenizer.json"}
+    {CONFIG, WEIGHTS, NAME, "generation_config.json", "README.md", "tokenizer.json"}
     | {"tokenizer_config.json", "vocab.json", "merges.txt", TEMPLATE}
 )
 """All that :func:`save_model` writes by itself."""
-
-
-@dataclass
-class RunNotes:
-    """What ``groundup.json`` says about how a model came to be."""
-
-    task: str = "pretrain"
-    config: dict[str, Any] = field(default_factory=dict)  # the run's options
-    data: dict[str, Any] = field(default_factory=dict)  # where the text came from, its fingerprint
-    progress: dict[str, float] = field(default_factory=dict)  # the last record
-    labels: list[str] = field(default_factory=list)  # a classifier's classes, by score
-    prompt_style: str | None = None  # how the model was prompted while it was fine-tuned
-    versions: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, directory: Path) -> RunNotes:
-        """Read them from a model directory; a foreign one (no such file) has none.
-
-        Raises:
-            UserError: the file is damaged.
-        """
-        if not (directory / NOTES).exists():
-            return cls(task="unknown")
-        values = read_json(directory / NOTES)
-        return cls(**{name: values[name] for name in asdict(cls()) if name in values})
 
 
 def save_model(
     directory: str | Path,
     model: GPTModel,
     tokenizer: Tokenizer,
-    notes: RunNotes | None = None,
+    facts: Facts | None = None,
     extra: Callable[[Path], None] | None = None,
+    *,
+    title: str | None = None,
 ) -> None:
     """Write a model directory, whole or not at all.
 
@@ -84,39 +61,39 @@ def save_model(
         directory: made if it is not there; files of the same names are replaced.
         model: the model.
         tokenizer: its tokenizer.
-        notes: goes into ``groundup.json`` and the model card.
+        facts: goes into ``groundup.json`` and the model card; what the model was opened with,
+            unless given.
         extra: writes more files into the folder it is given; they appear together with the rest.
+        title: what the card calls the model; the directory's name unless given.
 
     Raises:
         UserError: the disk is full or cannot be written to, or the format cannot hold the model;
             what was there is intact.
     """
     directory = Path(directory)
-    notes = notes or RunNotes()
-    notes.versions = versions()
-    classifier = is_classifier(model)
-    labels = _labels(model, notes) if classifier else []
+    facts = replace(facts or model.facts or Facts(), versions=versions())
+    facts.labels = _labels(model, facts)
+    facts.kind = "classifier" if facts.labels else "language model"
     with atomic_update(directory) as staging:
-        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, labels))
+        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, facts.labels))
         state = _without_head_bias(plain_state(model))
-        rows = huggingface_rows(model.cfg, classifier=classifier)
+        rows = huggingface_rows(model.cfg, classifier=facts.is_classifier)
         save_tensors({r.theirs: to_theirs(state, r, model.cfg) for r in rows}, staging / WEIGHTS)
-        longest = notes.config.get("max_length") if classifier else None
+        longest = facts.reading.max_length if facts.is_classifier else None
         tokenizer.save(staging, model_max_length=longest or model.cfg.context_length)
-        if classifier:
+        if facts.is_classifier:
             _name_padding(staging / "tokenizer_config.json")
         else:
             ends = {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
             write_json(staging / "generation_config.json", ends)
-        write_json(staging / NOTES, asdict(notes))
-        if notes.prompt_style is not None:
-            template = get_style(notes.prompt_style).chat_template()
+        facts.write(staging)
+        if facts.prompt_style is not None:
+            template = get_style(facts.prompt_style).chat_template()
             (staging / TEMPLATE).write_text(template, encoding="utf-8")
         if has_lora(model):
-            save_adapter(staging / ADAPTER, model, notes.config.get("model") or "")
-            write_json(staging / ADAPTER / NOTES, asdict(notes))
-        name = directory.resolve().name
-        card = model_card(name, model, notes.data, notes.config, notes.progress, labels)
+            save_adapter(staging / ADAPTER, model, facts.base.source)
+            replace(facts, kind="adapter").write(staging / ADAPTER)
+        card = model_card(title or directory.resolve().name, model, facts)
         (staging / "README.md").write_text(card, encoding="utf-8")
         if extra is not None:
             extra(staging)
@@ -131,9 +108,12 @@ def plain_state(model: GPTModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if name not in added}
 
 
-def _labels(model: GPTModel, notes: RunNotes) -> list[str]:
+def _labels(model: GPTModel, facts: Facts) -> list[str]:
+    """The names of a classifier's classes; none for a language model."""
+    if not is_classifier(model):
+        return []
     count = model.out_head.out_features
-    labels = notes.labels or [f"LABEL_{index}" for index in range(count)]
+    labels = facts.labels or [f"LABEL_{index}" for index in range(count)]
     if len(labels) != count:
         raise UserError(
             f"the classifier has {count} classes, but {len(labels)} labels were given: "

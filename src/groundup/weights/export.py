@@ -12,12 +12,13 @@ from typing import Literal
 import torch
 
 from groundup.errors import UserError
+from groundup.facts import Facts
 from groundup.files import atomic_update
 from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.files import write_openai_vocabulary
-from groundup.weights.checkpoint import RunNotes, load_directory, save_model
+from groundup.weights.checkpoint import load_directory, save_model
 from groundup.weights.gguf import DType, export_gguf
 from groundup.weights.modelfile import modelfile
 from groundup.weights.openai import load_openai_model, write_openai_directory
@@ -33,7 +34,7 @@ def export(
     out: Path,
     *,
     dtype: DType | None = None,
-    notes: RunNotes | None = None,
+    facts: Facts | None = None,
 ) -> list[Path]:
     """Write a model in somebody else's format and read it back.
 
@@ -44,8 +45,8 @@ def export(
             Ollama's ``Modelfile``, ``course`` a ``.pth``.
         out: where to; it must not exist, except as an empty directory.
         dtype: of the weights in a GGUF file (f16 by default); the other formats are fp32.
-        notes: goes into the model card and ``groundup.json`` of ``hf``, and tells ``gguf`` the
-            prompt style.
+        facts: go into the model card and ``groundup.json`` of ``hf``, and tell ``gguf`` the prompt
+            style; what the model was opened with, unless given.
 
     Returns:
         What was written, for people to look at.
@@ -71,12 +72,13 @@ def export(
         _compare(model, lambda: load_openai_model(out), out)
         return [out]
     if to == "hf":
-        save_model(out, model, tokenizer, notes)
+        save_model(out, model, tokenizer, facts)
         _compare(model, lambda: load_directory(out)[0], out)
         return [out]
     name = out.resolve().name
     weights = out / f"{name}-{dtype}.gguf"
-    prompt_style = notes.prompt_style if notes else None
+    facts = facts or model.facts
+    prompt_style = facts.prompt_style if facts else None
     # It compares by itself.
     export_gguf(model, tokenizer, weights, dtype, name=name, prompt_style=prompt_style)
     recipe = out / "Modelfile"

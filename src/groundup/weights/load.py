@@ -1,7 +1,13 @@
-"""Open a model wherever it comes from: our own directories and everybody else's formats."""
+"""Open a model wherever it comes from: our own directories and everybody else's formats.
+
+``load_model`` asks each format of a list whether the path is one of its own. A new format is one
+more :class:`Format` in that list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,8 +15,9 @@ import torch
 from groundup.config import PRESETS, ModelConfig
 from groundup.data.sources import MODEL_NAMES, cached
 from groundup.errors import UserError
-from groundup.files import read_json
-from groundup.model.classifier import is_classifier, to_classifier
+from groundup.facts import Facts
+from groundup.files import finish_update, read_json
+from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
 from groundup.tokenizers import (
@@ -19,14 +26,51 @@ from groundup.tokenizers import (
     get_tokenizer,
     load_openai_tokenizer,
 )
-from groundup.weights.checkpoint import RunNotes, load_directory
+from groundup.weights.checkpoint import load_directory
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, load_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
 
+CHECKPOINTS = "checkpoints"
+"""The folder of a run for its checkpoints; the best model lies in the run's directory itself."""
+
 GPT2_VOCAB_SIZES = (50257, 50304)
 """GPT-2's, and the same padded to a multiple of 64, as in nanoGPT."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller says besides the path."""
+
+    device: torch.device | str = "cpu"
+    drop_rate: float | None = None
+    n_heads: int | None = None
+
+
+Opened = tuple[GPTModel, Tokenizer | None]
+"""A model, and its tokenizer if the format has one."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which models are stored.
+
+    Attributes:
+        matches: whether a path is one of these.
+        open: opens it, in fp32 and eval mode.
+        facts: what is known about it without opening it.
+        shape: the model's shape, where that takes less than opening it.
+        says_heads: whether it says how many attention heads there are.
+        says_tokens: whether it always brings its tokenizer.
+    """
+
+    matches: Callable[[Path], bool]
+    open: Callable[[Path, Asked], Opened]
+    facts: Callable[[Path], Facts] = lambda path: Facts()
+    shape: Callable[[Path], ModelConfig] | None = None
+    says_heads: bool = True
+    says_tokens: bool = True
 
 
 def load_model(
@@ -36,8 +80,11 @@ def load_model(
     drop_rate: float | None = None,
     n_heads: int | None = None,
     tokenizer: str | None = None,
+    checkpoint: str | None = None,
 ) -> tuple[GPTModel, Tokenizer]:
-    """Open a language model; it is in fp32 and eval mode.
+    """Open a language model or a classifier; it is in fp32 and eval mode.
+
+    What it is, its labels and its prompt style are at ``model.facts``.
 
     Args:
         source: a model directory of ours or of Hugging Face's GPT-2, an adapter's directory, a
@@ -47,127 +94,72 @@ def load_model(
         drop_rate: another dropout probability than the saved one, to train on.
         n_heads: attention heads, for a ``.pth`` that cannot say it.
         tokenizer: ``gpt2`` or a directory, for a file that brings none.
+        checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
 
     Raises:
         UserError: it is missing or damaged, or not such a model.
     """
-    model, tokens = load_any(
-        source, device, drop_rate=drop_rate, n_heads=n_heads, tokenizer=tokenizer
-    )
-    if is_classifier(model):
-        labels = labels_of(resolve_source(source))
-        raise UserError(
-            f"{source} is a classifier ({', '.join(labels)}), not a language model; "
-            f"use `groundup classify predict {source} TEXT`"
-        )
+    path = resolve_source(source, checkpoint)
+    found = _format_of(path)
+    if (n_heads and found.says_heads) or (tokenizer and found.says_tokens):
+        raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
+    model, tokens = found.open(path, Asked(device, drop_rate, n_heads))
+    if tokenizer is not None or tokens is None:
+        tokens = _tokenizer_for(model.cfg, tokenizer, path)
+    model.facts = found.facts(path)
     return model, tokens
 
 
-def load_any(
-    source: str | Path,
-    device: torch.device | str = "cpu",
-    *,
-    drop_rate: float | None = None,
-    n_heads: int | None = None,
-    tokenizer: str | None = None,
-) -> tuple[GPTModel, Tokenizer]:
-    """Open a language model or a classifier, whichever it is; see :func:`load_model`."""
-    path = resolve_source(source)
-    brings_heads = path.is_dir()
-    brings_tokenizer = brings_heads and not is_openai_directory(path)
-    if (n_heads and brings_heads) or (tokenizer and brings_tokenizer):
-        raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
-    if brings_tokenizer:
-        return _open_directory(path, device, drop_rate=drop_rate)
-    model = load_model_alone(path, device, drop_rate=drop_rate, n_heads=n_heads)
-    if tokenizer is None and (path / "vocab.bpe").exists():
-        return model, load_openai_tokenizer(path)
-    return model, _tokenizer_for(model.cfg, tokenizer, path)
-
-
-def load_classifier(
-    source: str | Path, device: torch.device | str = "cpu"
-) -> tuple[GPTModel, Tokenizer, list[str]]:
-    """Open a classifier's directory, ours or Hugging Face's, or an adapter's; in eval mode.
-
-    Returns:
-        The model, its tokenizer, and the names of its classes in the order of its scores.
+def read_facts(source: str | Path, checkpoint: str | None = None) -> Facts:
+    """What is known about a model without opening it.
 
     Raises:
-        UserError: it is missing or damaged, or a language model's.
+        UserError: there is no such model, or what it says of itself is damaged.
+    """
+    path = resolve_source(source, checkpoint)
+    return _format_of(path).facts(path)
+
+
+def read_shape(source: str | Path, n_heads: int | None = None) -> ModelConfig:
+    """A model's shape, without its weights and its tokenizer where that can be.
+
+    Raises:
+        UserError: there is no such model, or it is damaged.
     """
     path = resolve_source(source)
-    labels = labels_of(path)
-    if not labels:
-        if path.is_dir() and not (is_openai_directory(path) or _is_adapter(path)):
-            read_model_config(path)  # says so if it is no model at all
+    found = _format_of(path)
+    if found.shape is not None:
+        return found.shape(path)
+    return found.open(path, Asked(n_heads=n_heads))[0].cfg
+
+
+def expect_language_model(facts: Facts, source: str | Path) -> None:
+    """Raise ``UserError`` if this is a classifier."""
+    if facts.is_classifier:
+        raise UserError(
+            f"{source} is a classifier ({', '.join(facts.labels)}), not a language model; "
+            f"use `groundup classify predict {source} TEXT`"
+        )
+
+
+def expect_classifier(facts: Facts, source: str | Path) -> None:
+    """Raise ``UserError`` if this is a language model."""
+    if not facts.is_classifier:
         raise UserError(
             f"{source} is a language model, not a classifier; make one of it with "
             f"`groundup classify train --model {source} --data FILE --out DIR`"
         )
-    return *_open_directory(path, device), labels
 
 
-def load_model_alone(
-    path: Path,
-    device: torch.device | str = "cpu",
-    *,
-    drop_rate: float | None = None,
-    n_heads: int | None = None,
-) -> GPTModel:
-    """Open a model of any format without its tokenizer; see :func:`load_model`."""
-    if path.is_file():
-        return load_torch_file(path, n_heads=n_heads, drop_rate=drop_rate).to(device)
-    if is_openai_directory(path):
-        return load_openai_model(path, device, drop_rate=drop_rate)
-    return _open_directory(path, device, drop_rate=drop_rate)[0]
-
-
-def _open_directory(
-    path: Path, device: torch.device | str = "cpu", *, drop_rate: float | None = None
-) -> tuple[GPTModel, Tokenizer]:
-    """Open a model directory, or an adapter's: the adapter is merged into its base model."""
-    if not _is_adapter(path):
-        return load_directory(path, device, drop_rate=drop_rate)
-    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base or not isinstance(base, str):
-        raise UserError(f"{path / ADAPTER_CONFIG} does not say which model it adapts")
-    # A .pth cannot say its heads; the run that trained the adapter on it was told.
-    n_heads = RunNotes.read(path).config.get("n_heads") if Path(base).is_file() else None
-    try:
-        model, tokenizer = load_model(base, device, drop_rate=drop_rate, n_heads=n_heads)
-    except UserError as error:
-        raise UserError(
-            f"{path} adapts the model {base}, which cannot be opened: {error}"
-        ) from error
-    labels = labels_of(path)
-    if labels:
-        to_classifier(model, len(labels))
-    return merge_lora(load_adapter(path, model)).eval(), tokenizer
-
-
-def _is_adapter(path: Path) -> bool:
-    return (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists()
-
-
-def labels_of(path: Path) -> list[str]:
-    """The names of the classes of the classifier in a directory; none for any other model.
-
-    Where nothing names them, they are called as in transformers: ``LABEL_0``, ``LABEL_1``, ….
-    """
-    if _is_adapter(path):
-        named = RunNotes.read(path).labels
-        return named or [f"LABEL_{index}" for index in range(adapter_classes(path))]
-    return read_labels(path) if (path / CONFIG).exists() else []
-
-
-def resolve_source(source: str | Path) -> Path:
+def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     """The path of a model that is given as a path, or as the name of a downloaded one.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither, or no such checkpoint.
     """
     path = Path(source)
+    if checkpoint is not None:
+        return _checkpoint(path, checkpoint)
     if path.exists():
         return path
     if str(source) in MODEL_NAMES:
@@ -180,6 +172,87 @@ def resolve_source(source: str | Path) -> Path:
     if str(source) in PRESETS:
         raise UserError(f"{source} is a preset, a shape without weights; name a model directory")
     raise UserError(f"there is no model directory {str(source)!r}")
+
+
+def _checkpoint(run: Path, name: str) -> Path:
+    folder = run / CHECKPOINTS
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if name not in there:
+        listed = ", ".join(there) or "none"
+        raise UserError(f"{run} has no checkpoint {name!r}; there are: {listed}")
+    return folder / name
+
+
+def _format_of(path: Path) -> Format:
+    return next(found for found in FORMATS if found.matches(path))
+
+
+def _open_openai(path: Path, asked: Asked) -> Opened:
+    model = load_openai_model(path, asked.device, drop_rate=asked.drop_rate)
+    return model, load_openai_tokenizer(path) if (path / "vocab.bpe").exists() else None
+
+
+def _open_torch_file(path: Path, asked: Asked) -> Opened:
+    model = load_torch_file(path, n_heads=asked.n_heads, drop_rate=asked.drop_rate)
+    return model.to(asked.device), None
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists()
+
+
+def _open_adapter(path: Path, asked: Asked) -> Opened:
+    """The adapter's base model, with the adapter merged into it."""
+    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise UserError(f"{path / ADAPTER_CONFIG} does not say which model it adapts")
+    facts = _adapter_facts(path)
+    # A .pth cannot say its heads; the run that trained the adapter on it was told.
+    n_heads = facts.base.n_heads if Path(base).is_file() else None
+    try:
+        model, tokenizer = load_model(
+            base, asked.device, drop_rate=asked.drop_rate, n_heads=n_heads
+        )
+        expect_language_model(model.facts or Facts(), base)
+    except UserError as error:
+        raise UserError(
+            f"{path} adapts the model {base}, which cannot be opened: {error}"
+        ) from error
+    if facts.labels:
+        to_classifier(model, len(facts.labels))
+    return merge_lora(load_adapter(path, model)).eval(), tokenizer
+
+
+def _adapter_facts(path: Path) -> Facts:
+    """Our own, or as transformers would name the classes: ``LABEL_0``, ``LABEL_1``, …."""
+    facts = Facts.read(path) or Facts()
+    facts.kind = "adapter"
+    facts.labels = facts.labels or [f"LABEL_{index}" for index in range(adapter_classes(path))]
+    return facts
+
+
+def _open_directory(path: Path, asked: Asked) -> Opened:
+    return load_directory(path, asked.device, drop_rate=asked.drop_rate)
+
+
+def _directory_facts(path: Path) -> Facts:
+    """Our own; Hugging Face's config says whether it is a classifier, and names the classes."""
+    finish_update(path)
+    if not path.is_dir() or not (path / CONFIG).exists():
+        read_model_config(path)  # says what is missing
+    facts = Facts.read(path) or Facts()
+    facts.labels = read_labels(path)
+    facts.kind = "classifier" if facts.labels else "language model"
+    return facts
+
+
+FORMATS = (
+    Format(is_openai_directory, _open_openai, says_tokens=False),
+    Format(_is_adapter, _open_adapter, _adapter_facts),
+    Format(Path.is_file, _open_torch_file, says_heads=False, says_tokens=False),
+    Format(lambda path: True, _open_directory, _directory_facts, read_model_config),
+)
+"""All formats, the most particular ones first; what is none of the others is a model directory."""
 
 
 def _tokenizer_for(cfg: ModelConfig, asked: str | None, path: Path) -> Tokenizer:

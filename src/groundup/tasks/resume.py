@@ -1,0 +1,105 @@
+"""What may change when a run goes on: decided here, for the command line and for Python alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from groundup.config import ModelConfig
+from groundup.errors import UserError
+from groundup.facts import Facts
+from groundup.tasks.config import TaskConfig
+
+C = TypeVar("C", bound=TaskConfig)
+
+Given = TaskConfig | Mapping[str, Any] | None
+"""The options of a run: a config, or just those that were given, by name."""
+
+
+def settle(
+    config: type[C],
+    given: Given,
+    shape: Mapping[str, Any],
+    saved: Facts | None,
+    out: Path,
+    say: Callable[[str], None],
+) -> tuple[C, dict[str, Any]]:
+    """The options and the model's shape of a run.
+
+    A run that goes on has the options that it was begun with, but for those that are given now. Of
+    a config, an option that has its default counts as not given.
+
+    Args:
+        config: the task's options.
+        given: the options of now.
+        shape: the options of the model's shape of now; ``given`` may hold some as well.
+        saved: what the run's last checkpoint says, if it goes on.
+        out: the run's directory.
+        say: told what changes from here on.
+
+    Raises:
+        UserError: an option makes no sense, or would make another run of it.
+    """
+    names = {field.name for field in dataclasses.fields(config)}
+    values = _given_values(given)
+    wanted = dict(shape) | {n: v for n, v in values.items() if n in ModelConfig.field_names()}
+    values = {name: value for name, value in values.items() if name in names}
+    if saved is None:
+        return config(**values), wanted
+    if saved.task != config.TASK:
+        other = saved.task or "no task of ours"
+        raise UserError(f"{out} holds a run of another task ({other}); choose another --out")
+    # What was asked for is not what a short text gave; and the tokenizer is there already.
+    wanted.pop("vocab_size", None)
+    _refuse_another_run(config, values | wanted, saved, out)
+    before = {name: value for name, value in saved.options.items() if name in names}
+    # Of the two limits the one that is given now counts, not the other one from before.
+    if "epochs" in values or "max_steps" in values:
+        before |= {"epochs": None, "max_steps": None}
+    changed = [
+        f"{name} {before.get(name)} to {value}"
+        for name, value in values.items()
+        if before.get(name) not in (None, value)
+    ]
+    if changed:
+        say(f"note: from here on the run changes {', '.join(changed)}")
+    return config(**(before | values)), dict(saved.shape)
+
+
+def check_same_data(config: type[TaskConfig], saved: Facts, sha256: str, out: Path) -> None:
+    """Refuse to go on with other data than before.
+
+    Raises:
+        UserError: their fingerprint differs.
+    """
+    if saved.data.sha256 != sha256:
+        raise UserError(
+            f"{out} was trained on another text; --resume needs the same files in the same order. "
+            f"To go on from its weights on a new text, {config.AFRESH.format(out=out)} "
+            "and another --out"
+        )
+
+
+def _given_values(given: Given) -> dict[str, Any]:
+    if isinstance(given, TaskConfig):
+        defaults = {field.name: field.default for field in dataclasses.fields(given)}
+        return {n: v for n, v in dataclasses.asdict(given).items() if v != defaults[n]}
+    return dict(given or {})
+
+
+def _refuse_another_run(
+    config: type[TaskConfig], wanted: Mapping[str, Any], saved: Facts, out: Path
+) -> None:
+    before = saved.options | saved.shape
+    changed = [
+        f"{name} {before[name]!r} to {wanted[name]!r}"
+        for name in config.FIXED_ON_RESUME
+        if name in wanted and name in before and wanted[name] != before[name]
+    ]
+    if changed:
+        raise UserError(
+            f"--resume goes on with the same run, but this would change {', '.join(changed)}; "
+            f"leave these options out, or start a new run: {config.AFRESH.format(out=out)}"
+        )

@@ -1,0 +1,173 @@
+"""The checkpoints of a run: its best model, its last one with what it takes to go on, older ones.
+
+    runs/demo                     the best model by validation (the last one, if nothing validates)
+    runs/demo/checkpoints/last    the last model, and the training state
+    runs/demo/checkpoints/step-N  older ones, with ``--keep``
+
+Each is a whole model directory, so everything that opens models opens them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.errors import UserError
+from groundup.facts import Facts
+from groundup.files import atomic_update, finish_update
+from groundup.model.gpt import GPTModel
+from groundup.tokenizers import Tokenizer
+from groundup.train.best import Best
+from groundup.train.state import FOLDER, STATE, load_training_state, save_training_state
+from groundup.train.trainer import Record
+from groundup.weights.checkpoint import ADAPTER, save_model
+from groundup.weights.load import CHECKPOINTS
+
+LAST, STEP = "last", "step-{}"
+
+
+class Checkpoints:
+    """Writes a run's checkpoints.
+
+    Args:
+        out: the run's directory.
+        model: what is saved.
+        tokenizer: saved with it.
+        facts: what ``groundup.json`` says.
+        optimizer: its state is saved with the last one.
+        device: where the run computes.
+        keep: how many older checkpoints to keep.
+        validates: whether evaluations tell which model is the best; else the last one is.
+        latest: the newest value of everything that was recorded.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        model: GPTModel,
+        tokenizer: Tokenizer,
+        facts: Facts,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        *,
+        keep: int = 0,
+        validates: bool = True,
+        latest: Callable[[], Record] = dict,
+    ) -> None:
+        self.out, self.model, self.tokenizer, self.facts = out, model, tokenizer, facts
+        self.optimizer, self.device = optimizer, device
+        self.keep, self.validates, self.latest = keep, validates, latest
+
+    def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
+        """Write what is due: the last checkpoint with the loop's state, or only the best model."""
+        best = best or (due and not self.validates)
+        facts = replace(self.facts, progress=self.latest() | record)
+        title = self.out.resolve().name
+        if not due:
+            save_model(self.out, self.model, self.tokenizer, facts, title=title)
+            return
+        training = partial(
+            save_training_state, optimizer=self.optimizer, state=state, device=self.device
+        )
+        last = self.out / CHECKPOINTS / LAST
+        save_model(last, self.model, self.tokenizer, facts, training, title=title)
+        if best or not (self.out / WEIGHTS_OF_OURS).exists():
+            publish(last, self.out)
+        if self.keep:
+            publish(last, self.out / CHECKPOINTS / STEP.format(state["progress"]["step"]))
+            self._drop_old()
+        shutil.rmtree(self.out / FOLDER, ignore_errors=True)  # the first version's place for it
+
+    def _drop_old(self) -> None:
+        for path in kept_steps(self.out)[: -self.keep]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+WEIGHTS_OF_OURS = "model.safetensors"
+
+
+def load_last(out: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
+    """Put the training state of a run's last checkpoint back; return the loop's own state.
+
+    If the run died after it had written the last checkpoint and before it called it the best, it
+    is called so now.
+    """
+    state = load_training_state(last_checkpoint(out), optimizer, device)
+    step, best = state["progress"]["step"], Best(**state["best"])
+    facts = Facts.read(out)
+    if best.step == step and facts is not None and facts.progress.get("step") != step:
+        publish(last_checkpoint(out), out)
+    return state
+
+
+def last_checkpoint(out: Path) -> Path:
+    """Where the last checkpoint of a run lies, or would lie.
+
+    Runs of the first version had but one, in the run's directory itself.
+    """
+    last = out / CHECKPOINTS / LAST
+    for folder in (last, out):
+        if folder.is_dir():
+            finish_update(folder)
+    return out if (out / FOLDER / STATE).exists() and not last.exists() else last
+
+
+def can_resume(out: Path) -> bool:
+    """Whether there is a state to go on from."""
+    return (last_checkpoint(out) / FOLDER / STATE).exists()
+
+
+def kept_steps(out: Path) -> list[Path]:
+    """The older checkpoints of a run, the oldest first."""
+    folders = (out / CHECKPOINTS).glob(STEP.format("*"))
+    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def publish(checkpoint: Path, target: Path) -> None:
+    """Let a checkpoint's model appear in another place too, whole or not at all.
+
+    The files are linked, not copied, where the file system can: nothing ever writes into one.
+    """
+    with atomic_update(target) as staging:
+        for path in sorted(checkpoint.iterdir()):
+            if path.name == ADAPTER:
+                shutil.copytree(path, staging / ADAPTER, copy_function=_link_or_copy)
+            elif path.is_file():
+                _link_or_copy(path, staging / path.name)
+
+
+def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def check_space(out: Path, parameters: int, trained: int | None = None, *, keep: int = 0) -> None:
+    """Refuse to begin a run whose checkpoints will not fit on the disk.
+
+    The last checkpoint holds the weights and, of those that are trained (all of them unless told
+    otherwise), AdamW's two moments, in fp32; the best and the older ones hold the weights. While a
+    new one is written the old one is still there.
+
+    Raises:
+        UserError: there is less room than that.
+    """
+    folder = next(p for p in (out, *out.absolute().parents) if p.exists())
+    weights, moments = 4 * parameters, 8 * (parameters if trained is None else trained)
+    needed = weights + moments  # a new last one, beside the old one
+    if not can_resume(out):
+        needed += weights + moments + weights * (1 + keep)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"no space for checkpoints in {out}: they need {needed / 2**20:,.0f} MiB, "
+            f"{free / 2**20:,.0f} MiB are free; free some space or choose another --out"
+        )
