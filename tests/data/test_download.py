@@ -15,14 +15,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 from safetensors.numpy import save
 
 from groundup.data import sources, transfer
-from groundup.data.download import Patience, cache_dir, cached, download, fetch
-from groundup.data.sources import DATA, HUB_FILES, MODELS, OPENAI_FILES
+from groundup.data.download import cache_dir, download, download_openai
+from groundup.data.sources import DATA, HUB_FILES, MODELS, OPENAI_FILES, KnownFile, cached
+from groundup.data.transfer import Patience
 from groundup.errors import UserError
 from groundup.tokenizers import gpt2
 from tests.data.fault_server import (
@@ -61,7 +63,7 @@ def server() -> Iterator[FaultServer]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    return tmp_path / "folder" / "file.bin"
+    return tmp_path / "data" / "file.bin"
 
 
 @pytest.fixture
@@ -87,10 +89,26 @@ def is_done(target: Path, body: bytes = BODY) -> bool:
     return target.read_bytes() == body and not rest
 
 
-def refused(*args: object, **kwargs: object) -> str:
-    """The sentence with which ``fetch`` gives up."""
+def fetch(
+    urls: list[str],
+    target: Path,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    patience: Patience = QUICK,
+    **options: Any,
+) -> Path:
+    """Download a data set that has these mirrors, as ``groundup download file`` would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATA, "file", KnownFile(target.name, tuple(urls), size, sha256))
+        patch.setattr(transfer, "PATIENCE", patience)
+        return download("file", cache_dir=target.parent.parent, **options)
+
+
+def refused(*args: Any, **kwargs: Any) -> str:
+    """The sentence with which the download is given up."""
     with pytest.raises(UserError) as caught:
-        fetch(*args, patience=QUICK, **kwargs)  # pyright: ignore[reportArgumentType]
+        fetch(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -108,7 +126,7 @@ class TestFetch:
         fetch([url], target, sha256=SHA256)
         fetch([url], target, sha256=SHA256, say=said.append)
         assert len(server.asked) == 1
-        assert said == [f"{target} is here already"]
+        assert said == ["file is here already"]
 
     def test_a_damaged_file_is_replaced(self, server, target, said) -> None:
         target.parent.mkdir()
@@ -172,7 +190,7 @@ class TestFetch:
 class TestRetries:
     def test_a_cut_connection_goes_on_where_it_was(self, server, target, said) -> None:
         url = server.serve("/a", BODY, cut(HALF))
-        fetch([url], target, patience=QUICK, say=said.append)
+        fetch([url], target, say=said.append)
         assert is_done(target)
         first, second = server.asked
         assert first.range is None
@@ -181,31 +199,29 @@ class TestRetries:
         assert any("cut" in line and "trying again" in line for line in said)
 
     def test_a_server_without_ranges_begins_again(self, server, target) -> None:
-        fetch([server.serve("/a", BODY, cut(HALF), ranges=False)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, cut(HALF), ranges=False)], target)
         assert is_done(target)
         assert ranges(server) == [None, f"bytes={HALF}-"]
 
     def test_without_a_version_nothing_is_resumed(self, server, target) -> None:
-        fetch([server.serve("/a", BODY, cut(HALF), etag=None)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, cut(HALF), etag=None)], target)
         assert is_done(target)
         assert ranges(server) == [None, None]
 
     def test_without_a_version_the_sha256_lets_it_resume(self, server, target) -> None:
         url = server.serve("/a", BODY, cut(HALF), etag=None)
-        fetch([url], target, sha256=SHA256, patience=QUICK)
+        fetch([url], target, sha256=SHA256)
         assert is_done(target)
         assert ranges(server) == [None, f"bytes={HALF}-"]
 
     def test_a_stall_goes_on_where_it_was(self, server, target, said) -> None:
-        fetch(
-            [server.serve("/a", BODY, stall(HALF + 100))], target, patience=QUICK, say=said.append
-        )
+        fetch([server.serve("/a", BODY, stall(HALF + 100))], target, say=said.append)
         assert is_done(target)
         assert ranges(server) == [None, f"bytes={HALF}-"]
         assert any("nothing came for 0.25 s" in line for line in said)
 
     def test_a_stall_before_the_first_byte(self, server, target) -> None:
-        fetch([server.serve("/a", BODY, stall(0), hang_up)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, stall(0), hang_up)], target)
         assert is_done(target)
         assert len(server.asked) == 3
 
@@ -224,20 +240,20 @@ class TestRetries:
         assert not target.exists()
 
     def test_429_says_when(self, server, target, waits) -> None:
-        fetch([server.serve("/a", BODY, status(429, Retry_After="3"))], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, status(429, Retry_After="3"))], target)
         assert is_done(target)
         assert waits == [3]
 
     def test_429_says_when_as_a_date(self, server, target, waits) -> None:
         then = format_datetime(datetime.now(UTC) + timedelta(seconds=4))
-        fetch([server.serve("/a", BODY, status(429, Retry_After=then))], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, status(429, Retry_After=then))], target)
         assert is_done(target)
         assert 2 < waits[0] <= 4
 
     @pytest.mark.parametrize("nonsense", ["soon", "-1", "²"])
     def test_429_says_nonsense(self, server, target, waits, nonsense) -> None:
         fault = status(429, Retry_After=nonsense.encode().decode("latin-1"))
-        fetch([server.serve("/a", BODY, fault)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, fault)], target)
         assert is_done(target)
         assert waits == [QUICK.backoff]
 
@@ -254,13 +270,13 @@ class TestRetries:
         assert f"{HALF:,} bytes are kept" in message
         assert not target.exists()
         server.files["/a"].faults.clear()
-        fetch([url], target, patience=QUICK)  # a later run
+        fetch([url], target)  # a later run
         assert is_done(target)
         assert ranges(server) == [None, *[f"bytes={HALF}-"] * QUICK.attempts]
 
     def test_cuts_with_progress_do_not_end_it(self, server, target, waits, monkeypatch) -> None:
         monkeypatch.setattr(transfer, "_PROGRESS", 2**16)
-        fetch([server.serve("/a", BODY, *[cut(2**16)] * 3)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, *[cut(2**16)] * 3)], target)
         assert is_done(target)
         assert len(server.asked) == 4 > QUICK.attempts
 
@@ -270,7 +286,7 @@ class TestChanges:
         url = server.serve("/a", b"x" * len(BODY), cut(HALF), *[status(500)] * 2)
         refused([url], target)
         server.serve("/a", BODY, etag='"two"')
-        fetch([url], target, patience=QUICK)
+        fetch([url], target)
         assert is_done(target)
         assert server.asked[-1].headers["If-Range"] == '"one"'
 
@@ -281,19 +297,19 @@ class TestChanges:
             handler.begin(206, rest, {"Content-Range": span, "ETag": '"two"'})
             handler.write(rest)
 
-        fetch([server.serve("/a", BODY, cut(HALF), careless)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, cut(HALF), careless)], target)
         assert is_done(target)
         assert ranges(server) == [None, f"bytes={HALF}-", None]
 
     def test_a_part_that_was_not_asked_for(self, server, target) -> None:
-        fetch([server.serve("/a", BODY, cut(HALF), wrong_part)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY, cut(HALF), wrong_part)], target)
         assert is_done(target)
         assert ranges(server) == [None, f"bytes={HALF}-", None]
 
     def test_a_part_longer_than_the_file(self, server, target) -> None:
         target.parent.mkdir()
         target.with_name("file.bin.part").write_bytes(BODY + b"more")
-        fetch([server.serve("/a", BODY)], target, sha256=SHA256, patience=QUICK)  # size unknown
+        fetch([server.serve("/a", BODY)], target, sha256=SHA256)  # size unknown
         assert is_done(target)
         assert ranges(server) == [f"bytes={len(BODY) + 4}-", None]
 
@@ -301,7 +317,7 @@ class TestChanges:
         target.parent.mkdir()
         target.with_name("file.bin.part").write_bytes(b"?" * HALF)
         url = server.serve("/a", BODY)
-        fetch([url], target, sha256=SHA256, size=len(BODY), patience=QUICK)
+        fetch([url], target, sha256=SHA256, size=len(BODY))
         assert is_done(target)
         assert ranges(server) == [f"bytes={HALF}-", None]
 
@@ -317,7 +333,7 @@ class TestChanges:
         target.parent.mkdir()
         target.with_name("file.bin.part").write_bytes(b"?" * HALF)
         target.with_name("file.bin.part.json").write_text(note)
-        fetch([server.serve("/a", BODY)], target, patience=QUICK)
+        fetch([server.serve("/a", BODY)], target)
         assert is_done(target)
         assert ranges(server) == [None]
 
@@ -346,7 +362,7 @@ class TestWrongBytes:
     def test_an_end_that_comes_too_early(self, server, target) -> None:
         framed = b"%x\r\n%b\r\n0\r\n\r\n" % (HALF, BODY[:HALF])
         short = send(framed, Content_Length="", Transfer_Encoding="chunked")
-        fetch([server.serve("/a", BODY, short)], target, size=len(BODY), patience=QUICK)
+        fetch([server.serve("/a", BODY, short)], target, size=len(BODY))
         assert is_done(target)
         assert len(server.asked) == 2
 
@@ -360,11 +376,6 @@ class TestWrongBytes:
         assert "is empty" in refused([server.serve("/a", b"")], target)
         assert not target.exists()
 
-    def test_a_check_of_the_callers(self, server, target) -> None:
-        url = server.serve("/a", BODY)
-        assert "what came is ugly" in refused([url], target, check=lambda path: "is ugly")
-        assert not target.exists()
-
 
 class TestMirrors:
     @pytest.mark.parametrize("fault", [status(404), status(403), send(b"wrong")])
@@ -372,20 +383,20 @@ class TestMirrors:
         self, server, target, said, fault
     ) -> None:
         urls = [server.serve("/a", BODY, fault), server.serve("/b", BODY)]
-        fetch(urls, target, sha256=SHA256, patience=QUICK, say=said.append)
+        fetch(urls, target, sha256=SHA256, say=said.append)
         assert is_done(target)
         assert [asked.path for asked in server.asked] == ["/a", "/b"]
         assert any("trying the next mirror" in line for line in said)
 
     def test_the_second_mirror_goes_on_if_the_sha256_will_tell(self, server, target, waits) -> None:
         first = server.serve("/a", BODY, cut(HALF), *[status(500)] * 99)
-        fetch([first, server.serve("/b", BODY)], target, sha256=SHA256, patience=QUICK)
+        fetch([first, server.serve("/b", BODY)], target, sha256=SHA256)
         assert is_done(target)
         assert server.asked[-1].range == f"bytes={HALF}-"
 
     def test_the_second_mirror_begins_anew_if_nothing_tells(self, server, target, waits) -> None:
         first = server.serve("/a", b"x" * len(BODY), cut(HALF), *[status(500)] * 99)
-        fetch([first, server.serve("/b", BODY)], target, patience=QUICK)
+        fetch([first, server.serve("/b", BODY)], target)
         assert is_done(target)
         assert server.asked[-1].range is None
 
@@ -401,11 +412,12 @@ class TestOffline:
     def test_it_says_at_once_what_to_do(self, target, waits, monkeypatch, where) -> None:
         monkeypatch.setenv("no_proxy", "localhost")
         host = f"127.0.0.1:{closed_port()}" if where == "refused" else "groundup.invalid"
-        message = refused([f"http://user:secret@{host}/a"], target, by_hand="take the train")
+        message = refused([f"http://user:secret@{host}/a"], target)
         why = "connection refused" if where == "refused" else "the name does not resolve"
         assert f"{host.partition(':')[0]}: {why}" in message
         assert "proxy variables: no_proxy)" in message
-        assert "take the train" in message
+        by_hand = f"get http://{host}/a by hand and run groundup download file --from-file FILE"
+        assert f"; {by_hand}; demo, pretrain" in message
         assert "demo, pretrain, generate with a model directory, inspect, tokenizer" in message
         assert "secret" not in message
         assert not waits
@@ -424,10 +436,6 @@ class TestOffline:
         message = refused([server.serve("/a", BODY)], target)
         assert message.startswith("HF_HUB_OFFLINE is set, so 127.0.0.1 is not asked; unset it")
         assert not server.asked
-
-    def test_without_a_hint_it_says_where_the_file_belongs(self, target) -> None:
-        url = f"http://127.0.0.1:{closed_port()}/a"
-        assert f"get {url} by hand and save it as {target}" in refused([url], target)
 
 
 class TestDisk:
@@ -455,18 +463,17 @@ class TestDisk:
         assert len(server.asked) == 1
 
     def test_a_folder_that_cannot_be(self, server, tmp_path) -> None:
-        (tmp_path / "file").write_text("")
-        message = refused([server.serve("/a", BODY)], tmp_path / "file" / "target")
+        (tmp_path / "data").write_text("")
+        message = refused([server.serve("/a", BODY)], tmp_path / "data" / "file.bin")
         assert "cannot write" in message
         assert not server.asked
 
 
-def test_two_at_once_download_once(server: FaultServer, target: Path, said: list[str]) -> None:
+def test_two_at_once_download_once(server, target, said, monkeypatch) -> None:
     url = server.serve("/a", BODY, slowly(0.3))
-    threads = [
-        threading.Thread(target=fetch, args=([url], target), kwargs={"say": said.append})
-        for _ in range(2)
-    ]
+    monkeypatch.setitem(DATA, "file", KnownFile(target.name, (url,)))
+    options = {"cache_dir": target.parent.parent, "say": said.append}
+    threads = [threading.Thread(target=download, args=("file",), kwargs=options) for _ in range(2)]
     for thread in threads:
         thread.start()
         time.sleep(0.05)
@@ -475,7 +482,7 @@ def test_two_at_once_download_once(server: FaultServer, target: Path, said: list
     assert is_done(target)
     assert len(server.asked) == 1
     assert "another process is downloading file.bin; waiting for it" in said
-    assert f"{target} is here already" in said
+    assert "file is here already" in said
 
 
 def weights() -> bytes:
@@ -603,6 +610,12 @@ class TestHub:
         assert "run groundup download gpt2 --from-file FOLDER" in message
         assert "work offline" in message
 
+    def test_a_password_of_a_mirror_is_not_shown(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://user:secret@127.0.0.1:{closed_port()}")
+        with pytest.raises(UserError, match="cannot reach a server") as caught:
+            download("gpt2", cache_dir=tmp_path)
+        assert "secret" not in str(caught.value)
+
     def test_the_user_has_said_so(self, hub, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, so 127.0.0.1 is not asked"):
@@ -659,6 +672,16 @@ class TestOpenAI:
         assert content(download("355M", "openai", tmp_path)) == OPENAI_CONTENT
         assert [Path(asked.path).name for asked in openai.asked] == list(OPENAI_FILES[4:])
 
+    def test_where_the_course_keeps_them(self, openai, tmp_path, said) -> None:
+        (tmp_path / "355M").mkdir()
+        (tmp_path / "355M" / "checkpoint").write_bytes(b"of a download that was broken off")
+        for _ in range(2):
+            assert download_openai("355M", tmp_path, said.append) == tmp_path / "355M"
+        assert content(tmp_path / "355M") == OPENAI_CONTENT
+        assert len(openai.asked) == len(said) == len(OPENAI_FILES)
+        with pytest.raises(UserError, match="sms-spam is a data set; expected 124M, 355M"):
+            download_openai("sms-spam", tmp_path)
+
 
 SMS = b"ham\tGo until jurong point\nspam\tFree entry\n"
 
@@ -693,6 +716,15 @@ class TestData:
         path = download("sms-spam", cache_dir=tmp_path)
         assert path == tmp_path / "data" / "SMSSpamCollection" == cached("sms-spam", tmp_path)
         assert content(path.parent) == {"SMSSpamCollection": SMS, "SMSSpamCollection.lock": b""}
+
+    def test_an_archive_goes_on_where_it_was_cut(
+        self, sms, server, tmp_path, waits, monkeypatch
+    ) -> None:
+        sms(zipped(SMSSpamCollection=SMS))
+        monkeypatch.setattr(transfer, "_CHUNK", 10)
+        server.files["/uci.zip"].faults.append(cut(20))
+        assert download("sms-spam", cache_dir=tmp_path).read_bytes() == SMS
+        assert ranges(server) == [None, "bytes=20-"]
 
     @pytest.mark.parametrize(
         ("bad", "why"),

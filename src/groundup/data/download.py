@@ -1,53 +1,55 @@
 """Weights and data sets by their names: ``groundup download gpt2``.
 
-A model's folder, like a file, is filled under another name (``gpt2.part``) and gets its own when it
-is complete, so what has the right name can be used.
+A file is written to ``NAME.part`` and gets its name only when its length, and its SHA-256 where one
+is known, are right. A model's folder is filled under such a name too, so what has the right name
+can be used. huggingface_hub gets the models; what lies elsewhere comes by our own resumable reader
+(`transfer.py`), because OpenAI's files are hundreds of megabytes and at servers that break off.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import responses
 from pathlib import Path
 
-from groundup.data.fetch import (
-    RUN_AGAIN,
-    alone,
-    cannot_download,
-    fetch,
-    obtain,
-    refuse_if_offline,
-)
 from groundup.data.sources import (
-    HUB,
     HUB_FILES,
-    HUB_NEEDED,
-    OPENAI,
     OPENAI_FILES,
     SOURCES,
+    Known,
     KnownFile,
     Model,
     Source,
     cache_dir,
-    cached,
-    data_path,
     find,
+    hub_url,
 )
-from groundup.data.transfer import Failed, Part, Patience, Say, host_of
+from groundup.data.transfer import (
+    WORKS_OFFLINE,
+    Failed,
+    Part,
+    Say,
+    cannot_download,
+    causes,
+    explained,
+    from_mirror,
+    host_of,
+)
 from groundup.errors import UserError, did_you_mean, is_disk_full, write_error
+from groundup.files import locked
 
-__all__ = [
-    "Patience",
-    "cache_dir",
-    "cached",
-    "check_request",
-    "download",
-    "download_openai",
-    "fetch",
-]
+__all__ = ["cache_dir", "check_request", "download", "download_openai"]
+
+RUN_AGAIN = (
+    "free some space and run the same command again, which goes on where this one stopped, or "
+    "choose another --cache-dir"
+)
+"""What to do about a full disk."""
 
 _cache_dir = cache_dir  # `download` has a parameter of that name
 
@@ -76,26 +78,19 @@ def download(
             should be, or it cannot be written. What was here before is as it was.
     """
     known = check_request(name, source)
-    root = _cache_dir(cache_dir)
-    is_file = isinstance(known, KnownFile)
-    target = data_path(known, root) if is_file else known.folder(root, source)
-    with alone(target, say):
-        problem = known.problem(target) if is_file else known.problem(target, source)
+    target = known.path(_cache_dir(cache_dir), source)
+    with _alone(target, say):
+        problem = known.problem(target, source)
         if problem is None and not overwrite:
             say(f"{name} is here already")
             return target
         if target.exists() and problem is not None:
-            say(f"{target} {'' if is_file else 'is not complete: '}{problem}; getting it anew")
+            what = "is not complete: " if isinstance(known, Model) else ""
+            say(f"{target} {what}{problem}; getting it anew")
         if from_file is not None:
-            given = Path(from_file).expanduser()
-            if is_file:
-                _take_file(known, given, target)
-            else:
-                _take_folder(known, source, given, target)
-        elif is_file:
-            _get_data(known, name, target, overwrite, say)
+            _take(known, source, Path(from_file).expanduser(), target)
         else:
-            _get_model(known, source, target, overwrite, say)
+            _get(known, name, source, target, say, overwrite)
     return target
 
 
@@ -114,13 +109,13 @@ def download_openai(model_size: str, models_dir: str | Path, say: Say = print) -
     if not isinstance(model, Model):
         raise UserError(f"{model_size} is a data set; expected 124M, 355M, 774M or 1558M")
     target = Path(models_dir) / model.size_name
-    with alone(target, say):
+    with _alone(target, say):
         if model.problem(target, "openai") is not None:
-            _get_model(model, "openai", target, False, say)
+            _get(model, model.name, "openai", target, say)
     return target
 
 
-def check_request(name: str, source: str = "hub") -> Model | KnownFile:
+def check_request(name: str, source: str = "hub") -> Known:
     """Return what ``name`` stands for.
 
     Raises:
@@ -136,154 +131,182 @@ def check_request(name: str, source: str = "hub") -> Model | KnownFile:
     return known
 
 
-def _get_data(known: KnownFile, name: str, target: Path, overwrite: bool, say: Say) -> None:
-    by_hand = (
-        f"get {' or '.join(known.urls)} by hand and run groundup download {name} --from-file FILE"
-    )
-    if known.member is None:
-        obtain(Part(target, known), afresh=overwrite, by_hand=by_hand, say=say)
+def _get(
+    known: Known, name: str, source: Source, target: Path, say: Say, afresh: bool = False
+) -> None:
+    """Download to ``target``, going on with what is there of it already unless ``afresh``.
+
+    Raises:
+        UserError: no server delivered it, or the user has said that none may be asked.
+        OSError: it cannot be written.
+    """
+    by_hand = _by_hand(known, name, source)
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        host = host_of(known.urls[0] if isinstance(known, KnownFile) else known.page(source))
+        raise UserError(
+            f"HF_HUB_OFFLINE is set, so {host} is not asked; unset it, or {by_hand}; "
+            f"{WORKS_OFFLINE}"
+        )
+    if isinstance(known, KnownFile):
+        _get_file(known, target, by_hand, say, afresh)
         return
-    archive = KnownFile(f"{known.name}.zip", known.urls)
-    part = Part(target.with_name(archive.name), archive, known.archive_problem)
-    obtain(part, afresh=overwrite, by_hand=by_hand, say=say)
-    _write(target, known.unpack(part.target))
-    part.target.unlink()
-
-
-def _get_model(model: Model, source: Source, target: Path, overwrite: bool, say: Say) -> None:
     part = target.with_name(f"{target.name}.part")
-    if overwrite and part.exists():
+    if afresh and part.exists():
         shutil.rmtree(part)
     part.mkdir(exist_ok=True)
     if source == "hub":
-        _from_hub(model, part, target, say)
+        _from_hub(known, part, by_hand, say)
     else:
-        files, where = ", ".join(OPENAI_FILES), f"{OPENAI[0]}{model.size_name}/"
-        by_hand = _by_hand(model, source, files, where)
-        for file in model.openai_files():
+        for file in known.files(source):
             if file.problem(part / file.name) is not None:
-                obtain(Part(part / file.name, file), by_hand=by_hand, say=say)
-    _rename_folder(part, target)
+                _get_file(file, part / file.name, by_hand, say)
+    _replace(part, target)
 
 
-def _by_hand(model: Model, source: Source, files: str, where: str) -> str:
-    flag = "" if source == "hub" else f" --source {source}"
-    return (
-        f"get {files} from {where} by hand into a folder and run "
-        f"groundup download {model.name}{flag} --from-file FOLDER"
-    )
+def _by_hand(known: Known, name: str, source: Source) -> str:
+    """What to do where nothing can be downloaded."""
+    if isinstance(known, KnownFile):
+        urls = " or ".join(known.urls)
+        how = f"get {urls} by hand and run groundup download {name} --from-file FILE"
+    else:
+        names = ", ".join(file.name for file in known.files(source))
+        flag = "" if source == "hub" else f" --source {source}"
+        how = (
+            f"get {names} from {known.page(source)} by hand into a folder and run "
+            f"groundup download {known.name}{flag} --from-file FOLDER"
+        )
+    return re.sub("//[^/@ ]*@", "//", how)  # $HF_ENDPOINT may hold a password
 
 
-def _from_hub(model: Model, part: Path, target: Path, say: Say) -> None:
+def _from_hub(model: Model, part: Path, by_hand: str, say: Say) -> None:
     """Fill ``part`` with the Hub's files; huggingface_hub resumes and checks their lengths."""
-    hub = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    page = f"{hub}/{model.repo}/tree/main"
-    by_hand = _by_hand(model, "hub", ", ".join(HUB_NEEDED), page)
-    refuse_if_offline(host_of(hub), by_hand)
-
     from huggingface_hub import snapshot_download
 
-    say(f"downloading {model.repo} from {host_of(hub)}")
+    host = host_of(hub_url())
+    say(f"downloading {model.repo} from {host}")
     try:
         snapshot_download(
             model.repo,
             local_dir=part,
             allow_patterns=list(HUB_FILES),
-            endpoint=hub,
+            endpoint=hub_url(),
             token=False,  # these are public, and an expired token that lies about would be refused
         )
     except Exception as error:  # besides its own, those of the HTTP library that it uses
-        full = next((e for e in _causes(error) if is_disk_full(e)), None)
+        full = next(filter(is_disk_full, causes(error)), None)
         if full is not None:
-            raise write_error(target, full, RUN_AGAIN) from error
-        failure = _hub_failure(error)
-        raise cannot_download(model.repo, [(host_of(hub), failure)], by_hand) from error
+            raise full from None
+        raise cannot_download(model.repo, [(host, _hub_failure(error))], by_hand) from error
     # It returns a folder that is not complete, with a mere warning, if the Hub cannot be reached.
     problem = model.problem(part, "hub")
     if problem is not None:
-        raise cannot_download(model.repo, [(host_of(hub), Failed(problem))], by_hand)
+        raise cannot_download(model.repo, [(host, Failed(problem))], by_hand)
     shutil.rmtree(part / ".cache", ignore_errors=True)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what caused it, what caused that, and so on."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
 
 
 def _hub_failure(error: Exception) -> Failed:
     """Why huggingface_hub gave up: the Hub's answer, else what the system said of the network."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
             return Failed(f"{status} {responses.get(status, '')}".rstrip())
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.strerror:
-            why = cause.strerror
-            return Failed(why[0].lower() + why[1:], offline=not cause.filename)
-    reason = f"no usable answer ({type(error.__cause__ or error).__name__})"
-    return Failed(reason, offline=isinstance(error, LocalEntryNotFoundError))
+    failure = explained(error)
+    failure.offline |= isinstance(error, LocalEntryNotFoundError)
+    return failure
 
 
-def _take_file(known: KnownFile, given: Path, target: Path) -> None:
-    """Put a data set that was fetched by hand, or the archive that holds it, into the cache."""
+def _get_file(file: KnownFile, target: Path, by_hand: str, say: Say, afresh: bool = False) -> None:
+    """Download a file from the first mirror that delivers it; see :func:`_get`."""
+    part = Part(target, file)
+    if afresh:
+        part.remove()
+    if file.sha256 and file.problem(part.path) is None:
+        part.finish()  # all was there but the name
+        return
+    failures: list[tuple[str, Failed]] = []
+    for url in file.urls:
+        try:
+            from_mirror(url, part, say)
+            part.finish()
+            return
+        except Failed as failure:
+            failures.append((host_of(url), failure))
+            if url != file.urls[-1]:
+                say(f"{host_of(url)}: {failure}; trying the next mirror")
+    raise cannot_download(file.name, failures, by_hand, part.size)
+
+
+def _take(known: Known, source: Source, given: Path, target: Path) -> None:
+    """Put what was got by hand into the cache: a data set or its archive, or a model's folder.
+
+    Raises:
+        UserError: it is not what it should be.
+    """
+    copies = target.with_name(f"{target.name}.copy")
+    shutil.rmtree(copies, ignore_errors=True)
+    try:
+        copies.mkdir()
+        if isinstance(known, Model):
+            copy = _copy_model(known, source, given, copies)
+        else:
+            copy = _copy_file(known, given, copies)
+        _replace(copy, target)
+    finally:
+        shutil.rmtree(copies, ignore_errors=True)
+
+
+def _copy_file(known: KnownFile, given: Path, folder: Path) -> Path:
     if not given.is_file():
         raise UserError(f"--from-file {given} is not a file; expected {known.name}")
-    packed = known.member is not None and zipfile.is_zipfile(given)
-    problem = known.archive_problem(given) if packed else known.problem(given)
+    copy = folder / known.name
+    shutil.copyfile(given, copy)
+    packed = known.member is not None and zipfile.is_zipfile(copy)
+    problem = known.unpack(copy) if packed else known.problem(copy)
     if problem is not None:
         raise UserError(f"{given} {problem}; get it again from {' or '.join(known.urls)}")
-    _write(target, known.unpack(given) if packed else given.read_bytes())
+    return copy
 
 
-def _take_folder(model: Model, source: Source, given: Path, target: Path) -> None:
-    """Put a model's files that were fetched by hand into the cache."""
-    names = HUB_FILES if source == "hub" else OPENAI_FILES
+def _copy_model(model: Model, source: Source, given: Path, folder: Path) -> Path:
     if not given.is_dir():
         raise UserError(
             f"--from-file {given} is not a folder; for a model it is the one that holds "
-            f"{', '.join(file.name for file in model.needed(source))}"
+            f"{', '.join(file.name for file in model.files(source))}"
         )
     problem = model.problem(given, source)
     if problem is not None:
         other: Source = "openai" if source == "hub" else "hub"
-        hint = (
-            f"these are the files of --source {other}"
-            if model.problem(given, other) is None
-            else "get it again"
-        )
+        is_other = model.problem(given, other) is None
+        hint = f"these are the files of --source {other}" if is_other else "get it again"
         raise UserError(f"{given}: {problem}; {hint}")
-    copy = target.with_name(f"{target.name}.copy")
-    shutil.rmtree(copy, ignore_errors=True)
-    try:
-        copy.mkdir()
-        for name in names:
-            if (given / name).is_file():
-                shutil.copyfile(given / name, copy / name)
-        _rename_folder(copy, target)
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+    for name in HUB_FILES if source == "hub" else OPENAI_FILES:
+        if (given / name).is_file():
+            shutil.copyfile(given / name, folder / name)
+    return folder
 
 
-def _write(target: Path, content: bytes) -> None:
-    """Write a small file, whole or not at all."""
-    copy = target.with_name(f"{target.name}.copy")
-    try:
-        copy.write_bytes(content)
-        os.replace(copy, target)
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _rename_folder(new: Path, target: Path) -> None:
-    """Put a complete folder in the place of what was there."""
+def _replace(new: Path, target: Path) -> None:
+    """Put a complete file or folder in the place of what was there."""
     old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if target.is_dir():  # only a file can be replaced at one stroke
         os.replace(target, old)
     os.replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _alone(target: Path, say: Say) -> Iterator[None]:
+    """Keep other processes from downloading the same thing meanwhile; wait for one that does.
+
+    Raises:
+        UserError: something cannot be written.
+    """
+    busy = f"another process is downloading {target.name}; waiting for it"
+    try:
+        with locked(Path(f"{target}.lock"), busy, wait=say, advice=RUN_AGAIN):
+            yield
+    except OSError as error:
+        raise write_error(target, error, RUN_AGAIN) from error

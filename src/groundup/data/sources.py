@@ -20,7 +20,6 @@ from groundup.tokenizers.gpt2 import SHA256 as GPT2_SHA256
 Source = Literal["hub", "openai"]
 SOURCES: tuple[Source, ...] = ("hub", "openai")
 
-HUB = "https://huggingface.co"
 OPENAI = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models/",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2/",
@@ -40,7 +39,11 @@ class KnownFile:
     """The file is this member of the zip archive that the mirrors have; size and SHA-256 are the
     member's."""
 
-    def problem(self, path: Path) -> str | None:
+    def path(self, root: Path, source: Source = "hub") -> Path:
+        """Where a data set is kept; only models have several sources."""
+        return root / "data" / self.name
+
+    def problem(self, path: Path, source: Source = "hub") -> str | None:
         """What is wrong with the file at ``path``; None if nothing is."""
         if not path.is_file():
             return "is missing"
@@ -49,36 +52,28 @@ class KnownFile:
             return f"has {found:,} bytes; expected {self.size:,}"
         if found == 0:
             return "is empty"
-        if self.sha256 is not None and (digest := sha256_of(path)) != self.sha256:
+        if self.sha256 is not None and (digest := _sha256(path)) != self.sha256:
             return f"has the SHA-256 {digest}; expected {self.sha256}"
         return _safetensors_problem(path) if self.name.endswith(".safetensors") else None
 
-    def archive_problem(self, path: Path) -> str | None:
-        """What is wrong with the archive that has the file as a member; None if nothing is."""
-        try:
-            content = self.unpack(path)
-        except UserError as error:
-            return str(error)
-        if self.sha256 is not None and hashlib.sha256(content).hexdigest() != self.sha256:
-            return f"has another {self.member} than expected (SHA-256 {self.sha256})"
-        return None
+    def unpack(self, path: Path) -> str | None:
+        """Put the member in the place of the archive at ``path``; or tell what is wrong with it.
 
-    def unpack(self, archive: Path) -> bytes:
-        """Return the member's bytes. No path of the archive is ever used, nor more than its size.
-
-        Raises:
-            UserError: this is not a zip archive, it is damaged, or it lacks the member.
+        No path of the archive is ever used, nor more than the member's size.
         """
         try:
-            with zipfile.ZipFile(archive) as opened, opened.open(self.member or self.name) as file:
+            with zipfile.ZipFile(path) as archive, archive.open(self.member or self.name) as file:
                 content = file.read() if self.size is None else file.read(self.size + 1)
         except KeyError:
-            raise UserError(f"holds no {self.member}") from None
+            return f"holds no {self.member}"
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError):
-            raise UserError("is not a zip archive that can be read") from None
+            return "is not a zip archive that can be read"
         if self.size is not None and len(content) != self.size:
-            raise UserError(f"has a {self.member} that has not the expected {self.size:,} bytes")
-        return content
+            return f"has a {self.member} that has not the expected {self.size:,} bytes"
+        path.write_bytes(content)
+        if self.problem(path) is not None:
+            return f"has another {self.member} than expected (SHA-256 {self.sha256})"
+        return None
 
 
 @dataclass(frozen=True)
@@ -93,12 +88,20 @@ class Model:
         """The repository on the Hugging Face Hub."""
         return f"openai-community/{self.name}"
 
-    def folder(self, root: Path, source: Source) -> Path:
-        """Where the model is kept; OpenAI's files lie as the course's loader expects them."""
+    def path(self, root: Path, source: Source = "hub") -> Path:
+        """The model's folder; OpenAI's files lie as the course's loader expects them."""
         return root / source / (self.name if source == "hub" else self.size_name)
 
-    def openai_files(self) -> list[KnownFile]:
-        """The files of the original TensorFlow checkpoint."""
+    def page(self, source: Source) -> str:
+        """Where the files can be got by hand."""
+        if source == "hub":
+            return f"{hub_url()}/{self.repo}/tree/main"
+        return f"{OPENAI[0]}{self.size_name}/"
+
+    def files(self, source: Source) -> list[KnownFile]:
+        """The files without which the model is not complete."""
+        if source == "hub":
+            return [KnownFile(name) for name in HUB_NEEDED]
         return [
             KnownFile(
                 name,
@@ -108,20 +111,16 @@ class Model:
             for name in OPENAI_FILES
         ]
 
-    def needed(self, source: Source) -> list[KnownFile]:
-        """The files without which the model is not complete."""
-        if source == "openai":
-            return self.openai_files()
-        return [KnownFile(name) for name in HUB_NEEDED]
-
-    def problem(self, folder: Path, source: Source) -> str | None:
-        """What is wrong with the model in ``folder``; None if nothing is."""
-        for file in self.needed(source):
-            problem = file.problem(folder / file.name)
+    def problem(self, path: Path, source: Source = "hub") -> str | None:
+        """What is wrong with the model in the folder ``path``; None if nothing is."""
+        for file in self.files(source):
+            problem = file.problem(path / file.name)
             if problem is not None:
                 return f"{file.name} {problem}"
         return None
 
+
+Known = Model | KnownFile
 
 OPENAI_FILES = (
     "checkpoint",
@@ -152,7 +151,6 @@ MODELS = {
     )
 }
 _BY_SIZE = {model.size_name: model for model in MODELS.values()}
-
 MODEL_NAMES = frozenset((*MODELS, *_BY_SIZE))
 
 DATA = {
@@ -189,7 +187,7 @@ DATA = {
 }
 
 
-def find(name: str) -> Model | KnownFile:
+def find(name: str) -> Known:
     """Return the model or data set of this name.
 
     Raises:
@@ -239,18 +237,13 @@ def cached(
         cache_dir: as for :func:`cache_dir`.
         source: for a model, only this source's files; None takes the Hub's, else OpenAI's.
     """
-    try:
-        known = find(name)
-    except UserError:
+    if name not in MODEL_NAMES and name not in DATA:
         return None
-    root = _cache_dir(cache_dir)
-    if isinstance(known, KnownFile):
-        path = data_path(known, root)
-        return path if known.problem(path) is None else None
+    known = find(name)
     for one in SOURCES if source is None else (source,):
-        folder = known.folder(root, one)
-        if known.problem(folder, one) is None:
-            return folder
+        path = known.path(_cache_dir(cache_dir), one)
+        if known.problem(path, one) is None:
+            return path
     return None
 
 
@@ -273,13 +266,12 @@ def data_file(source: str) -> Path:
     raise UserError(f"there is no file {source!r}{did_you_mean(source, DATA)}")
 
 
-def data_path(known: KnownFile, root: Path) -> Path:
-    """Where a data set is kept."""
-    return root / "data" / known.name
+def hub_url() -> str:
+    """The Hugging Face Hub, or the mirror of it that $HF_ENDPOINT names."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 as hexadecimal digits."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

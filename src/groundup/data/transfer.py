@@ -7,28 +7,31 @@ told that the file is still the same: by its ETag or date, or by a SHA-256 that 
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 import shutil
-import sys
-from collections.abc import Callable, Mapping
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from groundup.data.sources import KnownFile
+from groundup.errors import UserError
+from groundup.files import read_json, write_json
 
 if TYPE_CHECKING:
     import requests
 
 Say = Callable[[str], None]
-Check = Callable[[Path], str | None]
-"""Tells what is wrong with a file."""
 
+WORKS_OFFLINE = (
+    "demo, pretrain, generate with a model directory, inspect, tokenizer and plot work offline"
+)
 _CHUNK = 2**16
 _PROGRESS = 2**20
 """A server that brought so many new bytes before it broke off is asked again without limit."""
@@ -43,6 +46,9 @@ class Patience:
     attempts: int = 4
     backoff: float = 1.0
     longest_wait: float = 60.0
+
+
+PATIENCE = Patience()
 
 
 class Failed(Exception):
@@ -60,11 +66,28 @@ def host_of(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
+def cannot_download(
+    name: str, failures: Sequence[tuple[str, Failed]], by_hand: str, kept: int = 0
+) -> UserError:
+    """The sentence for a download that no mirror delivered; ``kept`` bytes of it are here."""
+    reasons = ", ".join(f"{host}: {failure}" for host, failure in failures)
+    goes_on = f"; {kept:,} bytes are kept, and the same command goes on with them" if kept else ""
+    if not all(failure.offline for _, failure in failures):
+        return UserError(f"cannot download {name} ({reasons}){goes_on}; {by_hand}")
+    # Names only: a proxy's URL may hold a password.
+    proxies = sorted(n for n in os.environ if n.lower().endswith("_proxy") and os.environ[n])
+    seen = f"proxy variables: {', '.join(proxies)}" if proxies else "no proxy variable is set"
+    return UserError(
+        f"cannot reach a server that has {name} ({reasons}; {seen}){goes_on}; {by_hand}; "
+        f"{WORKS_OFFLINE}"
+    )
+
+
 class Part:
     """``NAME.part`` of a file to be; a note beside it says of which version at which URL."""
 
-    def __init__(self, target: Path, file: KnownFile, check: Check | None = None) -> None:
-        self.target, self.file, self.check = target, file, check
+    def __init__(self, target: Path, file: KnownFile) -> None:
+        self.target, self.file = target, file
         self.path = target.with_name(f"{target.name}.part")
         self.note = target.with_name(f"{target.name}.part.json")
 
@@ -73,39 +96,25 @@ class Part:
         """How many bytes are here."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def range_headers(self, url: str) -> dict[str, str]:
+    def headers(self, url: str) -> dict[str, str]:
         """Ask for the rest, if it can be told that it belongs to what is here; else for all."""
-        if not self.size:
+        version = None
+        with suppress(UserError):  # there is no note, or it says nothing
+            note = read_json(self.note)
+            version = note.get("validator") if note.get("url") == url else None
+        if not self.size or not (version or self.file.sha256):
             return {}
-        wanted = {"Range": f"bytes={self.size}-"}
-        if validator := self.validator(url):
-            return wanted | {"If-Range": validator}
-        return wanted if self.file.sha256 is not None else {}  # the SHA-256 will tell
-
-    def validator(self, url: str) -> str | None:
-        """The strong ETag or the date of the version that this is a part of."""
-        try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-            return note["validator"] if note["url"] == url else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        return {"Range": f"bytes={self.size}-"} | ({"If-Range": version} if version else {})
 
     def begin(self, url: str, headers: Mapping[str, str]) -> None:
         """Note which version the bytes to come belong to."""
-        etag = headers.get("ETag", "")
-        strong = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
         self.remove()
-        self.note.write_text(json.dumps({"url": url, "validator": strong}), encoding="utf-8")
-
-    def problem(self, path: Path | None = None) -> str | None:
-        """What is wrong with the file, here or at ``path``; None if it is whole and right."""
-        path = path or self.path
-        return self.file.problem(path) or (self.check(path) if self.check else None)
+        write_json(self.note, {"url": url, "validator": _version(headers)})
 
     def finish(self) -> None:
         """Give the file its name."""
         os.replace(self.path, self.target)
-        self.note.unlink(missing_ok=True)
+        self.remove()
 
     def remove(self) -> None:
         """Begin anew."""
@@ -113,60 +122,77 @@ class Part:
         self.note.unlink(missing_ok=True)
 
 
-def from_mirror(url: str, part: Part, patience: Patience, say: Say) -> Failed | None:
-    """Download from one mirror, trying again where that may help; return why it failed, if so."""
+def _version(headers: Mapping[str, str]) -> str | None:
+    """What tells this version of a file from others: a strong ETag, else the date."""
+    etag = headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+
+
+def from_mirror(url: str, part: Part, say: Say) -> None:
+    """Download from one mirror, trying again where that may help.
+
+    Raises:
+        Failed: it did not deliver.
+    """
     most, tries = part.size, 0
     while True:
         try:
-            _attempt(url, part, patience, say)
-            return None
+            _attempt(url, part, say)
+            return
         except Failed as error:
             failure = error
         tries += 1
         if part.size >= most + _PROGRESS:
             most, tries = part.size, 1
-        wait = patience.backoff * 2 ** (tries - 1)
-        if failure.wait is not None:
-            wait = max(wait, failure.wait)
-        if not failure.again or tries >= patience.attempts or wait > patience.longest_wait:
-            return failure
+        wait = max(PATIENCE.backoff * 2 ** (tries - 1), failure.wait or 0)
+        if not failure.again or tries >= PATIENCE.attempts or wait > PATIENCE.longest_wait:
+            raise failure
         say(f"{host_of(url)}: {failure}; trying again in {wait:.0f} s")
         sleep(wait)
 
 
-def _attempt(url: str, part: Part, patience: Patience, say: Say) -> None:
+def _attempt(url: str, part: Part, say: Say) -> None:
     import requests
+    from tqdm import tqdm
 
-    headers = part.range_headers(url)
-    resumed = False
+    asked = part.headers(url)
     try:
         # `identity`: the lengths and ranges must be those of the file, not of its compressed form.
         with requests.get(
             url,
             stream=True,
-            headers={"Accept-Encoding": "identity", **headers},
-            timeout=(patience.connect, patience.read),
+            headers={"Accept-Encoding": "identity"} | asked,
+            timeout=(PATIENCE.connect, PATIENCE.read),
         ) as response:
-            _check_status(response, part)
-            resumed = response.status_code == 206
-            total = _total(response, part, headers)
-            if not resumed:
+            total = _length(response, part, asked)
+            if response.status_code == 200:
                 part.begin(url, response.headers)
-            _check_room(part, total)
-            say(_headline(url, part, total))
-            _copy(response, part, total)
+            _announce(url, part, total, say)
+            size = {"total": total, "initial": part.size, "unit": "B", "unit_scale": True}
+            bar = tqdm(desc=part.target.name, disable=None, **size)  # only where somebody watches
+            with bar, part.path.open("ab") as out:
+                for chunk in response.iter_content(_CHUNK):
+                    bar.update(out.write(chunk))
+                out.flush()
+                os.fsync(out.fileno())
     except requests.RequestException as error:
-        raise _explained(error, patience) from None
+        raise explained(error) from None
     if total is not None and part.size < total:
         raise Failed(f"the connection was cut after {part.size:,} of {total:,} bytes", again=True)
-    problem = part.problem()
+    file = part.file
+    problem = file.unpack(part.path) if file.member else file.problem(part.path)
     if problem is not None:
         part.remove()
-        raise Failed(f"what came {problem}", again=resumed)
+        raise Failed(f"what came {problem}", again=response.status_code == 206)
 
 
-def _check_status(response: requests.Response, part: Part) -> None:
-    status = response.status_code
+def _length(response: requests.Response, part: Part, asked: dict[str, str]) -> int | None:
+    """The length of the file that this answer brings all or the rest of; None if nobody says.
+
+    Raises:
+        Failed: the answer is of no use.
+    """
+    status, headers, file = response.status_code, response.headers, part.file
     if status == 416:  # what is here is not the beginning of what is there
         part.remove()
         raise Failed("the file has changed", again=True)
@@ -174,98 +200,78 @@ def _check_status(response: requests.Response, part: Part) -> None:
         raise Failed(f"{status} {response.reason}", again=True, wait=_retry_after(response))
     if status not in (200, 206):
         raise Failed(f"{status} {response.reason}")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
+    if headers.get("Content-Encoding", "identity") != "identity":
         raise Failed("the server compresses the file, which was not asked for")
+    length = headers.get("Content-Length", "")
+    if status == 206:
+        rest = re.fullmatch(rf"bytes {part.size}-\d+/(\d+)", headers.get("Content-Range", ""))
+        ours, theirs = asked.get("If-Range", ""), headers.get("ETag", "")
+        changed = ours.startswith('"') and theirs not in ("", ours)
+        if not asked or rest is None or changed:
+            part.remove()
+            raise Failed("the server sent another part than was asked for", again=bool(asked))
+        length = rest[1]
+    known = None if file.member else file.size
+    total = int(length) if length.isdecimal() else known
+    if known is not None and total != known:
+        raise Failed(f"the server has {total:,} bytes; expected {known:,}")
+    if total is None and not (file.sha256 or "chunked" in headers.get("Transfer-Encoding", "")):
+        raise Failed("the server does not say how long the file is, so a cut would go unnoticed")
+    return total
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    value = response.headers.get("Retry-After", "")
-    if value.isdecimal():
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return (until.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    """For how many seconds the server wants to be left alone, if it says so."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
+    with suppress(InvalidHeader):
+        return Retry().parse_retry_after(response.headers.get("Retry-After", ""))
 
 
-def _total(response: requests.Response, part: Part, asked: dict[str, str]) -> int | None:
-    """The length of the whole file, checked against what is known; None if nobody says."""
-    headers, known = response.headers, part.file.size
-    length = headers.get("Content-Length", "")
-    total = int(length) if length.isdecimal() else None
-    if response.status_code == 206:
-        unit, _, rest = headers.get("Content-Range", "").partition(" ")
-        span, _, whole = rest.partition("/")
-        ours, theirs = asked.get("If-Range", ""), headers.get("ETag", "")
-        changed = ours.startswith('"') and theirs not in ("", ours)
-        if unit != "bytes" or not span.startswith(f"{part.size}-") or not asked or changed:
-            part.remove()
-            raise Failed("the server sent another part than was asked for", again=bool(asked))
-        total = int(whole) if whole.isdecimal() else total and total + part.size
-    if known is not None and total is not None and total != known:
-        raise Failed(f"the server has {total:,} bytes; expected {known:,}")
-    chunked = "chunked" in headers.get("Transfer-Encoding", "")
-    if total is None and known is None and not (part.file.sha256 or part.check or chunked):
-        raise Failed("the server does not say how long the file is, so a cut would go unnoticed")
-    return total if total is not None else known
-
-
-def _check_room(part: Part, total: int | None) -> None:
-    """Raise OSError before a download that the disk has no room for."""
+def _announce(url: str, part: Part, total: int | None, say: Say) -> None:
+    """Say what is going to come; raise OSError if the disk has no room for it."""
     free = shutil.disk_usage(part.path.parent).free
     if total is not None and total - part.size > free:
         raise OSError(errno.ENOSPC, f"{total:,} bytes to come, {free:,} free")
-
-
-def _headline(url: str, part: Part, total: int | None) -> str:
     size = "of unknown size" if total is None else f"{total / 1e6:,.1f} MB"
     begun = f", going on after {part.size / 1e6:,.1f} MB" if part.size else ""
-    return f"downloading {part.target.name} from {host_of(url)}, {size}{begun}"
+    say(f"downloading {part.target.name} from {host_of(url)}, {size}{begun}")
 
 
-def _copy(response: requests.Response, part: Part, total: int | None) -> None:
-    from tqdm import tqdm
-
-    bar = tqdm(
-        desc=part.target.name,
-        total=total,
-        initial=part.size,
-        unit="B",
-        unit_scale=True,
-        file=sys.stderr,
-        disable=None,  # only where somebody watches
-    )
-    with bar, part.path.open("ab") as file:
-        for chunk in response.iter_content(_CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, what caused it, what caused that, and so on."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
 
 
-def _explained(error: requests.RequestException, patience: Patience) -> Failed:
+def explained(error: Exception) -> Failed:
     """Why there was no answer; and whether to ask again, which is useless without a network."""
-    import requests
-    from urllib3.exceptions import NameResolutionError, NewConnectionError, ReadTimeoutError
+    from requests import exceptions as http
+    from urllib3.exceptions import ReadTimeoutError
 
-    cause = error.args[0] if error.args else error
-    cause = getattr(cause, "reason", None) or cause
-    if isinstance(error, requests.exceptions.ProxyError):
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes(error))
+
+    if has(http.ProxyError):
         return Failed("the proxy does not let it through", offline=True)
-    if isinstance(error, requests.exceptions.SSLError):
+    if has(ssl.SSLError, http.SSLError):
         return Failed("its TLS certificate is not accepted, or something between tampers with it")
-    if isinstance(cause, NameResolutionError):
+    if has(socket.gaierror):
         return Failed("the name does not resolve", offline=True)
-    if isinstance(cause, NewConnectionError):
-        why = getattr(cause.__cause__, "strerror", None) or "no connection"
-        return Failed(why[0].lower() + why[1:], offline=True)
-    if isinstance(error, requests.ConnectTimeout):
-        return Failed(f"no connection within {patience.connect:.0f} s", offline=True)
-    if isinstance(error, requests.ReadTimeout) or isinstance(cause, ReadTimeoutError):
-        return Failed(f"nothing came for {patience.read:g} s", again=True)
-    if isinstance(error, requests.exceptions.TooManyRedirects):
+    if has(http.ConnectTimeout):
+        return Failed(f"no connection within {PATIENCE.connect:.0f} s", offline=True)
+    if has(http.ReadTimeout, ReadTimeoutError):
+        return Failed(f"nothing came for {PATIENCE.read:g} s", again=True)
+    if has(http.TooManyRedirects):
         return Failed("it redirects in a circle")
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+    broken = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, broken):
+            reason = cause.strerror[0].lower() + cause.strerror[1:]
+            return Failed(reason, offline=not cause.filename)
+    if has(http.ConnectionError, http.ChunkedEncodingError):
         return Failed("the connection was cut", again=True)
-    return Failed(f"no usable answer ({type(error).__name__})")
+    return Failed(f"no usable answer ({type(error.__cause__ or error).__name__})")
