@@ -11,8 +11,7 @@ import pytest
 from filelock import FileLock
 
 from groundup.errors import UserError
-from groundup.judge.answers import AnswersFile
-from groundup.judge.asking import Answer
+from groundup.judge.answers import Answer, AnswersFile
 from groundup.judge.config import JudgeConfig
 from groundup.judge.report import headline
 from groundup.judge.run import default_output, judge_responses

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.judge.asking import Answer
+from groundup.judge.answers import Answer
 from groundup.judge.intervals import CONFIDENCE, bootstrap_interval, wilson_interval
 from groundup.judge.responses import Entry, numbered
+from groundup.judge.work import Work
 
 RESULTS = "results.json"
 
@@ -26,6 +27,36 @@ Row = dict[str, Any]
 """One entry of ``results.json``."""
 
 
+def gather(work: Work, run: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+    """What ``results.json`` holds.
+
+    Args:
+        work: what was judged.
+        run: what was asked of whom, and how; and which files were given.
+        answers: the answer to every question.
+    """
+    settings, judge = run["settings"], run["asked_of"]
+    if work.others is None:
+        scale = work.template.scale or (0, 100)
+        rows = score_rows(work.entries, {answer.entry: answer for answer in answers}, scale)
+        summary = score_summary(rows, settings["seed"])
+    else:
+        by_order = {(answer.entry, answer.order): answer for answer in answers}
+        rows = pair_rows(work.entries, work.others, by_order)
+        summary = pair_summary(rows)
+    cut = {a.entry for a in answers if (a.prompt_tokens or 0) >= settings["num_ctx"] - 1}
+    told = ("settings", "template", "versions", "responses", "against", "key")
+    return {
+        **{name: judge.get(name) for name in ("judge", "digest", "base_url")},
+        "server_version": run.get("server_version"),
+        **{name: run[name] for name in told},
+        "structured": all(answer.structured for answer in answers if answer.texts),
+        "prompts_cut": sorted(cut),
+        "summary": summary,
+        "entries": rows,
+    }
+
+
 def score_rows(
     entries: Sequence[Entry], answers: Mapping[int, Answer], scale: tuple[int, int]
 ) -> list[Row]:
@@ -37,18 +68,8 @@ def score_rows(
     for entry in entries:
         answer = answers.get(entry.number)
         score = scale[0] if entry.empty else answer.verdict if answer else None
-        rows.append(
-            {
-                "entry": entry.number,
-                "score": score,
-                "empty": entry.empty,
-                "instruction": entry.instruction,
-                "input": entry.input,
-                "reference": entry.reference,
-                "response": entry.response,
-                **_told(answer),
-            }
-        )
+        first = {"entry": entry.number, "score": score, "empty": entry.empty}
+        rows.append(first | _task(entry) | {"response": entry.response} | _told(answer))
     return rows
 
 
@@ -57,13 +78,10 @@ def score_summary(rows: Sequence[Row], seed: int) -> dict[str, Any]:
     scores = [row["score"] for row in rows if row["score"] is not None]
     answered = [row["score"] for row in rows if row["score"] is not None and not row["empty"]]
     return {
-        "entries": len(rows),
-        "scored": len(scores),
-        "unscored": len(rows) - len(scores),
-        "empty": sum(row["empty"] for row in rows),
-        "mean": statistics.fmean(scores) if scores else None,
-        "mean_without_empty": statistics.fmean(answered) if answered else None,
-        "median": statistics.median(scores) if scores else None,
+        **_counts(rows, scores),
+        "mean": fmean(scores) if scores else None,
+        "mean_without_empty": fmean(answered) if answered else None,
+        "median": median(scores) if scores else None,
         "interval": bootstrap_interval(scores, seed),
         "confidence": CONFIDENCE,
     }
@@ -80,23 +98,20 @@ def pair_rows(
     rows = []
     for entry, other in zip(entries, others, strict=True):
         asked = {order: answers.get((entry.number, order)) for order in ("AB", "BA")}
-        verdicts = {order: answer and answer.verdict for order, answer in asked.items()}
-        swapped = {"A": "B", "B": "A"}.get(str(verdicts["BA"]), verdicts["BA"])
+        verdict, swapped = (answer and answer.verdict for answer in asked.values())
+        swapped = {"A": "B", "B": "A"}.get(str(swapped), swapped)
+        by_order = None not in (verdict, swapped) and swapped != verdict
         if entry.empty or other.empty:
             winner = "tie" if entry.empty and other.empty else "B" if entry.empty else "A"
-        elif None in verdicts.values():
-            winner = None
         else:
-            winner = swapped if swapped == verdicts["AB"] else "tie"
+            winner = None if None in (verdict, swapped) else "tie" if by_order else verdict
         rows.append(
             {
                 "entry": entry.number,
                 "winner": winner,
-                "by_order": None not in verdicts.values() and swapped != verdicts["AB"],
+                "by_order": by_order,
                 "empty": entry.empty or other.empty,
-                "instruction": entry.instruction,
-                "input": entry.input,
-                "reference": entry.reference,
+                **_task(entry),
                 "response_a": entry.response,
                 "response_b": other.response,
                 "orders": {order: _told(answer) for order, answer in asked.items()},
@@ -111,10 +126,7 @@ def pair_summary(rows: Sequence[Row]) -> dict[str, Any]:
     wins, ties = winners.count("A"), winners.count("tie")
     score = wins + ties / 2
     return {
-        "entries": len(rows),
-        "scored": len(winners),
-        "unscored": len(rows) - len(winners),
-        "empty": sum(row["empty"] for row in rows),
+        **_counts(rows, winners),
         "wins": wins,
         "losses": winners.count("B"),
         "ties": ties,
@@ -202,12 +214,29 @@ def compare(results: Mapping[str, Any], run: Path, earlier: Mapping[str, Any]) -
     return {
         "with": str(run),
         "pairs": len(pairs),
-        "mean_difference": statistics.fmean(differences) if differences else None,
+        "mean_difference": fmean(differences) if differences else None,
         "interval": bootstrap_interval(differences, results["settings"]["seed"]),
         "better": sum(difference > 0 for difference in differences),
         "worse": sum(difference < 0 for difference in differences),
         "notes": notes,
         "entries": pairs,
+    }
+
+
+def _counts(rows: Sequence[Row], verdicts: Sequence[Any]) -> dict[str, int]:
+    return {
+        "entries": len(rows),
+        "scored": len(verdicts),
+        "unscored": len(rows) - len(verdicts),
+        "empty": sum(row["empty"] for row in rows),
+    }
+
+
+def _task(entry: Entry) -> Row:
+    return {
+        "instruction": entry.instruction,
+        "input": entry.input,
+        "reference": entry.reference,
     }
 
 
