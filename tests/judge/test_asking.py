@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -97,6 +98,15 @@ def test_a_run_that_ends_waits_no_longer() -> None:
     with pytest.raises(Failed, match="503"):
         one.ask(QUESTION)
     assert client.script == ["85"]
+
+
+def test_a_wait_ends_with_the_run() -> None:
+    one, client = asker(Failed("429", wait=50), "85")
+    threading.Timer(0.1, one.stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Failed, match="the run has ended"):
+        one.ask(QUESTION)
+    assert client.script == ["85"] and time.monotonic() - began < 25
 
 
 def together(number: int) -> Callable[[int], int]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundup.files import atomic_file
 from groundup.judge.responses import numbered
 
@@ -164,9 +166,7 @@ def bins(scores: Sequence[int], low: int, high: int) -> Bars:
     starts = list(range(low, high + 1, width))
     if width > 1 and high - starts[-1] < width - 1 and len(starts) > 1:
         starts.pop()  # 100 belongs to the last range, 90 to 100, and is none of its own
-    counts = [0] * len(starts)
-    for score in scores:
-        counts[min((score - low) // width, len(starts) - 1)] += 1
+    counts = np.histogram(scores, [*starts, high + 1])[0].tolist()
     ends = [start - 1 for start in starts[1:]] + [high]
     labels = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)]
     return list(zip(labels, counts, strict=True))
@@ -211,8 +211,15 @@ def _differences(comparison: Mapping[str, Any], rows: Sequence[Shown]) -> list[S
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("result", headline(results))]
-    if "comparison" in results:
-        facts += _comparison_facts(results["comparison"])
+    if (compared := results.get("comparison")) and not compared["pairs"]:
+        facts.append(("compared with", f"{compared['with']}: no entry has a score in both runs"))
+    elif compared:
+        mean = f"{compared['mean_difference']:+.2f}{_interval(compared['interval'], '+.2f')}"
+        counts = f"{compared['better']} better, {compared['worse']} worse"
+        facts += [
+            ("compared with", compared["with"]),
+            ("mean difference", f"{mean} over {compared['pairs']} entries: {counts}"),
+        ]
     if results["against"] is None:
         facts.append(("responses", results["responses"]))
     else:
@@ -226,20 +233,6 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("version of the server", results["server_version"]),
     ]
     return [(label, value) for label, value in facts if value]
-
-
-def _comparison_facts(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if not comparison["pairs"]:
-        return [("compared with", f"{comparison['with']}: no entry has a score in both runs")]
-    mean = f"{comparison['mean_difference']:+.2f}{_interval(comparison['interval'], '+.2f')}"
-    return [
-        ("compared with", comparison["with"]),
-        (
-            "mean difference",
-            f"{mean} over {comparison['pairs']} entries: {comparison['better']} better, "
-            f"{comparison['worse']} worse",
-        ),
-    ]
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:

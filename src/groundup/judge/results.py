@@ -137,38 +137,32 @@ def pair_summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """Read the results of an earlier run that gave scores.
+def read_earlier(run: Path, entries: Sequence[Entry], scale: tuple[int, int]) -> dict[str, Any]:
+    """Read the results of an earlier run, whose scores ours can be set against.
+
+    Args:
+        run: its directory.
+        entries: what we judge.
+        scale: the scale that we judge on.
 
     Raises:
-        UserError: the directory holds none, or those of a comparison of two responses.
+        UserError: it holds no scores, or those of other tasks, or on another scale.
     """
     path = run / RESULTS if run.is_dir() else run
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        rows, scale = results["entries"], results["template"]["scale"]
-        complete = all({"score", "instruction", "input", "response"} <= set(row) for row in rows)
-        if scale is not None and complete:
-            return results
+        rows, theirs = results["entries"], tuple(results["template"]["scale"])
+        tasks = [(row["instruction"], row["input"]) for row in rows]
+        if not all({"score", "response"} <= set(row) for row in rows):
+            raise KeyError
     except FileNotFoundError:
         raise UserError(
             f"{run} holds no finished run of `groundup judge` ({path.name} is missing)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is not what a run of `groundup judge` that gives scores has written")
-
-
-def check_comparable(
-    entries: Sequence[Entry], scale: tuple[int, int], run: Path, earlier: Mapping[str, Any]
-) -> None:
-    """Check that an earlier run's scores can be set against ours.
-
-    Raises:
-        UserError: it judged other tasks, or on another scale.
-    """
-    rows = earlier["entries"]
-    theirs = tuple(earlier["template"]["scale"])
+        raise UserError(
+            f"{path} is not what a run of `groundup judge` that gives scores has written"
+        ) from None
     if theirs != scale:
         raise UserError(f"{run} was judged on the scale {theirs}, this run is on {scale}")
     if len(rows) != len(entries):
@@ -176,16 +170,14 @@ def check_comparable(
             f"{run} has {len(rows)} entries, these responses are {len(entries)}; "
             "only runs over the same tasks can be compared"
         )
-    differ = [
-        entry.number
-        for entry, row in zip(entries, rows, strict=True)
-        if (entry.instruction, entry.input) != (row["instruction"], row["input"])
-    ]
+    pairs = zip(entries, tasks, strict=True)
+    differ = [entry.number for entry, task in pairs if (entry.instruction, entry.input) != task]
     if differ:
         raise UserError(
             f"{run} was run over other tasks: the instruction or the input differs in "
             f"{numbered(differ)}"
         )
+    return results
 
 
 def compare(results: Mapping[str, Any], run: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from groundup.judge.config import JudgeConfig
 from groundup.judge.failures import Failed
 from groundup.judge.output import RUN, check_output, locked, remove_ours
 from groundup.judge.report import write_report
-from groundup.judge.results import RESULTS, check_comparable, compare, gather, read_results
+from groundup.judge.results import RESULTS, compare, gather, read_earlier
 from groundup.judge.servers import connect
 from groundup.judge.work import Work, differences, read_work
 
@@ -67,8 +67,7 @@ def judge_responses(
     work = read_work(responses, config, template, against, reference)
     earlier = None
     if compare_with is not None and work.template.scale is not None:
-        earlier = read_results(compare_with)
-        check_comparable(work.entries, work.template.scale, compare_with, earlier)
+        earlier = read_earlier(compare_with, work.entries, work.template.scale)
     folder = Path(out) if out is not None else default_output(responses, against)
     check_output(folder, overwrite)
     with locked(folder):
@@ -99,10 +98,14 @@ def _ask_all(
     recorded = None
     if (folder / RUN).exists() and not overwrite:
         recorded = read_json(folder / RUN)
-        finished = _finished(work, config, folder, recorded)
-        if finished is not None:  # then the judge need not even be there
-            say(f"all answers are in {folder} already; nothing is asked")
-            return recorded, finished
+        asked_of = recorded.get("asked_of", {})
+        same = not differences(work.description(config, asked_of), recorded)
+        if same and asked_of.get("judge") == config.judge:
+            kept = AnswersFile(folder / ANSWERS).answers
+            keys = [question.key for question in work.questions(recorded)]
+            if kept.keys() >= set(keys):  # then the judge need not even be there
+                say(f"all answers are in {folder} already; nothing is asked")
+                return recorded, [kept[key] for key in keys]
     client = connect(config)
     run = work.description(config, client.preflight())
     if overwrite:
@@ -135,20 +138,6 @@ def _ask_all(
     finally:
         stop.set()
     return run, [kept.answers[question.key] for question in questions]
-
-
-def _finished(
-    work: Work, config: JudgeConfig, folder: Path, recorded: Mapping[str, Any]
-) -> list[Answer] | None:
-    """Every answer, if the run that ``folder`` holds is this one and lacks none."""
-    asked_of = recorded.get("asked_of", {})
-    run = work.description(config, asked_of)
-    if asked_of.get("judge") != config.judge or differences(run, recorded):
-        return None
-    kept = AnswersFile(folder / ANSWERS).answers
-    answers = [kept.get(question.key) for question in work.questions(run)]
-    found = [answer for answer in answers if answer is not None]
-    return found if len(found) == len(answers) else None
 
 
 def _so_far(questions: Sequence[Question], kept: AnswersFile, folder: Path) -> str:
