@@ -153,7 +153,8 @@ def svg(figure: Figure, title: str) -> str:
     # Letters stay letters; names within the file are no random numbers.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "groundup"}):
         figure.savefig(text, format="svg", metadata={"Title": title, "Date": None})
-    return re.sub("<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    drawn = text.getvalue().replace("<svg ", '<svg role="img" ', 1)
+    return re.sub("<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
 
 
 def _curves(

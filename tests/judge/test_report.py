@@ -100,6 +100,7 @@ def test_the_figures_are_told(evil: Path) -> None:
 
 def test_the_picture_is_well_formed(evil: Path) -> None:
     picture = ElementTree.parse(evil / "distribution.svg").getroot()
+    assert picture.get("role") == "img"
     assert "distribution of the scores: 0 to 9: 2" in (picture[0].text or "")
     labels = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert labels[:2] == ["0 to 9", "10 to 19"] and labels[10:12] == ["2", "1"]

@@ -489,6 +489,16 @@ def test_unscored_entries_are_left_out_of_a_comparison(
     ]
 
 
+def test_a_comparison_may_have_no_pair_of_scores(
+    llm: FakeLLM, write: Write, tmp_path: Path
+) -> None:
+    llm.answer = lambda prompt: "none"
+    judge_responses(write(rows(2), "old.json"), ollama(llm))
+    judge_responses(write(rows(2), "new.json"), ollama(llm), compare_with=tmp_path / "old.judge")
+    report = (tmp_path / "new.judge" / "report.md").read_text()
+    assert "no entry has a score in both runs" in report and "## Differences" not in report
+
+
 def test_what_cannot_be_compared(llm: FakeLLM, write: Write, tmp_path: Path) -> None:
     judge_responses(write(rows(3), "old.json"), ollama(llm))
     old = tmp_path / "old.judge"
