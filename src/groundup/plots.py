@@ -1,25 +1,27 @@
-"""Pictures of a run: loss, learning rate, gradient norm, as PNG files."""
+"""Pictures of a run: loss, learning rate, gradient norm, as PNG files; and counts of anything."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from groundup.errors import UserError
-from groundup.train.tracking import is_evaluation, read_metrics
-from groundup.train.trainer import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from groundup.train.trainer import Record
+
 PLOTS = "plots"
 """The folder of a run that they go to."""
 
-TRAIN, VAL = "#3b6fb6", "#d1603d"
+TRAIN, VAL, GRAY = "#3b6fb6", "#d1603d", "#888888"
 
 READABLE = 30
 """A confusion matrix of more classes would be too big a picture, or have too small numbers."""
@@ -40,6 +42,8 @@ def plot_run(run: Path, out: Path | None = None) -> list[Path]:
     Raises:
         UserError: the directory holds no measurements.
     """
+    from groundup.train.tracking import read_metrics  # here: a judge's pictures need no torch
+
     records = read_metrics(run)
     if not records:
         raise UserError(f"{run} has no metrics.jsonl with measurements; is it a training run?")
@@ -115,6 +119,44 @@ def plot_confusion(matrix: np.ndarray, labels: Sequence[str], title: str = "") -
     return figure
 
 
+def plot_counts(bars: Sequence[tuple[str, int]]) -> Figure:
+    """Draw how often there was what; the picture is legible on a light and on a dark page.
+
+    Args:
+        bars: label and count of each bar.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.7, 2.3), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    labels, counts = zip(*bars, strict=True) if bars else ((), ())
+    drawn = axes.bar(range(len(bars)), counts, color=TRAIN)
+    axes.bar_label(drawn, color=GRAY, fontsize=9, padding=2)
+    axes.set_xticks(range(len(bars)), labels, color=GRAY, fontsize=9)
+    axes.tick_params(length=0)
+    axes.set_yticks([])
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRAY)
+    return figure
+
+
+def svg(figure: Figure, title: str) -> str:
+    """A picture as SVG, the same for the same figure.
+
+    Args:
+        figure: what to draw.
+        title: says it to those who hear the picture read.
+    """
+    from matplotlib import rc_context
+
+    text = StringIO()
+    # Letters stay letters; names within the file are no random numbers.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "groundup"}):
+        figure.savefig(text, format="svg", metadata={"Title": title, "Date": None})
+    drawn = text.getvalue().replace("<svg ", '<svg role="img" ', 1)
+    return re.sub("<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+
+
 def _curves(
     epochs: Sequence[float],
     seen: Sequence[float],
@@ -135,6 +177,8 @@ def _curves(
 
 def _loss_figure(records: Sequence[Record]) -> Figure:
     """Every step's loss, faint, behind the evaluations'."""
+    from groundup.train.tracking import is_evaluation
+
     steps = [r for r in records if not is_evaluation(r)]
     evaluations = [r for r in records if is_evaluation(r)]
     classifies = any("val_accuracy" in r for r in evaluations)
@@ -175,6 +219,8 @@ def _accuracy_figure(records: Sequence[Record]) -> Figure:
 
 
 def _line_figure(records: Sequence[Record], name: str, label: str) -> Figure:
+    from groundup.train.tracking import is_evaluation
+
     steps = [r for r in records if not is_evaluation(r) and name in r]
     figure, axes = _new_figure(label)
     axes.plot([r["step"] for r in steps], [r[name] for r in steps], color=TRAIN, linewidth=1)

@@ -47,9 +47,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let nobody wait, and note for how long one would have."""
     noted: list[float] = []
 
-    def pause(stop: object, seconds: float) -> bool:
+    def pause(stop: object, seconds: float) -> None:
         noted.append(seconds)
-        return False
 
     monkeypatch.setattr(asking, "pause", pause)
     return noted

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.judge.answers import AnswersFile
-from groundup.judge.asking import Answer
+from groundup.judge.answers import Answer, AnswersFile
 
 ANSWER = Answer("a", 1, "", 85, ["né 🙂\u2028\x85", "85"], 0.5, True)
 

@@ -1,13 +1,15 @@
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import pytest
 
-from groundup.data.transfer import Failed, Patience
-from groundup.judge.asking import Asker, Question, in_parallel
-from groundup.judge.clients import JudgeClient, Reply, Unanswerable
+from groundup.judge.answers import Question
+from groundup.judge.asking import Asker, in_parallel
+from groundup.judge.client import JudgeClient, Piece
 from groundup.judge.config import JudgeConfig
+from groundup.judge.failures import Failed, Unanswerable
 from groundup.judge.scoring import COURSE
 
 QUESTION = Question("key", 7, "", "How good is it?")
@@ -16,31 +18,30 @@ QUESTION = Question("key", 7, "", "How good is it?")
 class Scripted(JudgeClient):
     """Answers, or fails, as it is told."""
 
+    form = "a scripted one"
+
     def __init__(self, *script: str | Exception) -> None:
         super().__init__(JudgeConfig(), "http://nowhere")
         self.script = list(script)
         self.seeds: list[int] = []
 
-    def preflight(self) -> dict[str, str | None]:
+    def models(self) -> dict[str, dict[str, str | None]]:
         return {}
 
-    def server_version(self) -> None:
-        return None
-
-    def chat(
+    def stream(
         self, prompt: str, schema: Mapping[str, Any] | None, seed: int, silence: float
-    ) -> Reply:
+    ) -> Generator[Piece]:
         self.seeds.append(seed)
         answer = self.script.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return Reply(answer, schema is not None)
+        yield Piece(answer, done=True)
 
 
 def asker(*script: str | Exception) -> tuple[Asker, Scripted]:
     client = Scripted(*script)
-    patience = Patience(attempts=4, backoff=1.0, longest_wait=60.0)
-    return Asker(client, COURSE, 123, 3, patience, threading.Event()), client
+    config = JudgeConfig(seed=123, tries=3, retries=3)
+    return Asker(client, COURSE, config, threading.Event()), client
 
 
 def test_what_states_no_score_is_asked_again_with_another_seed() -> None:
@@ -64,7 +65,7 @@ def test_a_question_that_cannot_be_taken_is_unscored_with_a_note() -> None:
 
 
 def test_failures_are_repeated_with_growing_waits(waits: list[float]) -> None:
-    failures = [Failed("500", again=True)] * 3
+    failures = [Failed("500")] * 3
     one, client = asker(*failures, "85")
     assert one.ask(QUESTION).verdict == 85
     assert waits == [1, 2, 4]
@@ -72,31 +73,40 @@ def test_failures_are_repeated_with_growing_waits(waits: list[float]) -> None:
 
 
 def test_a_server_says_how_long_to_wait(waits: list[float]) -> None:
-    one, _ = asker(Failed("429", again=True, wait=17), Failed("429", again=True, wait=0.1), "85")
+    one, _ = asker(Failed("429", wait=17), Failed("429", wait=0.1), "85")
     assert one.ask(QUESTION).verdict == 85
     assert waits == [17, 2]
 
 
 def test_too_long_a_wait_ends_it(waits: list[float]) -> None:
-    one, _ = asker(Failed("429", again=True, wait=3600))
+    one, _ = asker(Failed("429", wait=3600))
     with pytest.raises(Failed, match="429; it wants to be left alone for 3600 s"):
         one.ask(QUESTION)
     assert waits == []
 
 
 def test_a_server_that_keeps_failing_ends_it(waits: list[float]) -> None:
-    one, _ = asker(*[Failed("503 busy", again=True)] * 4)
+    one, _ = asker(*[Failed("503 busy")] * 4)
     with pytest.raises(Failed, match="503 busy; tried 4 times"):
         one.ask(QUESTION)
     assert waits == [1, 2, 4]
 
 
 def test_a_run_that_ends_waits_no_longer() -> None:
-    one, client = asker(Failed("503", again=True), "85")
+    one, client = asker(Failed("503"), "85")
     one.stop.set()
     with pytest.raises(Failed, match="503"):
         one.ask(QUESTION)
     assert client.script == ["85"]
+
+
+def test_a_wait_ends_with_the_run() -> None:
+    one, client = asker(Failed("429", wait=50), "85")
+    threading.Timer(0.1, one.stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Failed, match="the run has ended"):
+        one.ask(QUESTION)
+    assert client.script == ["85"] and time.monotonic() - began < 25
 
 
 def together(number: int) -> Callable[[int], int]:

@@ -3,21 +3,12 @@ from typing import Any
 
 import pytest
 
-from groundup.data.transfer import Failed
 from groundup.errors import UserError
-from groundup.judge import ollama_client, openai_client
-from groundup.judge.clients import (
-    Unanswerable,
-    connect,
-    is_local,
-    no_connection,
-    proxy_hint,
-    retry_after,
-    tidy,
-)
+from groundup.judge.address import is_local, proxy_hint
 from groundup.judge.config import JudgeConfig
-from groundup.judge.ollama_client import ollama_url
+from groundup.judge.failures import Failed, Unanswerable, no_connection, retry_after, tidy
 from groundup.judge.scoring import COURSE
+from groundup.judge.servers import connect, ollama_url
 from tests.data.fault_server import closed_port
 from tests.judge.conftest import Configure
 from tests.judge.fake_llm import (
@@ -103,9 +94,8 @@ def test_what_may_pass_is_worth_another_try(
 ) -> None:
     llm.faults = [fault]
     client = connect(configure())
-    with pytest.raises(Failed, match=message) as caught:
+    with pytest.raises(Failed, match=message):
         client.ask("?", SCHEMA, 1, 5)
-    assert caught.value.again
     assert client.ask("?", SCHEMA, 1, 5).text == '{"score": 85}'
 
 
@@ -125,9 +115,8 @@ def test_retry_after_is_passed_on(llm: FakeLLM, configure: Configure) -> None:
 def test_nobody_listens_any_more(configure: Configure) -> None:
     port = closed_port()
     client = connect(configure(base_url=f"http://127.0.0.1:{port}/v1"))
-    with pytest.raises(Failed, match="the connection is refused") as caught:
+    with pytest.raises(Failed, match="the connection is refused"):
         client.ask("?", SCHEMA, 1, 5)
-    assert caught.value.again
 
 
 def test_a_question_that_is_too_long(llm: FakeLLM, configure: Configure) -> None:
@@ -138,13 +127,11 @@ def test_a_question_that_is_too_long(llm: FakeLLM, configure: Configure) -> None
     assert client.ask("?", SCHEMA, 1, 5).structured  # it was not the schema's fault
 
 
-def test_an_answer_without_end_is_broken_off(
-    llm: FakeLLM, configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (ollama_client, openai_client):
-        monkeypatch.setattr(module, "LONGEST_ANSWER", 50)
+def test_an_answer_without_end_is_broken_off(llm: FakeLLM, configure: Configure) -> None:
+    client = connect(configure())
+    client.longest_answer = 50
     llm.answer = lambda prompt: "na " * 40
-    assert len(connect(configure()).ask("?", SCHEMA, 1, 5).text) == 51
+    assert len(client.ask("?", SCHEMA, 1, 5).text) == 51
 
 
 @pytest.mark.parametrize(
@@ -303,8 +290,7 @@ def test_which_servers_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reasons_for_no_connection() -> None:
     reasons = [no_connection(text) for text in ("[Errno -2] Name or service not known", "SSL: X")]
-    assert str(reasons[0]) == "the name does not resolve"
-    assert str(reasons[1]) == "its TLS certificate is not accepted"
+    assert reasons == ["the name does not resolve", "its TLS certificate is not accepted"]
 
 
 def test_retry_after_is_a_number_or_a_date() -> None:

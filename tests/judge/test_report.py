@@ -5,11 +5,12 @@ from xml.etree import ElementTree
 
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.patches import Rectangle
 
 from groundup.judge.config import JudgeConfig
-from groundup.judge.histogram import histogram
 from groundup.judge.report import bins
 from groundup.judge.run import judge_responses
+from groundup.plots import plot_counts, svg
 from tests.judge.conftest import Write, rows
 from tests.judge.fake_llm import FakeLLM
 
@@ -99,18 +100,21 @@ def test_the_figures_are_told(evil: Path) -> None:
 
 def test_the_picture_is_well_formed(evil: Path) -> None:
     picture = ElementTree.parse(evil / "distribution.svg").getroot()
-    bars = picture.findall("{http://www.w3.org/2000/svg}rect")
-    heights = [float(bar.get("height", "")) for bar in bars]
-    assert len(heights) == 10 and heights.count(max(heights)) >= 1
-    assert "0 to 9: 2" in (picture[0].text or "")
+    assert picture.get("role") == "img"
+    assert "distribution of the scores: 0 to 9: 2" in (picture[0].text or "")
+    labels = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert labels[:2] == ["0 to 9", "10 to 19"] and labels[10:12] == ["2", "1"]
 
 
 def test_bars_are_as_high_as_their_counts() -> None:
-    picture = ElementTree.fromstring(histogram([("a<b", 4), ("c", 2), ("d", 0)], "x & y"))
-    bars = picture.findall("{http://www.w3.org/2000/svg}rect")
-    high, half, none = (float(bar.get("height", "")) for bar in bars)
+    bars = [("a<b", 4), ("c", 2), ("d", 0)]
+    drawn = plot_counts(bars).axes[0].patches
+    high, half, none = (bar.get_height() for bar in drawn if isinstance(bar, Rectangle))
     assert high == 2 * half > none == 0
-    assert ElementTree.fromstring(histogram([], "nothing")) is not None
+    picture = svg(plot_counts(bars), "x & y")
+    assert ElementTree.fromstring(picture)[0].text == "x & y"
+    assert picture == svg(plot_counts(bars), "x & y")
+    assert ElementTree.fromstring(svg(plot_counts([]), "nothing")) is not None
 
 
 def test_scores_are_counted_in_ranges() -> None:

@@ -11,8 +11,7 @@ import pytest
 from filelock import FileLock
 
 from groundup.errors import UserError
-from groundup.judge.answers import AnswersFile
-from groundup.judge.asking import Answer
+from groundup.judge.answers import Answer, AnswersFile
 from groundup.judge.config import JudgeConfig
 from groundup.judge.report import headline
 from groundup.judge.run import default_output, judge_responses
@@ -488,6 +487,16 @@ def test_unscored_entries_are_left_out_of_a_comparison(
     assert comparison["notes"] == [
         "the two runs have different settings, which alone can make the difference"
     ]
+
+
+def test_a_comparison_may_have_no_pair_of_scores(
+    llm: FakeLLM, write: Write, tmp_path: Path
+) -> None:
+    llm.answer = lambda prompt: "none"
+    judge_responses(write(rows(2), "old.json"), ollama(llm))
+    judge_responses(write(rows(2), "new.json"), ollama(llm), compare_with=tmp_path / "old.judge")
+    report = (tmp_path / "new.judge" / "report.md").read_text()
+    assert "no entry has a score in both runs" in report and "## Differences" not in report
 
 
 def test_what_cannot_be_compared(llm: FakeLLM, write: Write, tmp_path: Path) -> None:

@@ -1,16 +1,51 @@
-"""The file that keeps every answer as it arrives, so that a killed run asks nothing twice."""
+"""Questions, and the file that keeps every answer, so that a killed run asks nothing twice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.files import JsonLines
-from groundup.judge.asking import Answer
+
+ANSWERS = "answers.jsonl"
 
 ADVICE = "the answers so far are kept: free some space and give the same command again"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt for the judge; ``order`` is AB or BA where two responses are compared."""
+
+    key: str
+    entry: int
+    order: str
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question led to.
+
+    Attributes:
+        verdict: the score or the winner; None if no answer stated one.
+        texts: everything the judge answered, one per try, word for word.
+        note: why the server would not take the question, if so.
+        prompt_tokens: the question's length as the server counts it.
+    """
+
+    key: str
+    entry: int
+    order: str
+    verdict: int | str | None
+    texts: list[str]
+    seconds: float
+    structured: bool
+    prompt_tokens: int | None = None
+    note: str = ""
+
+
+_FIELDS = {field.name for field in fields(Answer)}
 
 
 class AnswersFile:
@@ -28,17 +63,13 @@ class AnswersFile:
         self._file.mend()
         self.answers: dict[str, Answer] = {}
         try:
-            rows = self._file.read()
+            for number, row in enumerate(self._file.read(), 1):
+                if not _FIELDS <= row.keys():
+                    raise UserError(f"{path} is damaged: line {number} is no answer")
+                answer = Answer(**{name: row[name] for name in _FIELDS})
+                self.answers[answer.key] = answer
         except UserError as error:
             raise UserError(f"{error}; --overwrite begins anew") from None
-        for number, row in enumerate(rows, 1):
-            try:
-                answer = _answer(row)
-            except (TypeError, KeyError):
-                raise UserError(
-                    f"{path} is damaged: line {number} is no answer; --overwrite begins anew"
-                ) from None
-            self.answers[answer.key] = answer
 
     def add(self, answer: Answer) -> None:
         """Append an answer and see to it that it is on the disk; threads may do so at once.
@@ -48,8 +79,3 @@ class AnswersFile:
         """
         self._file.append(asdict(answer))
         self.answers[answer.key] = answer
-
-
-def _answer(record: Mapping[str, object]) -> Answer:
-    known = {field.name: record[field.name] for field in fields(Answer)}
-    return Answer(**known)  # pyright: ignore[reportArgumentType]

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from typing import TypeVar
 
-from groundup.data.transfer import Failed, Patience
-from groundup.judge.clients import JudgeClient, Reply, Unanswerable
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+)
+
+from groundup.judge.answers import Answer, Question
+from groundup.judge.client import JudgeClient, Reply
+from groundup.judge.config import JudgeConfig
+from groundup.judge.failures import Failed, Unanswerable
 from groundup.judge.scoring import Template
+
+LONGEST_WAIT = 60.0
+"""Seconds that a server may want to be left alone."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt for the judge; ``order`` is AB or BA where two responses are compared."""
-
-    key: str
-    entry: int
-    order: str
-    prompt: str
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a question led to.
-
-    Attributes:
-        verdict: the score or the winner; None if no answer stated one.
-        texts: everything the judge answered, one per try, word for word.
-        note: why the server would not take the question, if so.
-        prompt_tokens: the question's length as the server counts it.
-    """
-
-    key: str
-    entry: int
-    order: str
-    verdict: int | str | None
-    texts: list[str]
-    seconds: float
-    structured: bool
-    prompt_tokens: int | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,22 +37,23 @@ class Asker:
     Args:
         client: the judge.
         template: tells what the answers mean.
-        seed: of the first try; every further try has the next one, because at temperature 0 the
-            same seed would bring the same answer.
-        tries: how often to ask for a usable answer.
-        patience: how to bear a server that fails.
+        config: how often to ask for a usable answer, and how to bear a server that fails. Its seed
+            is that of the first try; every further try has the next one, because at temperature 0
+            the same seed would bring the same answer.
         stop: when it is set, no more waiting.
     """
 
     client: JudgeClient
     template: Template
-    seed: int
-    tries: int
-    patience: Patience
+    config: JudgeConfig
     stop: threading.Event
 
     def ask(self, question: Question, silence: float | None = None) -> Answer:
-        """Ask until an answer states a verdict, at most ``tries`` times.
+        """Ask until an answer states a verdict, at most ``config.tries`` times.
+
+        Args:
+            question: what to ask.
+            silence: seconds without a sign of life to bear; by default ``config.timeout``.
 
         Raises:
             Failed: the server keeps failing.
@@ -80,9 +62,10 @@ class Asker:
         began = time.monotonic()
         texts: list[str] = []
         verdict, reply, note = None, None, ""
-        while verdict is None and len(texts) < self.tries:
+        while verdict is None and len(texts) < self.config.tries:
             try:
-                reply = self._reply(question.prompt, self.seed + len(texts), silence)
+                seed = self.config.seed + len(texts)
+                reply = self._reply(question.prompt, seed, silence or self.config.timeout)
             except Unanswerable as error:
                 note = str(error)
                 break
@@ -100,27 +83,51 @@ class Asker:
             note,
         )
 
-    def _reply(self, prompt: str, seed: int, silence: float | None) -> Reply:
-        """One answer, whatever it says; requests that fail are repeated."""
-        patience = self.patience
-        for attempt in range(patience.attempts):
-            try:
-                return self.client.ask(prompt, self.template.schema, seed, silence or patience.read)
-            except Failed as error:
-                failure = error
-            wait = max(patience.backoff * 2**attempt, failure.wait or 0)
-            if attempt + 1 == patience.attempts:
-                raise Failed(f"{failure}; tried {patience.attempts} times")
-            if wait > patience.longest_wait:
+    def _reply(self, prompt: str, seed: int, silence: float) -> Reply:
+        """One answer, whatever it says; requests that fail are repeated after ever longer waits."""
+        enough = stop_after_attempt(self.config.retries + 1)
+
+        def give_up(state: RetryCallState) -> None:
+            failure = _failure(state)
+            if enough(state):
+                raise Failed(f"{failure}; tried {state.attempt_number} times")
+            if _too_long(state):
+                wait = state.upcoming_sleep
                 raise Failed(f"{failure}; it wants to be left alone for {wait:.0f} s")
-            if pause(self.stop, wait):
-                raise failure
-        raise AssertionError("there is always a last attempt")
+            raise failure
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(Failed),
+            wait=lambda state: max(_BACKOFF(state), _failure(state).wait or 0),
+            stop=lambda state: enough(state) or _too_long(state) or self.stop.is_set(),
+            sleep=lambda seconds: pause(self.stop, seconds),
+            retry_error_callback=give_up,
+        )
+        return retrying(self.client.ask, prompt, self.template.schema, seed, silence)
 
 
-def pause(stop: threading.Event, seconds: float) -> bool:
-    """Wait, and return whether ``stop`` was set meanwhile."""
-    return stop.wait(seconds)
+_BACKOFF = wait_exponential(multiplier=1.0)
+"""A second before a failed request is repeated; it doubles every time."""
+
+
+def _too_long(state: RetryCallState) -> bool:
+    return state.upcoming_sleep > LONGEST_WAIT
+
+
+def _failure(state: RetryCallState) -> Failed:
+    failure = state.outcome.exception() if state.outcome else None
+    assert isinstance(failure, Failed)
+    return failure
+
+
+def pause(stop: threading.Event, seconds: float) -> None:
+    """Wait.
+
+    Raises:
+        Failed: ``stop`` was set meanwhile.
+    """
+    if stop.wait(seconds):
+        raise Failed("the run has ended")
 
 
 def in_parallel(
@@ -137,37 +144,23 @@ def in_parallel(
         workers: how many threads.
         stop: set at the end, or when something failed.
     """
-    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    results: queue.SimpleQueue[tuple[Result] | BaseException | None] = queue.SimpleQueue()
-    for item in items:
-        waiting.put(item)
+    failures: list[BaseException] = []
 
-    def run() -> None:
+    def one(item: Item) -> list[Result]:
+        if stop.is_set():
+            return []
         try:
-            while not stop.is_set():
-                results.put((work(waiting.get_nowait()),))
-        except queue.Empty:
-            pass
+            return [work(item)]
         except BaseException as error:
+            failures.append(error)
             stop.set()
-            results.put(error)
-        finally:
-            results.put(None)
+            return []
 
-    running = min(workers, len(items))
-    for _ in range(running):
-        threading.Thread(target=run, daemon=True).start()
-    failure: BaseException | None = None
     try:
-        while running:
-            result = results.get()
-            if result is None:
-                running -= 1
-            elif isinstance(result, BaseException):
-                failure = failure or result
-            else:
-                yield result[0]
+        with ThreadPool(workers) as pool:  # not an executor, whose threads Python waits for
+            for results in pool.imap_unordered(one, items):
+                yield from results
     finally:
         stop.set()
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]

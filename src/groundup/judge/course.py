@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groundup.data.transfer import Failed
 from groundup.errors import UserError
-from groundup.judge.clients import Refusal, split_address
+from groundup.judge.address import split_address
 from groundup.judge.config import JudgeConfig
-from groundup.judge.ollama_client import PORT, explained, make_client, nobody_there
+from groundup.judge.failures import Failed, Refusal
 from groundup.judge.responses import Entry
 from groundup.judge.scoring import COURSE, parse_score
+from groundup.judge.servers import PORT, OllamaClient
 
 CHAT = "/api/chat"
 
@@ -28,29 +29,19 @@ def query_model(
     split_address(url, expected)
     if not url.endswith(CHAT):
         raise UserError(f"url is {url!r}; expected {expected}")
-    server, silence = url.removesuffix(CHAT), JudgeConfig().warmup_timeout
-    text, done = "", False
+    server = url.removesuffix(CHAT)
+    config = JudgeConfig(judge=f"ollama:{model}", base_url=server)  # the course's seed and context
+    client = OllamaClient(config)
+    client.longest_answer = math.inf
     try:
-        with explained(server, silence):
-            for part in make_client(server, silence).chat(
-                model,
-                [{"role": "user", "content": prompt}],
-                stream=True,
-                # These make the answer repeatable.
-                options={"seed": 123, "temperature": 0, "num_ctx": 2048},
-            ):
-                text += part.message.content or ""
-                done = bool(part.done)
+        return client.chat(prompt, None, config.seed, config.warmup_timeout).text
     except Refusal as refusal:
         pull = f"; `ollama pull {model}` fetches the model" if refusal.status == 404 else ""
         raise UserError(f"{server} refuses to answer as {model}: {refusal}{pull}") from None
     except Failed as failure:
         if failure.offline:
-            raise UserError(nobody_there(server, failure)) from None
-        raise UserError(f"there is no answer from {server}: {failure}; ask again") from None
-    if not done:
-        raise UserError(f"the answer of {server} was cut off; ask again")
-    return text
+            raise client.nobody_there(failure) from None
+        raise UserError(f"there is no whole answer from {server}: {failure}; ask again") from None
 
 
 def generate_model_scores(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
-_Z = 1.959964  # the normal distribution's quantile of 97.5%
-_AT_ONCE = 1_000_000
+_AT_ONCE = 100
+"""Resamples that are in memory together."""
 
 
 def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
@@ -28,13 +29,12 @@ def bootstrap_interval(values: Sequence[float], seed: int) -> tuple[float, float
         return None
     rng = np.random.default_rng(seed)
     numbers = np.asarray(values, dtype=np.float64)
-    means: list[np.ndarray] = []
-    rows = max(1, _AT_ONCE // count)
-    for start in range(0, RESAMPLES, rows):
-        drawn = rng.integers(count, size=(min(rows, RESAMPLES - start), count))
-        means.append(numbers[drawn].mean(axis=1))
+    means = [
+        numbers[rng.integers(count, size=(_AT_ONCE, count))].mean(axis=1)
+        for _ in range(RESAMPLES // _AT_ONCE)
+    ]
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -49,7 +49,8 @@ def wilson_interval(wins: float, count: int) -> tuple[float, float] | None:
     """
     if not count:
         return None
-    rate, z2 = wins / count, _Z**2
-    middle = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    spread = math.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2)) * _Z / (1 + z2 / count)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    rate = wins / count
+    middle = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = math.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2)) * z / (1 + z**2 / count)
     return max(0.0, middle - spread), min(1.0, middle + spread)

@@ -9,14 +9,12 @@ from pathlib import Path
 from groundup import files
 from groundup.errors import UserError
 from groundup.files import IN_USE, LOCK
-from groundup.judge.answers import ADVICE
+from groundup.judge.answers import ADVICE, ANSWERS
 from groundup.judge.report import FILES
 from groundup.judge.results import RESULTS
 
 RUN = "run.json"
 """What was asked of whom: a run is only gone on with if this is the same."""
-
-ANSWERS = "answers.jsonl"
 
 
 def check_output(folder: Path, overwrite: bool) -> None:

@@ -1,16 +1,16 @@
-"""The report of a judged run, as Markdown; :mod:`page` makes the page of it."""
+"""The report of a judged run: one object, which templates render as Markdown and as a page."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundup.files import atomic_file
-from groundup.judge.histogram import histogram
-from groundup.judge.page import page
 from groundup.judge.responses import numbered
 
 MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
@@ -22,40 +22,58 @@ EXTREMES = 5
 LARGEST = 20
 """How many differences between two runs the Markdown report lists; the page lists all."""
 
+Bars = list[tuple[str, int]]
+"""Labels and counts."""
+
 
 @dataclass(frozen=True)
 class Shown:
-    """An answer as the reports show it: a verdict, the task, and texts side by side."""
+    """An answer as the reports show it: a verdict, the task, and texts side by side.
+
+    Attributes:
+        value: the verdict: a score, a winner, or None.
+        words: what there is to say about it.
+    """
 
     entry: int
-    verdict: str
+    value: Any
+    words: str
     task: str
     texts: dict[str, str]
 
+    @property
+    def cells(self) -> list[str]:
+        """A row of a table."""
+        return [str(self.entry), self.words, self.task, *self.texts.values()]
+
 
 @dataclass(frozen=True)
-class Content:
+class Report:
     """What both forms of a report say.
 
     Args:
         title: the headline.
         facts: the figures, by what they are.
         notes: what a reader must know to trust them.
-        picture: the distribution, as SVG.
-        picture_text: the same in words.
+        bars: the distribution of ``counted``.
         groups: answers under their headings.
-        all_rows: every entry.
+        rows: every entry.
         question: the prompt template.
     """
 
     title: str
     facts: list[tuple[str, str]]
     notes: list[str]
-    picture: str
-    picture_text: str
+    bars: Bars
+    counted: str
     groups: list[tuple[str, list[Shown]]]
-    all_rows: list[Shown]
+    rows: list[Shown]
     question: str
+
+    @property
+    def in_words(self) -> str:
+        """The distribution, for those who see no picture."""
+        return ", ".join(f"{label}: {count}" for label, count in self.bars)
 
 
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:
@@ -64,12 +82,31 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     Raises:
         UserError: the disk is full or cannot be written to.
     """
-    content = describe(results)
-    for name, text in (
-        (PICTURE, content.picture),
-        (MARKDOWN, markdown(content)),
-        (PAGE, page(content)),
-    ):
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    from groundup.plots import plot_counts, svg
+
+    report = describe(results)
+    title = f"distribution of the {report.counted}: {report.in_words}"
+    picture = svg(plot_counts(report.bars), title)
+    environment = Environment(
+        loader=PackageLoader("groundup.judge"),
+        autoescape=select_autoescape(["html"]),  # what anybody wrote is text, never markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"inline": _inline, "cell": _cell, "fenced": _fenced}
+    told = {
+        "report": report,
+        "picture": picture[picture.index("<svg") :],  # within a page it needs no prologue
+        "picture_file": PICTURE,
+        "page_file": PAGE,
+        "largest": LARGEST,
+    }
+    texts = {name: environment.get_template(name).render(told) for name in (MARKDOWN, PAGE)}
+    for name, text in {PICTURE: picture, **texts}.items():
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -92,161 +129,110 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"{rate}: {record} ({counts})"
 
 
-def describe(results: Mapping[str, Any]) -> Content:
+def describe(results: Mapping[str, Any]) -> Report:
     """Gather what a report says."""
-    rows = results["entries"]
     pairwise = results["against"] is not None
-    facts = [("result", headline(results)), ("responses", results["responses"])]
+    rows = [_shown(row, pairwise) for row in results["entries"]]
+    verdicts = [row.value for row in rows if row.value is not None]
     if pairwise:
-        facts[-1:] = [("A", results["responses"]), ("B", results["against"])]
-    facts += [
-        ("judge", results["judge"]),
-        ("digest", results["digest"] or "the server tells none"),
-        ("settings", ", ".join(f"{k} {v}" for k, v in results["settings"].items())),
-        ("versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())),
-    ]
-    for name, label in (("base_url", "server"), ("server_version", "version of the server")):
-        if results[name]:
-            facts.append((label, results[name]))
-    if pairwise:
-        values = [row["winner"] for row in rows if row["winner"] is not None]
-        bars = [(name, values.count(key)) for name, key in (("A", "A"), ("tie", "tie"), ("B", "B"))]
+        title, counted = "Which response is better", "entries"
+        bars = [(name, verdicts.count(name)) for name in ("A", "tie", "B")]
+        groups = [
+            (f"{name} is better", [row for row in rows if row.value == name][:EXTREMES])
+            for name in ("A", "B")
+        ]
     else:
-        low, high = results["template"]["scale"]
-        bars = bins([row["score"] for row in rows if row["score"] is not None], low, high)
-    shown = [_shown(row, pairwise) for row in rows]
-    groups = _winners(rows, shown) if pairwise else _extremes(rows, shown)
-    unscored = [s for s, row in zip(shown, rows, strict=True) if _verdict(row) is None]
-    if unscored:
-        groups.append(("Unscored", unscored))
+        title, counted = "Scores of the responses", "scores"
+        bars = bins(verdicts, *results["template"]["scale"])
+        groups = _extremes(rows)
+    groups.append(("Unscored", [row for row in rows if row.value is None]))
     if "comparison" in results:
-        facts[1:1] = _comparison_facts(results["comparison"])
-        groups.append(("Differences", _differences(results, shown)))
-    return Content(
-        "Which response is better" if pairwise else "Scores of the responses",
-        facts,
+        groups.append(("Differences", _differences(results["comparison"], rows)))
+    return Report(
+        title,
+        _facts(results),
         _notes(results),
-        histogram(bars, "entries" if pairwise else "scores"),
-        ", ".join(f"{label}: {count}" for label, count in bars),
-        groups,
-        shown,
+        bars,
+        counted,
+        [(heading, group) for heading, group in groups if group],
+        rows,
         results["template"]["prompt"],
     )
 
 
-def bins(scores: Sequence[int], low: int, high: int) -> list[tuple[str, int]]:
+def bins(scores: Sequence[int], low: int, high: int) -> Bars:
     """Count scores: each by itself on a short scale, else in ten ranges."""
     width = 1 if high - low < 12 else -(-(high - low) // 10)
     starts = list(range(low, high + 1, width))
     if width > 1 and high - starts[-1] < width - 1 and len(starts) > 1:
         starts.pop()  # 100 belongs to the last range, 90 to 100, and is none of its own
-    counts = [0] * len(starts)
-    for score in scores:
-        counts[min((score - low) // width, len(starts) - 1)] += 1
+    counts = np.histogram(scores, [*starts, high + 1])[0].tolist()
     ends = [start - 1 for start in starts[1:]] + [high]
     labels = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(starts, ends, strict=True)]
     return list(zip(labels, counts, strict=True))
 
 
-def markdown(content: Content) -> str:
-    """The report as Markdown, with the answers side by side in tables."""
-    lines = [f"# {content.title}", ""]
-    lines += [f"- **{label}:** {_inline(value)}" for label, value in content.facts]
-    lines += ["", *(f"> {_inline(note)}  " for note in content.notes), ""]
-    lines += [f"![{content.picture_text}]({PICTURE})", ""]
-    for heading, group in content.groups:
-        lines += [f"## {heading}", ""]
-        names = ["entry", "verdict", "task", *group[0].texts]
-        lines += [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
-        for shown in group[:LARGEST]:
-            cells = [str(shown.entry), shown.verdict, shown.task, *shown.texts.values()]
-            lines.append(f"| {' | '.join(map(_cell, cells))} |")
-        lines.append("")
-        if len(group) > LARGEST:
-            lines += [f"{len(group) - LARGEST} more are in {PAGE}.", ""]
-    lines += ["## The question", "", _fenced(content.question), ""]
-    return re.sub("\n{3,}", "\n\n", "\n".join(lines))
-
-
-def _verdict(row: Mapping[str, Any]) -> Any:
-    return row["score"] if "score" in row else row["winner"]
-
-
 def _shown(row: Mapping[str, Any], pairwise: bool) -> Shown:
-    task = row["instruction"] + (f"\n\n{row['input']}" if row["input"] else "")
-    verdict = _verdict(row)
-    if verdict is None:
-        said = (
-            row["answers"] if "answers" in row else [x["answers"] for x in row["orders"].values()]
-        )
+    value = row["winner" if pairwise else "score"]
+    if value is None:
+        said = [x["answers"] for x in row["orders"].values()] if pairwise else row["answers"]
         words = f"unscored ({row.get('note') or f'the judge said {said}'})"
     elif row["empty"]:
-        words = f"{verdict} (empty response, not asked)"
+        words = f"{value} (empty response, not asked)"
     else:
-        words = f"{verdict} (the order decided)" if row.get("by_order") else str(verdict)
-    names = (
-        {"response_a": "response A", "response_b": "response B"} if pairwise else {"response": ""}
-    )
-    texts = {label or name: row[name] for name, label in names.items()}
-    return Shown(row["entry"], words, task, {"reference": row["reference"], **texts})
+        words = f"{value} (the order decided)" if row.get("by_order") else str(value)
+    task = row["instruction"] + (f"\n\n{row['input']}" if row["input"] else "")
+    names = ("reference", "response_a", "response_b") if pairwise else ("reference", "response")
+    texts = {name.replace("_a", " A").replace("_b", " B"): row[name] for name in names}
+    return Shown(row["entry"], value, words, task, texts)
 
 
-def _extremes(
-    rows: Sequence[Mapping[str, Any]], shown: Sequence[Shown]
-) -> list[tuple[str, list[Shown]]]:
+def _extremes(rows: Sequence[Shown]) -> list[tuple[str, list[Shown]]]:
     """The best and the worst; no entry is in both."""
-    scored = [
-        (row["score"], s) for row, s in zip(rows, shown, strict=True) if row["score"] is not None
-    ]
-    scored.sort(key=lambda pair: -pair[0])  # stable: equal scores stay in the file's order
-    worst = scored[max((len(scored) + 1) // 2, len(scored) - EXTREMES) :]
-    best = scored[: min((len(scored) + 1) // 2, EXTREMES)]
-    groups = [
-        ("Best answers", [s for _, s in best]),
-        ("Worst answers", [s for _, s in worst[::-1]]),
-    ]
-    return [(heading, group) for heading, group in groups if group]
+    scored = [row for row in rows if row.value is not None]
+    scored.sort(key=lambda row: -row.value)  # stable: equal scores stay in the file's order
+    half = (len(scored) + 1) // 2
+    worst = scored[max(half, len(scored) - EXTREMES) :]
+    return [("Best answers", scored[: min(half, EXTREMES)]), ("Worst answers", worst[::-1])]
 
 
-def _winners(
-    rows: Sequence[Mapping[str, Any]], shown: Sequence[Shown]
-) -> list[tuple[str, list[Shown]]]:
-    groups = [
-        (
-            f"{name} is better",
-            [s for row, s in zip(rows, shown, strict=True) if row["winner"] == name],
-        )
-        for name in ("A", "B")
-    ]
-    return [(heading, group[:EXTREMES]) for heading, group in groups if group]
-
-
-def _comparison_facts(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if not comparison["pairs"]:
-        return [("compared with", f"{comparison['with']}: no entry has a score in both runs")]
-    mean = f"{comparison['mean_difference']:+.2f}{_interval(comparison['interval'], '+.2f')}"
-    return [
-        ("compared with", comparison["with"]),
-        (
-            "mean difference",
-            f"{mean} over {comparison['pairs']} entries: {comparison['better']} better, "
-            f"{comparison['worse']} worse",
-        ),
-    ]
-
-
-def _differences(results: Mapping[str, Any], shown: Sequence[Shown]) -> list[Shown]:
+def _differences(comparison: Mapping[str, Any], rows: Sequence[Shown]) -> list[Shown]:
     """Every entry that both runs scored, the largest difference first."""
-    pairs = sorted(results["comparison"]["entries"], key=lambda pair: -abs(pair["difference"]))
+    pairs = sorted(comparison["entries"], key=lambda pair: -abs(pair["difference"]))
     return [
-        Shown(
-            pair["entry"],
-            f"{pair['difference']:+d} ({pair['earlier']} then, {pair['score']} now)",
-            shown[pair["entry"] - 1].task,
-            {**shown[pair["entry"] - 1].texts, "response then": pair["response_earlier"]},
+        replace(
+            rows[pair["entry"] - 1],
+            words=f"{pair['difference']:+d} ({pair['earlier']} then, {pair['score']} now)",
+            texts=rows[pair["entry"] - 1].texts | {"response then": pair["response_earlier"]},
         )
         for pair in pairs
     ]
+
+
+def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [("result", headline(results))]
+    if (compared := results.get("comparison")) and not compared["pairs"]:
+        facts.append(("compared with", f"{compared['with']}: no entry has a score in both runs"))
+    elif compared:
+        mean = f"{compared['mean_difference']:+.2f}{_interval(compared['interval'], '+.2f')}"
+        counts = f"{compared['better']} better, {compared['worse']} worse"
+        facts += [
+            ("compared with", compared["with"]),
+            ("mean difference", f"{mean} over {compared['pairs']} entries: {counts}"),
+        ]
+    if results["against"] is None:
+        facts.append(("responses", results["responses"]))
+    else:
+        facts += [("A", results["responses"]), ("B", results["against"])]
+    facts += [
+        ("judge", results["judge"]),
+        ("digest", results["digest"] or "the server tells none"),
+        ("settings", ", ".join(f"{k} {v}" for k, v in results["settings"].items())),
+        ("versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())),
+        ("server", results["base_url"]),
+        ("version of the server", results["server_version"]),
+    ]
+    return [(label, value) for label, value in facts if value]
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.judge.asking import Answer
+from groundup.judge.answers import Answer
 from groundup.judge.intervals import CONFIDENCE, bootstrap_interval, wilson_interval
 from groundup.judge.responses import Entry, numbered
+from groundup.judge.work import Work
 
 RESULTS = "results.json"
 
@@ -26,6 +27,36 @@ Row = dict[str, Any]
 """One entry of ``results.json``."""
 
 
+def gather(work: Work, run: Mapping[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
+    """What ``results.json`` holds.
+
+    Args:
+        work: what was judged.
+        run: what was asked of whom, and how; and which files were given.
+        answers: the answer to every question.
+    """
+    settings, judge = run["settings"], run["asked_of"]
+    if work.others is None:
+        scale = work.template.scale or (0, 100)
+        rows = score_rows(work.entries, {answer.entry: answer for answer in answers}, scale)
+        summary = score_summary(rows, settings["seed"])
+    else:
+        by_order = {(answer.entry, answer.order): answer for answer in answers}
+        rows = pair_rows(work.entries, work.others, by_order)
+        summary = pair_summary(rows)
+    cut = {a.entry for a in answers if (a.prompt_tokens or 0) >= settings["num_ctx"] - 1}
+    told = ("settings", "template", "versions", "responses", "against", "key")
+    return {
+        **{name: judge.get(name) for name in ("judge", "digest", "base_url")},
+        "server_version": run.get("server_version"),
+        **{name: run[name] for name in told},
+        "structured": all(answer.structured for answer in answers if answer.texts),
+        "prompts_cut": sorted(cut),
+        "summary": summary,
+        "entries": rows,
+    }
+
+
 def score_rows(
     entries: Sequence[Entry], answers: Mapping[int, Answer], scale: tuple[int, int]
 ) -> list[Row]:
@@ -37,18 +68,8 @@ def score_rows(
     for entry in entries:
         answer = answers.get(entry.number)
         score = scale[0] if entry.empty else answer.verdict if answer else None
-        rows.append(
-            {
-                "entry": entry.number,
-                "score": score,
-                "empty": entry.empty,
-                "instruction": entry.instruction,
-                "input": entry.input,
-                "reference": entry.reference,
-                "response": entry.response,
-                **_told(answer),
-            }
-        )
+        first = {"entry": entry.number, "score": score, "empty": entry.empty}
+        rows.append(first | _task(entry) | {"response": entry.response} | _told(answer))
     return rows
 
 
@@ -57,13 +78,10 @@ def score_summary(rows: Sequence[Row], seed: int) -> dict[str, Any]:
     scores = [row["score"] for row in rows if row["score"] is not None]
     answered = [row["score"] for row in rows if row["score"] is not None and not row["empty"]]
     return {
-        "entries": len(rows),
-        "scored": len(scores),
-        "unscored": len(rows) - len(scores),
-        "empty": sum(row["empty"] for row in rows),
-        "mean": statistics.fmean(scores) if scores else None,
-        "mean_without_empty": statistics.fmean(answered) if answered else None,
-        "median": statistics.median(scores) if scores else None,
+        **_counts(rows, scores),
+        "mean": fmean(scores) if scores else None,
+        "mean_without_empty": fmean(answered) if answered else None,
+        "median": median(scores) if scores else None,
         "interval": bootstrap_interval(scores, seed),
         "confidence": CONFIDENCE,
     }
@@ -80,23 +98,20 @@ def pair_rows(
     rows = []
     for entry, other in zip(entries, others, strict=True):
         asked = {order: answers.get((entry.number, order)) for order in ("AB", "BA")}
-        verdicts = {order: answer and answer.verdict for order, answer in asked.items()}
-        swapped = {"A": "B", "B": "A"}.get(str(verdicts["BA"]), verdicts["BA"])
+        verdict, swapped = (answer and answer.verdict for answer in asked.values())
+        swapped = {"A": "B", "B": "A"}.get(str(swapped), swapped)
+        by_order = None not in (verdict, swapped) and swapped != verdict
         if entry.empty or other.empty:
             winner = "tie" if entry.empty and other.empty else "B" if entry.empty else "A"
-        elif None in verdicts.values():
-            winner = None
         else:
-            winner = swapped if swapped == verdicts["AB"] else "tie"
+            winner = None if None in (verdict, swapped) else "tie" if by_order else verdict
         rows.append(
             {
                 "entry": entry.number,
                 "winner": winner,
-                "by_order": None not in verdicts.values() and swapped != verdicts["AB"],
+                "by_order": by_order,
                 "empty": entry.empty or other.empty,
-                "instruction": entry.instruction,
-                "input": entry.input,
-                "reference": entry.reference,
+                **_task(entry),
                 "response_a": entry.response,
                 "response_b": other.response,
                 "orders": {order: _told(answer) for order, answer in asked.items()},
@@ -111,10 +126,7 @@ def pair_summary(rows: Sequence[Row]) -> dict[str, Any]:
     wins, ties = winners.count("A"), winners.count("tie")
     score = wins + ties / 2
     return {
-        "entries": len(rows),
-        "scored": len(winners),
-        "unscored": len(rows) - len(winners),
-        "empty": sum(row["empty"] for row in rows),
+        **_counts(rows, winners),
         "wins": wins,
         "losses": winners.count("B"),
         "ties": ties,
@@ -125,38 +137,32 @@ def pair_summary(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """Read the results of an earlier run that gave scores.
+def read_earlier(run: Path, entries: Sequence[Entry], scale: tuple[int, int]) -> dict[str, Any]:
+    """Read the results of an earlier run, whose scores ours can be set against.
+
+    Args:
+        run: its directory.
+        entries: what we judge.
+        scale: the scale that we judge on.
 
     Raises:
-        UserError: the directory holds none, or those of a comparison of two responses.
+        UserError: it holds no scores, or those of other tasks, or on another scale.
     """
     path = run / RESULTS if run.is_dir() else run
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        rows, scale = results["entries"], results["template"]["scale"]
-        complete = all({"score", "instruction", "input", "response"} <= set(row) for row in rows)
-        if scale is not None and complete:
-            return results
+        rows, theirs = results["entries"], tuple(results["template"]["scale"])
+        tasks = [(row["instruction"], row["input"]) for row in rows]
+        if not all({"score", "response"} <= set(row) for row in rows):
+            raise KeyError
     except FileNotFoundError:
         raise UserError(
             f"{run} holds no finished run of `groundup judge` ({path.name} is missing)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path} is not what a run of `groundup judge` that gives scores has written")
-
-
-def check_comparable(
-    entries: Sequence[Entry], scale: tuple[int, int], run: Path, earlier: Mapping[str, Any]
-) -> None:
-    """Check that an earlier run's scores can be set against ours.
-
-    Raises:
-        UserError: it judged other tasks, or on another scale.
-    """
-    rows = earlier["entries"]
-    theirs = tuple(earlier["template"]["scale"])
+        raise UserError(
+            f"{path} is not what a run of `groundup judge` that gives scores has written"
+        ) from None
     if theirs != scale:
         raise UserError(f"{run} was judged on the scale {theirs}, this run is on {scale}")
     if len(rows) != len(entries):
@@ -164,16 +170,14 @@ def check_comparable(
             f"{run} has {len(rows)} entries, these responses are {len(entries)}; "
             "only runs over the same tasks can be compared"
         )
-    differ = [
-        entry.number
-        for entry, row in zip(entries, rows, strict=True)
-        if (entry.instruction, entry.input) != (row["instruction"], row["input"])
-    ]
+    pairs = zip(entries, tasks, strict=True)
+    differ = [entry.number for entry, task in pairs if (entry.instruction, entry.input) != task]
     if differ:
         raise UserError(
             f"{run} was run over other tasks: the instruction or the input differs in "
             f"{numbered(differ)}"
         )
+    return results
 
 
 def compare(results: Mapping[str, Any], run: Path, earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,12 +206,29 @@ def compare(results: Mapping[str, Any], run: Path, earlier: Mapping[str, Any]) -
     return {
         "with": str(run),
         "pairs": len(pairs),
-        "mean_difference": statistics.fmean(differences) if differences else None,
+        "mean_difference": fmean(differences) if differences else None,
         "interval": bootstrap_interval(differences, results["settings"]["seed"]),
         "better": sum(difference > 0 for difference in differences),
         "worse": sum(difference < 0 for difference in differences),
         "notes": notes,
         "entries": pairs,
+    }
+
+
+def _counts(rows: Sequence[Row], verdicts: Sequence[Any]) -> dict[str, int]:
+    return {
+        "entries": len(rows),
+        "scored": len(verdicts),
+        "unscored": len(rows) - len(verdicts),
+        "empty": sum(row["empty"] for row in rows),
+    }
+
+
+def _task(entry: Entry) -> Row:
+    return {
+        "instruction": entry.instruction,
+        "input": entry.input,
+        "reference": entry.reference,
     }
 
 

@@ -99,11 +99,31 @@ def read_template(path: Path, *, pairwise: bool = False) -> Template:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = {"prompt": text}
+        if path.suffix == ".toml":
+            values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"template {path} is not valid TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the template {path}: {error}") from error
-    scale = None if pairwise else (0, 100)
-    if path.suffix == ".toml":
-        text, scale = _read_toml(path, text, pairwise)
+    keys = ("prompt",) if pairwise else ("prompt", "scale")
+    problems = [
+        f"unknown key {name!r}{did_you_mean(name, keys)}" for name in values if name not in keys
+    ]
+    text, scale = values.get("prompt"), values.get("scale", [0, 100])
+    if not isinstance(text, str):
+        problems.append("it needs a text called prompt")
+    whole = isinstance(scale, list) and [type(x) for x in scale] == [int, int]
+    if not whole or scale[0] >= scale[1]:
+        problems.append(f"scale is {scale!r}; expected the lowest and the highest score, [1, 5]")
+    if isinstance(text, str) and not problems:
+        problems = _placeholder_problems(text, pairwise)
+    if problems:
+        raise UserError(f"template {path}: {'; '.join(problems)}")
+    return Template(str(text), None if pairwise else (scale[0], scale[1]))
+
+
+def _placeholder_problems(text: str, pairwise: bool) -> list[str]:
     responses = ("response_a", "response_b") if pairwise else ("response",)
     known = (*COMMON, *responses)
     used = dict.fromkeys(_PLACEHOLDER.findall(text))
@@ -113,30 +133,7 @@ def read_template(path: Path, *, pairwise: bool = False) -> Template:
         if name not in known
     ]
     problems += [f"{{{name}}} is missing" for name in responses if name not in used]
-    if problems:
-        there = ", ".join(f"{{{name}}}" for name in known)
-        raise UserError(f"template {path}: {'; '.join(problems)}; there are {there}")
-    return Template(text, scale)
-
-
-def _read_toml(path: Path, text: str, pairwise: bool) -> tuple[str, tuple[int, int] | None]:
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"template {path} is not valid TOML: {error}") from error
-    known = ("prompt",) if pairwise else ("prompt", "scale")
-    problems = [
-        f"unknown key {name!r}{did_you_mean(name, known)}" for name in values if name not in known
-    ]
-    if not isinstance(values.get("prompt"), str):
-        problems.append("it needs a text called prompt")
-    scale = values.get("scale", [0, 100])
-    whole = isinstance(scale, list) and [type(x) for x in scale] == [int, int]
-    if not whole or scale[0] >= scale[1]:
-        problems.append(f"scale is {scale!r}; expected the lowest and the highest score, [1, 5]")
-    if problems:
-        raise UserError(f"template {path}: {'; '.join(problems)}")
-    return values["prompt"], None if pairwise else (scale[0], scale[1])
+    return problems and [*problems, f"there are {', '.join(f'{{{name}}}' for name in known)}"]
 
 
 def parse_score(answer: str, scale: tuple[int, int]) -> int | None:
