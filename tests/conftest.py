@@ -12,6 +12,7 @@ import torch
 
 from groundup.cli import main
 from groundup.config import ModelConfig
+from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.checkpoint import save_model
@@ -75,6 +76,16 @@ def tiny_config(**changes: object) -> ModelConfig:
         tie_weights=True,
     )
     return base.replace(**changes)
+
+
+def facts_of(directory: Path) -> Facts:
+    """What a directory's ``groundup.json`` says."""
+    facts = Facts.read(directory)
+    assert facts is not None
+    return facts
+
+
+LAST = "checkpoints/last"
 
 
 @pytest.fixture

@@ -21,8 +21,7 @@ from groundup.tasks.config import ClassifyConfig
 from groundup.tokenizers import BPETokenizer
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
-from groundup.weights.checkpoint import RunNotes
-from tests.conftest import Run, tiny_config
+from tests.conftest import Run, facts_of, tiny_config
 from tests.labelled import SHAPE, TEXTS, labelled, options, save_classifier, write_csv
 
 Fails = Callable[..., str]
@@ -127,7 +126,7 @@ def test_recipe_file_and_flags(run: Run, tmp_path: Path, toy: Path) -> None:
     more = ["--max-steps=2", "--batch-size=3", f"--config={config}", *NEW]
     result = run("classify", "train", "--data", toy, "--out", tmp_path / "run", *more)
     assert result.status == 0, result.err
-    saved = RunNotes.read(tmp_path / "run").config
+    saved = facts_of(tmp_path / "run").options
     assert saved["batch_size"] == 3  # the flag
     assert saved["learning_rate"] == 3e-3 and saved["stratify"] is True  # the file
     assert saved["min_learning_rate"] == 1e-4 and saved["preset"] == "nano"  # the recipe
@@ -147,8 +146,8 @@ def test_the_recipe_gives_way_to_what_is_asked_for(
     out = tmp_path / "run"
     result = run("classify", "train", "--data", toy, "--out", out, "--max-steps=1", *asked)
     assert result.status == 0, result.err
-    saved = RunNotes.read(out).config
-    assert shape.items() <= saved.items() and saved["balance"] == "weights"
+    saved = facts_of(out)
+    assert shape.items() <= saved.shape.items() and saved.options["balance"] == "weights"
 
 
 def test_a_run_of_another_task_is_not_resumed(fails: Fails, model_dir: Path, spam: Path) -> None:
@@ -210,10 +209,10 @@ def test_resume_needs_no_options_again(
     assert run(*begin, "--out", whole).status == 0
 
     class Interrupted(Trainer):
-        def _clip(self) -> float:
+        def _set_learning_rate(self) -> float:
             if self.progress.step == 2:
                 self.stop.request()
-            return super()._clip()
+            return super()._set_learning_rate()
 
     with monkeypatch.context() as patch:
         patch.setattr("groundup.tasks.run.Trainer", Interrupted)

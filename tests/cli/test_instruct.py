@@ -16,9 +16,8 @@ from groundup.tasks.config import InstructConfig
 from groundup.tokenizers import BPETokenizer
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
-from groundup.weights.checkpoint import RunNotes
 from tests.assistants import save_assistant
-from tests.conftest import Run
+from tests.conftest import Run, facts_of
 from tests.labelled import save_classifier
 
 Fails = Callable[..., str]
@@ -69,7 +68,7 @@ def test_a_run_says_what_it_does_and_what_to_try_next(
     ):
         assert expected in result.err, expected
     assert result.out == ""
-    assert RunNotes.read(out).prompt_style == "alpaca"
+    assert facts_of(out).prompt_style == "alpaca"
 
 
 def test_what_it_trained_answers_and_chats(
@@ -101,7 +100,7 @@ def test_options_come_from_recipe_file_and_flags(
     begin = ("instruct", "train", "--recipe=course", "--config", config, "--model", base)
     result = run(*begin, "--out", out, *flags)
     assert result.status == 0, result.err
-    saved = RunNotes.read(out).config
+    saved = facts_of(out).options
     expected = {"style": "chatml", "batch_size": 5, "lr_schedule": "constant", "data": str(data)}
     assert {name: saved[name] for name in expected} == expected
 
@@ -114,10 +113,10 @@ def test_going_on_after_ctrl_c(
     assert run(*begin, "--out", whole).status == 0
 
     class Interrupted(Trainer):
-        def _clip(self) -> float:
+        def _set_learning_rate(self) -> float:
             if self.progress.step == 2:
                 self.stop.request()
-            return super()._clip()
+            return super()._set_learning_rate()
 
     with monkeypatch.context() as patch:
         patch.setattr("groundup.tasks.run.Trainer", Interrupted)
@@ -151,8 +150,9 @@ NOT_TRAINED: list[tuple[list[str], str]] = [
     (["--train=last"], "last"),
     (["--recipe=cours"], "unknown recipe 'cours'; did you mean 'course'"),
     (["--lora-rank=4"], "no effect here: --lora-rank .for --train lora.; leave"),
-    (["--model={model}", "--tokenizer=gpt2"], "no effect here: --tokenizer .--model brings its"),
-    (["--model={model}", "--data={data}", "--context-length=9"], "leave context_length out"),
+    (["--model={model}", "--tokenizer=gpt2"], "Unknown option: --tokenizer"),
+    (["--model={model}", "--context-length=9"], "Unknown option: --context-length"),
+    (["--model={model}", "--preset=nano"], "Unknown option: --preset"),
     (["--resume"], "holds no run to resume"),
 ]
 

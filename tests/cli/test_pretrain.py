@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from groundup.train.tracking import read_metrics
-from groundup.weights.checkpoint import RunNotes
 from groundup.weights.load import load_model
-from tests.conftest import SMALL, TEXT, Run, small
+from tests.conftest import LAST, SMALL, TEXT, Run, facts_of, small
 
 QUICK = [*SMALL, "--max-steps=3", "--eval-freq=2"]
 Fails = Callable[..., str]
@@ -59,7 +58,7 @@ def test_stdin_gzip_and_directories(
     (texts / "one.txt.gz").write_bytes(gzip.compress((TEXT * 20).encode()))
     (texts / "two.md").write_text(TEXT * 10, encoding="utf-8")
     assert run("pretrain", texts, "--out", tmp_path / "b", *QUICK).status == 0
-    assert RunNotes.read(tmp_path / "b").data["description"].startswith("2 documents")
+    assert facts_of(tmp_path / "b").data.description.startswith("2 documents")
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_recipe(
@@ -70,7 +69,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     options = small("--recipe=course", f"--config={config}", "--batch-size=3", "--preset=nano")
     options += ["--max-steps=2"]
     assert run("pretrain", text_file, "--out", tmp_path / "run", *options).status == 0
-    saved = RunNotes.read(tmp_path / "run").config
+    saved = facts_of(tmp_path / "run").options
     assert saved["batch_size"] == 3  # the flag
     assert saved["learning_rate"] == 3e-3  # the file
     assert saved["eval_iter"] == 5  # the recipe
@@ -85,7 +84,7 @@ def test_resume_needs_no_files_and_no_options_again(
     result = run("pretrain", "--out", out, "--resume", "--max-steps=5")
     assert result.status == 0, result.err
     assert read_metrics(out)[-1]["step"] == 5
-    assert RunNotes.read(out).config["emb_dim"] == 32
+    assert facts_of(out).shape["emb_dim"] == 32
 
 
 def test_resume_refuses_what_would_make_it_another_run(
@@ -259,7 +258,7 @@ def test_absurd_values(
 def test_none_is_a_value_too(run: Run, tmp_path: Path, text_file: Path) -> None:
     options = small("--recipe=course", "--eval-iter=none", "--preset=nano", "--tokenizer=bpe")
     run("pretrain", text_file, "--out", tmp_path / "run", *options, "--max-steps=1")
-    assert RunNotes.read(tmp_path / "run").config["eval_iter"] is None
+    assert facts_of(tmp_path / "run").options["eval_iter"] is None
 
 
 def test_no_text_at_all(fails: Fails, tmp_path: Path) -> None:
@@ -314,11 +313,12 @@ def test_ctrl_c_saves_and_resume_goes_on(run: Run, tmp_path: Path, text_file: Pa
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err and "--resume" in err
-    step = RunNotes.read(out).progress["step"]
+    assert "of step 1; the last one is --checkpoint last" in err
+    step = facts_of(out / LAST).progress["step"]
     assert step >= 5
     result = run("pretrain", "--out", out, "--resume", f"--max-steps={int(step) + 2}")
     assert result.status == 0, result.err
-    steps = [r["step"] for r in read_metrics(out) if "train_loss" not in r]
+    steps = [r["step"] for r in read_metrics(out) if "running_loss" not in r]
     assert steps == list(range(1, int(step) + 3))
 
 

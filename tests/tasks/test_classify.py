@@ -1,4 +1,3 @@
-import copy
 import json
 import shutil
 from collections import Counter
@@ -8,24 +7,27 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from groundup.config import ModelConfig, Train
+from groundup.data.batching import Batch
 from groundup.data.classification import LabelledTexts, balance, class_weights
 from groundup.errors import UserError
-from groundup.evaluate.classifier import Classifier, probabilities, scores
+from groundup.evaluate.classifier import Classifier, class_scores, probabilities
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
-from groundup.model.lora import has_lora, merge_lora
+from groundup.model.lora import has_lora
 from groundup.options import read_recipe
 from groundup.tasks.classify import Trained, split_for, train_classifier
 from groundup.tasks.config import ClassifyConfig
 from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
-from groundup.train.losses import classification_loss
+from groundup.train.objective import ClassOfText
 from groundup.train.tracking import is_evaluation, read_metrics
-from groundup.train.trainer import Trainer
-from groundup.weights.checkpoint import RunNotes, save_model
-from groundup.weights.load import load_classifier, load_model
+from groundup.train.trainer import Record, Trainer
+from groundup.weights.checkpoint import save_model
+from groundup.weights.load import load_model
+from tests.conftest import LAST, facts_of
 from tests.labelled import SHAPE, labelled, options, perturbed, probabilities_of
 
 DATA = labelled()
@@ -106,22 +108,24 @@ def test_what_is_measured_while_it_runs(tmp_path: Path) -> None:
     records = read_metrics(tmp_path / "run")
     evaluations = [r for r in records if is_evaluation(r)]
     assert [r["step"] for r in evaluations] == [1, 6, 12, 18, 24, 28]
-    names = {"train_loss", "val_loss", "train_accuracy", "val_accuracy", "examples_seen"}
+    names = {"running_loss", "val_loss", "train_accuracy", "val_accuracy", "examples_seen"}
     assert all(names <= set(r) for r in evaluations)
     assert [r["examples_seen"] for r in records if not is_evaluation(r)][:3] == [4, 8, 12]
     assert found.record["examples_seen"] == 2 * 54
-    notes = RunNotes.read(tmp_path / "run")
+    notes = facts_of(tmp_path / "run")
     assert notes.task == "classify" and notes.labels == ["ham", "spam"]
-    assert notes.progress["val_accuracy"] == found.record["val_accuracy"]
-    assert notes.data["train_texts"] == 54 and notes.config["vocab_size"] == 300
+    best = max(evaluations, key=lambda r: (r["val_accuracy"], -r["val_loss"]))
+    assert notes.progress["val_accuracy"] == best["val_accuracy"]
+    assert notes.progress["step"] == best["step"]
+    assert notes.data.train_examples == 54 and notes.shape["vocab_size"] == 300
     # The saved model measures the same on the validation split.
     validation = split_for(DATA, options()).validation
     called = Classifier.load(tmp_path / "run").predict(validation.texts)
     right = [p.label == label for p, label in zip(called, validation.labels, strict=True)]
-    assert sum(right) / len(right) == pytest.approx(found.record["val_accuracy"])
+    assert sum(right) / len(right) == pytest.approx(best["val_accuracy"])
     pairs = zip(called, validation.labels, strict=True)
     losses = [-torch.tensor(p.probabilities[label]).log() for p, label in pairs]
-    assert torch.stack(losses).mean().item() == pytest.approx(found.record["val_loss"], abs=1e-4)
+    assert torch.stack(losses).mean().item() == pytest.approx(best["val_loss"], abs=1e-4)
 
 
 PARTS: dict[Train, tuple[str, ...]] = {
@@ -141,7 +145,7 @@ def test_just_the_right_parameters_change(tmp_path: Path, base: Path, part: Trai
     before, _ = load_model(base)
     torch.manual_seed(123)
     state = to_classifier(before, 2).state_dict()  # the output layer that the run began with
-    after = load_classifier(tmp_path / "run")[0].state_dict()
+    after = load_model(tmp_path / "run")[0].state_dict()
     changed = {name for name in state if not torch.equal(state[name], after[name])}
     if part == "lora":
         expected = {n for n in state if any(n.endswith(layer) for layer in LORA)}
@@ -160,21 +164,23 @@ def test_just_the_right_parameters_change(tmp_path: Path, base: Path, part: Trai
 def test_lora_is_saved_merged_and_alone(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[GPTModel] = []
+    trained: list[nn.Module] = []
 
-    def merge(model: GPTModel) -> GPTModel:
-        trained.append(copy.deepcopy(model))
-        return merge_lora(model)
+    class Watched(Trainer):
+        def fit(self) -> Record:
+            trained.append(self.model)
+            return super().fit()
 
-    monkeypatch.setattr("groundup.tasks.classify.merge_lora", merge)
+    monkeypatch.setattr("groundup.tasks.run.Trainer", Watched)
     out = tmp_path / "run"
     lora: dict[str, Any] = {"lora_rank": 3, "lora_alpha": 9.0, "lora_dropout": 0.1}
     found = train(out, model=str(base), train="lora", **lora)
     assert has_lora(trained[0])
     tokens = Classifier.load(out).encode(DATA.texts)
+    assert isinstance(trained[0], GPTModel)
     expected = probabilities(trained[0], tokens)
     assert expected.std(dim=0).min() > 0.01
-    for source in (out, out / "adapter"):
+    for source in (out / LAST, out / LAST / "adapter"):
         assert not has_lora(Classifier.load(source).model)
         ours = probabilities_of(source, DATA.texts)
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
@@ -217,18 +223,21 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
     class Interrupted(Trainer):
         """Is asked to stop during one step, as by Ctrl-C."""
 
-        def _clip(self) -> float:
+        def _set_learning_rate(self) -> float:
             if self.progress.step + 1 == stop_at:
                 stop.request()
-            return super()._clip()
+            return super()._set_learning_rate()
 
     with monkeypatch.context() as patch:
         patch.setattr("groundup.tasks.run.Trainer", Interrupted)
         train(broken, shape=shape, stop=stop, **changes)
-    assert RunNotes.read(broken).progress["step"] == stop_at
+    assert facts_of(broken / LAST).progress["step"] == stop_at
     resumed = train(broken, shape={}, resume=True, **changes)
 
-    for name in ("model.safetensors", "training_state/optimizer.safetensors"):
+    for name in (
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/training_state/optimizer.safetensors",
+    ):
         assert same(load_file(whole / name), load_file(broken / name)), name
     if changes["train"] == "lora":
         name = "adapter/adapter_model.safetensors"
@@ -271,11 +280,12 @@ UNEQUAL = LabelledTexts(
 def test_unequal_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     seen: list[torch.Tensor | None] = []
 
-    def spy(model, inputs, targets, class_weights=None) -> torch.Tensor:
-        seen.append(class_weights)
-        return classification_loss(model, inputs, targets, class_weights)
+    class Watched(ClassOfText):
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            seen.append(self.weights)
+            return super().loss(model, batch)
 
-    monkeypatch.setattr("groundup.tasks.classify.classification_loss", spy)
+    monkeypatch.setattr("groundup.tasks.classify.ClassOfText", Watched)
     said: list[str] = []
     found = train(tmp_path / "run", UNEQUAL, balance=way, max_steps=2, say=said.append)
     plain = split_for(UNEQUAL, options(balance="none"))
@@ -283,7 +293,7 @@ def test_unequal_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: s
     assert 2 * counts["ham"] < 1.5 * counts["spam"]
     if way == "undersample":
         counts["spam"] = counts["ham"]
-    assert RunNotes.read(tmp_path / "run").data["train_texts"] == counts.total()
+    assert facts_of(tmp_path / "run").data.train_examples == counts.total()
     assert f": {counts['ham']} ham, {counts['spam']} spam\n" in said[0]
     if way == "weights":
         expected = class_weights(plain.train.labels, ["ham", "spam"])
@@ -322,9 +332,9 @@ def test_without_validation_or_test_split(tmp_path: Path, pictures: None) -> Non
     out = tmp_path / "run"
     found = train(out, train_ratio=1.0, val_ratio=0.0)
     assert found.reports == [] and not (out / "report").exists()
-    assert "val_loss" not in found.record and found.record["train_loss"] > 0
+    assert "val_loss" not in found.record and found.record["running_loss"] > 0
     assert (out / "plots" / "loss.png").exists() and not (out / "plots" / "accuracy.png").exists()
-    assert RunNotes.read(out).data["train_texts"] == 80
+    assert facts_of(out).data.train_examples == 80
 
 
 def test_evaluations_can_be_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,9 +342,9 @@ def test_evaluations_can_be_shortened(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def spy(model, tokens, *more):
         sizes.append(len(tokens.ids))
-        return scores(model, tokens, *more)
+        return class_scores(model, tokens, *more)
 
-    monkeypatch.setattr("groundup.tasks.classify.scores", spy)
+    monkeypatch.setattr("groundup.tasks.classify.class_scores", spy)
     train(tmp_path / "a", val_ratio=0.2, max_steps=1)
     assert sizes == [14, 14]  # as many of the training texts as there are to validate
     train(tmp_path / "b", val_ratio=0.2, max_steps=1, eval_iter=2)
@@ -348,15 +358,15 @@ def test_the_length_of_texts(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     said: list[str] = []
     train(tmp_path / "a", data, train_ratio=1.0, val_ratio=0.0, balance="none", say=said.append)
     assert "texts: at most 32 tokens; 1 of those" in "\n".join(said)  # the context
-    notes = RunNotes.read(tmp_path / "a")
-    assert notes.config["max_length"] == 32 and notes.data["truncated"] == 1
+    notes = facts_of(tmp_path / "a")
+    assert notes.options["max_length"] == 32 and notes.data.truncated == 1
     train(tmp_path / "b", max_length=3, say=said.append)
     assert Classifier.load(tmp_path / "b").max_length == 3
     assert json.loads((tmp_path / "b/tokenizer_config.json").read_text())["model_max_length"] == 3
     train(tmp_path / "c", train_ratio=1.0, val_ratio=0.0, balance="none")
-    tokens = load_classifier(tmp_path / "c")[1]
+    tokens = load_model(tmp_path / "c")[1]
     longest = max(len(tokens.encode(text)) for text in DATA.texts)
-    assert RunNotes.read(tmp_path / "c").config["max_length"] == longest < 32
+    assert facts_of(tmp_path / "c").options["max_length"] == longest < 32
 
 
 def test_the_courses_position(tmp_path: Path) -> None:
@@ -420,7 +430,7 @@ def test_a_models_shape_stays(tmp_path: Path, base: Path) -> None:
         train(tmp_path / "run", model=str(base), train="lora", lora_rank=33)
     assert not (tmp_path / "run").exists()
     train(tmp_path / "run", model=str(base), shape={"drop_rate": 0.3}, max_steps=1)
-    assert load_classifier(tmp_path / "run")[0].cfg.drop_rate == 0.3
+    assert load_model(tmp_path / "run")[0].cfg.drop_rate == 0.3
 
 
 def test_the_courses_recipe_is_the_courses_setting() -> None:
@@ -453,6 +463,6 @@ def test_the_validation_loss_is_weighted_as_the_training_loss_is(tmp_path: Path)
     weight = torch.tensor(class_weights(splits.train.labels, ["ham", "spam"]))
     assert weight[0] < 1 < weight[1]
     classes = torch.tensor([int(label == "spam") for label in splits.validation.labels])
-    logits = scores(found.classifier.model, found.classifier.encode(splits.validation.texts))
+    logits = class_scores(found.classifier.model, found.classifier.encode(splits.validation.texts))
     picked = -logits.log_softmax(-1)[range(len(classes)), classes] * weight[classes]
     assert found.record["val_loss"] == pytest.approx(picked.mean().item(), abs=1e-5)

@@ -27,12 +27,12 @@ from groundup.tasks.instruct import train_assistant
 from groundup.tasks.respond import choose_entries, respond
 from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
-from groundup.train.losses import count_valid, next_token_loss
+from groundup.train.objective import NextToken
 from groundup.train.tracking import SamplePrinter, is_evaluation, read_metrics
 from groundup.train.trainer import Record, Trainer
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.checkpoint import save_model
 from groundup.weights.load import load_model
-from tests.conftest import tiny_config
+from tests.conftest import LAST, facts_of, tiny_config
 from tests.labelled import perturbed, save_classifier
 
 CONTEXT = 64
@@ -43,7 +43,7 @@ ENTRIES = [
 ]
 """34 to train on, 4 to test, 2 to validate."""
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +113,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
     found: list[Batch] = []
 
     class Watched(Trainer):
-        def _forward_backward(self, batches: Any) -> tuple[float, int]:
-            found.extend(batches)
-            return super()._forward_backward(batches)
+        def fit(self) -> Record:
+            inner = self.data.next
+
+            def watched(count: int) -> list[Any]:
+                found.extend(batches := inner(count))
+                return batches
+
+            self.data.next = watched
+            return super().fit()
 
     monkeypatch.setattr("groundup.tasks.run.Trainer", Watched)
     return found
@@ -141,7 +147,7 @@ def test_a_run_leaves_an_assistant_that_learned(
     record = train(base, out, entries, epochs=20, batch_size=8, eval_freq=100, say=said.append)
     losses = [r["loss"] for r in read_metrics(out) if not is_evaluation(r)]
     assert len(losses) == 5 * 20 and losses[-1] < 0.3 < 3 < losses[0]
-    assert record["train_loss"] < 0.3 and record["val_loss"] < 0.5
+    assert record["running_loss"] < 0.3 and record["val_loss"] < 0.5
     assert "entries: 34 to train on, 2 to validate, 4 to test\n" in said[0]
     assert "prompt style plain" in said[0]
 
@@ -163,16 +169,15 @@ def test_what_a_models_directory_says(
     data.write_text(json.dumps(ENTRIES))
     shares = {"train_ratio": 0.6, "test_ratio": 0.3, "split_seed": 5}
     record = train(base, out, style="chatml", data=str(data), **shares)
-    notes = RunNotes.read(out)
+    notes = facts_of(out)
     assert notes.task == "instruct" and notes.prompt_style == "chatml"
-    expected = shares | {"data": str(data), "max_length": 160, "vocab_size": 300}
-    assert {name: notes.config[name] for name in expected} == expected
-    assert notes.data == {
-        "description": f"40 instructions ({data})",
-        "sha256": entries_fingerprint(ENTRIES),
-        "train_entries": 24,
-    }
-    assert notes.progress["val_loss"] == record["val_loss"]
+    expected = shares | {"data": str(data), "max_length": 160}
+    assert {name: notes.options[name] for name in expected} == expected
+    assert notes.shape["vocab_size"] == 300
+    found = notes.data
+    assert found.description == f"40 instructions ({data})" and found.train_examples == 24
+    assert found.sha256 == entries_fingerprint(ENTRIES)
+    assert facts_of(out / LAST).progress["val_loss"] == record["val_loss"]
     split = split_instructions(ENTRIES, 0.6, 0.3, seed=5)
     assert choose_entries(out, say=quiet) == split.test
     trained_on = "".join(learned(seen, tokenizer))
@@ -248,8 +253,8 @@ def test_every_token_weighs_the_same_in_whatever_batch(
     train(base, tmp_path / "a", UNEQUAL, grad_accum_steps=2, max_steps=1)
     model, _ = load_model(base)
     with torch.no_grad():
-        sums = [next_token_loss(model, *batch).item() for batch in seen]
-    counts = [count_valid(targets) for _, targets in seen]
+        sums = [NextToken().loss(model, batch).item() for batch in seen]
+    counts = [NextToken().count(batch) for batch in seen]
     record = read_metrics(tmp_path / "a")[0]
     assert len(counts) == 2 and counts[0] != counts[1]
     assert record["loss"] == pytest.approx(sum(sums) / sum(counts), abs=1e-5)
@@ -326,7 +331,7 @@ def test_what_cannot_be_learned_is_left_out_and_counted(
     assert said[0] == (
         "note: 3 training entries are left out: their prompts alone have more than 64 tokens"
     )
-    assert RunNotes.read(tmp_path / "bot").data["train_entries"] == 31
+    assert facts_of(tmp_path / "bot").data.train_examples == 31
     assert learned(seen, tokenizer) == sorted(entry["output"] + END for entry in entries[3:34])
     losses = [r["loss"] for r in read_metrics(tmp_path / "bot")]
     assert losses and all(loss > 0 for loss in losses)  # a NaN is not
@@ -359,8 +364,8 @@ def test_where_nothing_can_be_learned(tmp_path: Path, base: Path) -> None:
 
 def test_without_validation_and_test_part(tmp_path: Path, base: Path, pictures: None) -> None:
     record = train(base, tmp_path / "bot", train_ratio=1.0, test_ratio=0.0, sample_answers=1)
-    assert "val_loss" not in record and record["train_loss"] > 0
-    assert RunNotes.read(tmp_path / "bot").data["train_entries"] == 40
+    assert "val_loss" not in record and record["running_loss"] > 0
+    assert facts_of(tmp_path / "bot").data.train_examples == 40
     assert (tmp_path / "bot" / "plots" / "loss.png").exists()
 
 
@@ -436,18 +441,18 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
     class Interrupted(Trainer):
         """Is asked to stop during one step, as by Ctrl-C."""
 
-        def _clip(self) -> float:
+        def _set_learning_rate(self) -> float:
             if self.progress.step + 1 == stop_at:
                 stop.request()
-            return super()._clip()
+            return super()._set_learning_rate()
 
     with monkeypatch.context() as patch:
         patch.setattr("groundup.tasks.run.Trainer", Interrupted)
         train(base, broken, shape=shape, stop=stop, **changes)
-    assert RunNotes.read(broken).progress["step"] == stop_at
+    assert facts_of(broken / LAST).progress["step"] == stop_at
     train(base, broken, resume=True, **changes)
 
-    names = ["model.safetensors", "training_state/optimizer.safetensors"]
+    names = ["model.safetensors", "checkpoints/last/training_state/optimizer.safetensors"]
     names += ["adapter/adapter_model.safetensors"] if changes["train"] == "lora" else []
     for name in names:
         assert same(load_file(whole / name), load_file(broken / name)), name
@@ -584,7 +589,7 @@ def test_a_directory_that_is_there(tmp_path: Path, base: Path) -> None:
     with pytest.raises(UserError, match="bot exists; use --resume .* --overwrite"):
         train(base, tmp_path / "bot")
     train(base, tmp_path / "bot", max_steps=2, overwrite=True)
-    assert RunNotes.read(tmp_path / "bot").progress["step"] == 2
+    assert facts_of(tmp_path / "bot" / LAST).progress["step"] == 2
 
 
 # the course's

@@ -15,9 +15,8 @@ from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer
-from groundup.weights.checkpoint import RunNotes
 from groundup.weights.load import load_model
-from tests.conftest import TEXT
+from tests.conftest import LAST, TEXT, facts_of
 
 SHAPE = {
     "vocab_size": 300,
@@ -47,10 +46,10 @@ def test_a_run_leaves_a_model_that_learned(tmp_path: Path) -> None:
     assert record["val_loss"] < 2.5 < read_metrics(out)[0]["loss"]
     model, tokenizer = load_model(out)
     assert model.cfg.emb_dim == 32 and tokenizer.vocab_size == model.cfg.vocab_size
-    notes = RunNotes.read(out)
-    assert notes.data["description"] == "two texts"
+    notes = facts_of(out)
+    assert notes.data.description == "two texts"
     assert notes.progress["val_loss"] == record["val_loss"] and notes.progress["step"] == 80
-    assert notes.config["max_steps"] == 80 and notes.config["emb_dim"] == 32
+    assert notes.options["max_steps"] == 80 and notes.shape["emb_dim"] == 32
     assert {p.name for p in (out / "plots").iterdir()} == (
         {"loss.png", "learning_rate.png", "grad_norm.png"}
     )
@@ -70,17 +69,20 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
     class Interrupted(Trainer):
         """Is asked to stop during one step, as by Ctrl-C."""
 
-        def _clip(self) -> float:
+        def _set_learning_rate(self) -> float:
             if self.progress.step + 1 == stop_at:
                 stop.request()
-            return super()._clip()
+            return super()._set_learning_rate()
 
     monkeypatch.setattr("groundup.tasks.run.Trainer", Interrupted)
     pretrain(DOCS, broken, config, SHAPE, say=quiet, stop=stop)
-    assert RunNotes.read(broken).progress["step"] == stop_at
+    assert facts_of(broken / LAST).progress["step"] == stop_at
     pretrain(DOCS, broken, config, SHAPE, say=quiet, resume=True)
 
-    for name in ("model.safetensors", "training_state/optimizer.safetensors"):
+    for name in (
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/training_state/optimizer.safetensors",
+    ):
         a, b = load_file(tmp_path / "whole" / name), load_file(broken / name)
         assert sorted(a) == sorted(b)
         assert all(torch.equal(a[key], b[key]) for key in a), name
@@ -139,14 +141,15 @@ def test_short_texts_say_what_is_needed(tmp_path: Path) -> None:
 
 def test_training_that_diverges_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     pretrain(DOCS, tmp_path / "run", options(save_freq=3), SHAPE, say=quiet)
-    before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    state = tmp_path / "run" / "training_state" / "optimizer.safetensors"
+    models = [tmp_path / "run" / "model.safetensors", tmp_path / "run" / LAST / "model.safetensors"]
+    before = [model.read_bytes() for model in models]
+    state = tmp_path / "run" / LAST / "training_state" / "optimizer.safetensors"
     tensors = load_file(state)
     tensors["0.exp_avg"].fill_(float("nan"))
     save_file(tensors, state)
     with pytest.raises(TrainingFailed, match="step 14: loss nan"):
         pretrain(DOCS, tmp_path / "run", options(max_steps=40), SHAPE, say=quiet, resume=True)
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    assert [model.read_bytes() for model in models] == before
     load_model(tmp_path / "run")
 
 
@@ -173,11 +176,11 @@ def test_two_steps_of_the_courses_pretraining(tmp_path: Path, data_dir: Path) ->
     config = PretrainConfig(**values)
     text = (data_dir / "the-verdict.txt").read_text(encoding="utf-8")
     record = pretrain([text], tmp_path / "run", config, shape, say=quiet)
-    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if "train_loss" not in r]
+    losses = [r["loss"] for r in read_metrics(tmp_path / "run") if "running_loss" not in r]
     assert 10.5 < losses[0] < 11.5  # ln(50257) = 10.82
     assert losses[1] < losses[0] and record["val_loss"] < losses[0]
-    notes = RunNotes.read(tmp_path / "run")
+    notes = facts_of(tmp_path / "run")
     # The lecture's figures for its split.
-    assert notes.data["train_tokens"] > 4608 and notes.data["val_tokens"] > 512
+    assert (notes.data.train_tokens or 0) > 4608 and (notes.data.val_tokens or 0) > 512
     config_json = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config_json["n_positions"] == 256 and not config_json["tie_word_embeddings"]

@@ -13,9 +13,8 @@ from groundup.tasks.pretrain import pretrain
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import is_evaluation, read_metrics
 from groundup.train.trainer import Record, Trainer
-from groundup.weights.checkpoint import RunNotes
 from groundup.weights.load import load_model
-from tests.conftest import TEXT
+from tests.conftest import TEXT, facts_of
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 300,
@@ -101,10 +100,10 @@ def test_a_resumed_run_across_epochs_with_accumulation_is_exact(
         class Interrupted(Trainer):
             at, request = stop_at, stop
 
-            def _clip(self) -> float:
+            def _set_learning_rate(self) -> float:
                 if self.progress.step + 1 == self.at:
                     self.request.request()
-                return super()._clip()
+                return super()._set_learning_rate()
 
         config = PretrainConfig(
             batch_size=4, sample_tokens=0, precision="fp32", eval_freq=50, **changes
@@ -132,4 +131,4 @@ def test_the_notes_hold_the_shape_as_it_became(tmp_path: Path) -> None:
     wish = SHAPE | {"vocab_size": 5000}
     pretrain([TEXT * 20], tmp_path / "a", config, wish, say=lambda text: None)
     model, _ = load_model(tmp_path / "a")
-    assert RunNotes.read(tmp_path / "a").config["vocab_size"] == model.cfg.vocab_size < 5000
+    assert facts_of(tmp_path / "a").shape["vocab_size"] == model.cfg.vocab_size < 5000

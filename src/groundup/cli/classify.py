@@ -60,7 +60,7 @@ def train(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, ClassifyConfig, ModelConfig, config=config, recipe=recipe)
-    saved = saved_run(out) if resume else None
+    saved = saved_run(ClassifyConfig, out) if resume else None
     if saved is None:
         if not values.get("model") and recipe is None:
             say("no --model: a small new GPT learns from these texts alone (recipe small)")

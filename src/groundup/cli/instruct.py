@@ -44,7 +44,7 @@ def train(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
-    saved = saved_run(out) if resume else None
+    saved = saved_run(InstructConfig, out) if resume else None
     if saved is None:
         refuse_useless(values)
     options = effective(InstructConfig, values, saved)

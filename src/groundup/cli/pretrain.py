@@ -34,7 +34,7 @@ def pretrain(
         resume: go on with the run in --out, exactly where it was saved.
     """
     values = layered(given, PretrainConfig, ModelConfig, config=config, recipe=recipe)
-    saved = saved_run(out) if resume else None
+    saved = saved_run(PretrainConfig, out) if resume else None
     if saved is not None:
         files = files or saved_files(out, saved)
     elif values.get("init_from"):

@@ -15,21 +15,24 @@ from groundup.data.sources import DATA
 from groundup.data.text import STDIN
 from groundup.errors import UserError
 from groundup.facts import Facts
+from groundup.tasks.config import TaskConfig
+from groundup.tasks.resume import check_same_task
 
 T = TypeVar("T")
 
 
-def saved_run(out: Path) -> Facts:
+def saved_run(config: type[TaskConfig], out: Path) -> Facts:
     """What the last checkpoint of the run in ``out`` says.
 
     Raises:
-        UserError: there is no run.
+        UserError: there is no run, or it is another task's.
     """
     from groundup.train.checkpoints import last_checkpoint
 
-    saved = Facts.read(last_checkpoint(out))
-    if saved is None or not saved.options:
+    saved = Facts.read(last_checkpoint(out)) or Facts.read(out)
+    if saved is None:
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
+    check_same_task(config, saved, out)
     return saved
 
 
@@ -89,7 +92,7 @@ def closing(
     say(
         f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
         f"{record['seconds']:.0f} s: {losses}\n"
-        f"model:  {out}"
+        f"model:  {out}{_which(out, record)}"
     )
     for name in files:
         say(f"{Path(name).parts[0].removesuffix('s') + ':':<7} {out / name}")
@@ -103,3 +106,12 @@ def closing(
     commands = "\n".join(f"  {groundup} {line.format(model=model)}" for line in try_next)
     say(f"\nTry next:\n{commands}")
     return 0
+
+
+def _which(out: Path, record: dict[str, float]) -> str:
+    """Which of the run's models lies in its directory, if that is not the last one."""
+    facts = Facts.read(out)
+    step = int(facts.progress.get("step", 0)) if facts is not None else 0
+    if step in (0, record["step"]):
+        return ""
+    return f" (the best one, of step {step:,}; the last one is --checkpoint last)"

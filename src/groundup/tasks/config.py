@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
 
 from groundup.config import PRESETS, ModelConfig, Train, TrainOn
 from groundup.errors import UserError
@@ -31,6 +31,17 @@ class TaskConfig(TrainConfig):
 
     SHAPE: ClassVar[tuple[str, ...]] = tuple(ModelConfig.field_names())
     """The options of a model's shape that make sense for the task."""
+
+    given: ClassVar[frozenset[str]] = frozenset()
+    """The options that were named when this object was made; a run that goes on keeps the others as
+    they were saved."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        """Remember which options were named."""
+        config = super().__new__(cls)
+        names = [field.name for field in fields(cls)]
+        object.__setattr__(config, "given", frozenset(named) | set(names[: len(args)]))
+        return config
 
 
 @dataclass(frozen=True)

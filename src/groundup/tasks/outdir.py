@@ -23,11 +23,11 @@ REPORT = "report"
 
 def prepare_output(
     out: Path, *, overwrite: bool, resume: bool
-) -> Callable[[Callable[[], None]], AbstractContextManager[None]]:
+) -> Callable[..., AbstractContextManager[None]]:
     """Check that a run may write to ``out``; return what makes it ready, to be called last.
 
-    Nothing is touched until then, so a mistake in any other option loses nothing. It is given a
-    last check of the caller's, and is a context that keeps other runs out of ``out``.
+    Nothing is touched until then, so a mistake in any other option loses nothing. It is a context
+    that keeps other runs out of ``out``; it may be given a last check of the caller's.
 
     Raises:
         UserError: ``out`` is not empty and neither flag was given, is no run of ours, or holds

@@ -28,8 +28,8 @@ def settle(
 ) -> tuple[C, dict[str, Any]]:
     """The options and the model's shape of a run.
 
-    A run that goes on has the options that it was begun with, but for those that are given now. Of
-    a config, an option that has its default counts as not given.
+    A run that goes on has the options that it was begun with, but for those that are given now: of
+    a config, those that were named when it was made.
 
     Args:
         config: the task's options.
@@ -48,9 +48,6 @@ def settle(
     values = {name: value for name, value in values.items() if name in names}
     if saved is None:
         return config(**values), wanted
-    if saved.task != config.TASK:
-        other = saved.task or "no task of ours"
-        raise UserError(f"{out} holds a run of another task ({other}); choose another --out")
     # What was asked for is not what a short text gave; and the tokenizer is there already.
     wanted.pop("vocab_size", None)
     _refuse_another_run(config, values | wanted, saved, out)
@@ -66,6 +63,17 @@ def settle(
     if changed:
         say(f"note: from here on the run changes {', '.join(changed)}")
     return config(**(before | values)), dict(saved.shape)
+
+
+def check_same_task(config: type[TaskConfig], saved: Facts, out: Path) -> None:
+    """Refuse to go on with a run of another task.
+
+    Raises:
+        UserError: it is one.
+    """
+    if saved.task != config.TASK:
+        other = saved.task or "none of groundup's"
+        raise UserError(f"{out} holds a run of another task ({other}); choose another --out")
 
 
 def check_same_data(config: type[TaskConfig], saved: Facts, sha256: str, out: Path) -> None:
@@ -84,8 +92,7 @@ def check_same_data(config: type[TaskConfig], saved: Facts, sha256: str, out: Pa
 
 def _given_values(given: Given) -> dict[str, Any]:
     if isinstance(given, TaskConfig):
-        defaults = {field.name: field.default for field in dataclasses.fields(given)}
-        return {n: v for n, v in dataclasses.asdict(given).items() if v != defaults[n]}
+        return {name: getattr(given, name) for name in given.given}
     return dict(given or {})
 
 

@@ -22,7 +22,7 @@ from groundup.plots import plot_run
 from groundup.runtime import Runtime, resolve_runtime
 from groundup.tasks.config import TaskConfig
 from groundup.tasks.outdir import prepare_output
-from groundup.tasks.resume import Given, check_same_data, settle
+from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
 from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
 from groundup.train.checkpoints import Checkpoints, check_space, last_checkpoint, load_last
@@ -135,10 +135,11 @@ def run_task(
     """
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     saved = Facts.read(last_checkpoint(out)) if resume else None
+    if saved is not None:
+        check_same_task(task.Config, saved, out)
+        check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
     runtime = resolve_runtime(config.device, config.precision)
-    if saved is not None:
-        check_same_data(task.Config, saved, task.sha256, out)
     job = Job(out, config, wanted, saved, runtime, say)
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
