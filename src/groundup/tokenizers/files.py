@@ -42,15 +42,6 @@ def write_vocabulary(
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
 
 
-def write_openai_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
-    """Write `encoder.json` and `vocab.bpe`; for GPT-2, OpenAI's own files byte for byte."""
-    vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
-    vocab |= vocabulary.special_tokens
-    encoder = json.dumps(dict(sorted(vocab.items(), key=lambda item: item[1])))
-    (directory / "encoder.json").write_text(encoder, encoding="utf-8")
-    (directory / "vocab.bpe").write_bytes(merges_file(vocabulary.merges))
-
-
 def read_openai_vocabulary(directory: Path) -> Vocabulary:
     """Read OpenAI's pair of files.
 
