@@ -7,6 +7,7 @@ checkpoints of any shape and damaged ones; TensorFlow agrees with what is writte
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 from groundup.files import write_json
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
+from groundup.tokenizers.byte_level import to_characters
+from groundup.tokenizers.files import merges_file
 from groundup.weights.names import openai_rows, to_theirs
 from groundup.weights.tensor_bundle_format import masked_crc
 
@@ -56,13 +59,13 @@ def write_openai_directory(
 
 
 def write_openai_vocabulary(directory: Path, tokenizer: Tokenizer) -> None:
-    """``encoder.json`` and ``vocab.bpe``: what ``vocab.json`` and ``merges.txt`` hold elsewhere."""
-    tokenizer.save(directory / "saved")
-    (directory / "saved" / "vocab.json").rename(directory / "encoder.json")
-    (directory / "saved" / "merges.txt").rename(directory / "vocab.bpe")
-    for file in (directory / "saved").iterdir():
-        file.unlink()
-    (directory / "saved").rmdir()
+    """``encoder.json`` and ``vocab.bpe``; for GPT-2, OpenAI's own files byte for byte."""
+    vocabulary = tokenizer.vocabulary
+    vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
+    vocab |= vocabulary.special_tokens
+    encoder = json.dumps(dict(sorted(vocab.items(), key=lambda item: item[1])))
+    (directory / "encoder.json").write_text(encoder, encoding="utf-8")
+    (directory / "vocab.bpe").write_bytes(merges_file(vocabulary.merges))
 
 
 def write_bundle(prefix: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:

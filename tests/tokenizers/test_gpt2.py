@@ -31,6 +31,7 @@ from groundup.tokenizers.byte_level import END_OF_TEXT
 from groundup.tokenizers.gpt2 import VOCABULARY_VARIABLE, is_gpt2
 from groundup.tokenizers.interface import load_openai_tokenizer
 from groundup.tokenizers.vocabulary import Vocabulary, merges_from_ranks
+from tests.openai_files import write_openai_vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -292,9 +293,12 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == ""
 
 
-def test_openais_pair_of_files_opens_by_itself(gpt2_folder: Path, tmp_path: Path) -> None:
+def test_openais_pair_of_files_opens_by_itself(
+    gpt2: GPT2Tokenizer, gpt2_folder: Path, tmp_path: Path
+) -> None:
+    write_openai_vocabulary(tmp_path, gpt2)
     for name in ("encoder.json", "vocab.bpe"):
-        (tmp_path / name).write_bytes((gpt2_folder / name).read_bytes())
+        assert (tmp_path / name).read_bytes() == (gpt2_folder / name).read_bytes()
     assert load_openai_tokenizer(tmp_path).name == "gpt2"
     (tmp_path / "encoder.json").write_text('{"!": 5}')
     with pytest.raises(UserError, match="does not number what vocab.bpe merges"):
