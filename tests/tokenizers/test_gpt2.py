@@ -29,7 +29,7 @@ from groundup.tokenizers import (
 from groundup.tokenizers import gpt2 as gpt2_module
 from groundup.tokenizers.byte_level import END_OF_TEXT
 from groundup.tokenizers.gpt2 import VOCABULARY_VARIABLE, is_gpt2
-from groundup.tokenizers.interface import load_openai_tokenizer
+from groundup.tokenizers.opening import load_openai_tokenizer
 from groundup.tokenizers.vocabulary import Vocabulary, merges_from_ranks
 from tests.openai_files import write_openai_vocabulary
 
