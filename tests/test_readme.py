@@ -18,6 +18,7 @@ from groundup.weights.export import export
 from tests.conftest import Run, small, tiny_config
 from tests.data.fault_server import FaultServer, allow_network, play_hub
 from tests.judge.fake_llm import FakeLLM
+from tests.openai_files import write_openai_directory
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FaultSer
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     model = GPTModel(tiny_config(vocab_size=50257, context_length=64, n_heads=12, emb_dim=24))
     export(model, get_gpt2_tokenizer(), "hf", tmp_path / "served" / "hub")
-    export(model, get_gpt2_tokenizer(), "openai", tmp_path / "served" / "openai")
+    write_openai_directory(tmp_path / "served" / "openai", model, get_gpt2_tokenizer())
     with FaultServer() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setattr("groundup.data.sources.OPENAI", (f"{server.url}/",))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from groundup.weights.load import load_model
 from tests.conftest import SMALL, TEXT, Run
+from tests.openai_files import write_openai_directory
 
 Fails = Callable[..., str]
 
@@ -30,7 +32,7 @@ def test_inspect_reads_a_model_directory(run: Run, model_dir: Path) -> None:
 
 def test_inspect_opens_what_others_wrote(run: Run, model_dir: Path, tmp_path: Path) -> None:
     assert run("export", model_dir, "--to=course", "--out", tmp_path / "m.pth").status == 0
-    assert run("export", model_dir, "--to=openai", "--out", tmp_path / "tf").status == 0
+    write_openai_directory(tmp_path / "tf", load_model(model_dir)[0])
     expected = "emb_dim=32  n_heads=4"
     assert expected in run("inspect", tmp_path / "m.pth", "--n-heads=4").out
     assert expected in run("inspect", tmp_path / "tf").out

@@ -13,8 +13,6 @@ from groundup.model.lora import (
     add_lora,
     has_lora,
     lora_layers,
-    lora_parameters,
-    lora_state_dict,
     merge_lora,
 )
 from groundup.train.losses import next_token_loss
@@ -32,9 +30,14 @@ def make(**changes: object) -> GPTModel:
 
 def trained(model: GPTModel) -> GPTModel:
     """As if the updates had been trained."""
-    for p in lora_parameters(model):
+    for p in updates(model).values():
         p.data.normal_(0, 0.2)
     return model
+
+
+def updates(model: GPTModel) -> dict[str, nn.Parameter]:
+    """What trains, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -95,10 +98,10 @@ def test_a_new_update_changes_nothing(training: bool) -> None:
 def test_a_seed_gives_an_adapter() -> None:
     model = make()
     torch.manual_seed(3)
-    first = lora_state_dict(add_lora(copy.deepcopy(model)))
+    first = updates(add_lora(copy.deepcopy(model)))
     torch.manual_seed(3)
-    again = lora_state_dict(add_lora(copy.deepcopy(model)))
-    other = lora_state_dict(add_lora(copy.deepcopy(model)))
+    again = updates(add_lora(copy.deepcopy(model)))
+    other = updates(add_lora(copy.deepcopy(model)))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[n], other[n]) for n in first if n.endswith(".A"))
 
@@ -111,11 +114,11 @@ def test_only_the_updates_are_trainable_and_the_old_names_stay() -> None:
     assert has_lora(model) and len(lora_layers(model)) == 2 * 6
     assert type(model.out_head) is nn.Linear and model.out_head.weight is model.tok_emb.weight
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert trainable == list(lora_state_dict(model))
+    assert trainable == [f"{name}.{part}" for name in lora_layers(model) for part in "AB"]
     assert trainable[:2] == ["trf_blocks.0.att.W_query.A", "trf_blocks.0.att.W_query.B"]
     assert set(model.state_dict()) == set(before) | set(trainable)
     # Per block four layers of 32 x 32, and two of 32 x 128.
-    added = sum(p.numel() for p in lora_parameters(model))
+    added = sum(p.numel() for p in updates(model).values())
     assert added == 2 * 4 * (4 * (32 + 32) + 2 * (32 + 128))
     assert model.num_parameters() == count + added
     assert "rank=4, alpha=16" in repr(model)
@@ -164,7 +167,7 @@ def test_training_moves_the_updates_and_nothing_else(tie: bool) -> None:
     model = add_lora(make(tie_weights=tie), rank=4).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     inputs, targets = IDX[:, :-1], IDX[:, 1:]
-    optimizer = torch.optim.AdamW(lora_parameters(model), lr=0.01)
+    optimizer = torch.optim.AdamW(updates(model).values(), lr=0.01)
     losses = []
     for _ in range(20):
         loss = next_token_loss(model, inputs, targets)
@@ -174,7 +177,7 @@ def test_training_moves_the_updates_and_nothing_else(tie: bool) -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
-    assert moved == set(lora_state_dict(model))
+    assert moved == set(updates(model))
 
 
 def test_a_new_output_layer_is_trained_beside_them() -> None:
@@ -183,12 +186,12 @@ def test_a_new_output_layer_is_trained_beside_them() -> None:
     model(IDX)[:, -1].sum().backward()
     assert model.out_head.weight.grad is not None
     assert model.tok_emb.weight.grad is None
-    assert lora_parameters(model)[1].grad is not None
+    assert updates(model)["trf_blocks.0.att.W_query.B"].grad is not None
 
 
 def test_the_updates_alone_can_be_kept_and_given_back() -> None:
     model = trained(add_lora(make(), targets=["out_proj"]))
-    kept = {name: tensor.clone() for name, tensor in lora_state_dict(model).items()}
+    kept = {name: tensor.clone() for name, tensor in updates(model).items()}
     assert list(kept) == [f"trf_blocks.{i}.att.out_proj.{part}" for i in (0, 1) for part in "AB"]
     with torch.no_grad():
         expected = model(IDX)

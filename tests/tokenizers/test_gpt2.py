@@ -28,10 +28,10 @@ from groundup.tokenizers import (
 )
 from groundup.tokenizers import gpt2 as gpt2_module
 from groundup.tokenizers.byte_level import END_OF_TEXT
-from groundup.tokenizers.files import write_openai_vocabulary
 from groundup.tokenizers.gpt2 import VOCABULARY_VARIABLE, is_gpt2
-from groundup.tokenizers.interface import load_openai_tokenizer
+from groundup.tokenizers.opening import load_openai_tokenizer
 from groundup.tokenizers.vocabulary import Vocabulary, merges_from_ranks
+from tests.openai_files import write_openai_vocabulary
 
 
 @pytest.fixture(scope="session")
@@ -293,10 +293,10 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == ""
 
 
-def test_openais_pair_of_files_is_written_byte_for_byte(
+def test_openais_pair_of_files_opens_by_itself(
     gpt2: GPT2Tokenizer, gpt2_folder: Path, tmp_path: Path
 ) -> None:
-    write_openai_vocabulary(tmp_path, gpt2.vocabulary)
+    write_openai_vocabulary(tmp_path, gpt2)
     for name in ("encoder.json", "vocab.bpe"):
         assert (tmp_path / name).read_bytes() == (gpt2_folder / name).read_bytes()
     assert load_openai_tokenizer(tmp_path).name == "gpt2"

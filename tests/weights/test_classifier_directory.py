@@ -158,7 +158,7 @@ def test_a_classifier_is_no_language_model(tmp_path: Path, tokenizer: BPETokeniz
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("to", ["hf", "gguf", "course", "openai"])
+@pytest.mark.parametrize("to", ["hf", "gguf", "course"])
 def test_the_other_formats(tmp_path: Path, tokenizer: BPETokenizer, to: Format) -> None:
     """They are for language models, all but Hugging Face's."""
     model, out = make_classifier(tokenizer), tmp_path / "out"

@@ -107,7 +107,7 @@ def test_a_classifiers_adapter_is_exported_merged(
     expected = probabilities_of(adapter)
     assert expected.std(dim=0).min() > 0.001
     assert torch.equal(probabilities_of(tmp_path / "hf"), expected)
-    for to in ("gguf", "course", "openai"):
+    for to in ("gguf", "course"):
         message = fails("export", adapter, f"--to={to}", "--out", tmp_path / to)
         assert f"{to} is a format for language models, and this is a classifier" in message
         assert not (tmp_path / to).exists()

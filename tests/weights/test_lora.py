@@ -24,7 +24,6 @@ from groundup.model.lora import (
     add_lora,
     has_lora,
     lora_layers,
-    lora_parameters,
     merge_lora,
 )
 from groundup.tokenizers import BPETokenizer
@@ -47,8 +46,9 @@ def make(**changes: object) -> GPTModel:
 
 def trained(model: GPTModel) -> GPTModel:
     """As if the updates had been trained."""
-    for p in lora_parameters(model):
-        p.data.normal_(0, 0.2)
+    for layer in lora_layers(model).values():
+        layer.A.data.normal_(0, 0.2)
+        layer.B.data.normal_(0, 0.2)
     return model
 
 
@@ -211,8 +211,9 @@ def test_half_precision_opens_in_the_models(tmp_path: Path) -> None:
     save_adapter(tmp_path, model, "x")
     tensors = {name: t.half() for name, t in load_file(tmp_path / WEIGHTS).items()}
     save_file(tensors, tmp_path / WEIGHTS)
-    for p in lora_parameters(load_adapter(tmp_path, make())):
-        assert p.dtype == torch.float32 and torch.equal(p, p.half().float()) and p.any()
+    for layer in lora_layers(load_adapter(tmp_path, make())).values():
+        for p in (layer.A, layer.B):
+            assert p.dtype == torch.float32 and torch.equal(p, p.half().float()) and p.any()
 
 
 def test_a_classifier_takes_its_output_layer_along(tmp_path: Path) -> None:

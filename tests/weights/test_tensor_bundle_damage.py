@@ -10,14 +10,8 @@ import pytest
 
 from groundup.errors import UserError
 from groundup.weights.tensor_bundle import TensorBundle
-from groundup.weights.tensor_bundle_format import (
-    masked_crc,
-    put_fixed32,
-    put_message,
-    put_number,
-    read_table,
-    write_table,
-)
+from groundup.weights.tensor_bundle_format import masked_crc, read_table
+from tests.openai_files import put_fixed32, put_message, put_number, write_table
 from tests.weights.test_tensor_bundle import DATA, FIXTURE, INDEX, read, refusal, same
 
 HEADER = put_number(1, 1) + put_message(3, put_number(1, 1))

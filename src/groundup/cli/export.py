@@ -13,14 +13,14 @@ def export(
     model: str,
     /,
     *,
-    to: Literal["hf", "gguf", "course", "openai"],
+    to: Literal["hf", "gguf", "course"],
     out: Path,
     dtype: Literal["f32", "f16", "bf16", "q8_0"] | None = None,
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
 ) -> None:
-    """Write a model for others: transformers, llama.cpp and Ollama, the course, OpenAI's format.
+    """Write a model for others: transformers, llama.cpp and Ollama, the course.
 
     It is read back and compared before it is called done.
 
@@ -28,7 +28,7 @@ def export(
         model: a model directory, an adapter's directory (it is merged into its base model), a
             .pth of the course, a ckpt.pt of nanoGPT, or the name of a downloaded model. A
             classifier can only become hf.
-        to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth), openai.
+        to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth).
         out: what to write; it must not exist.
         dtype: of the weights in a GGUF file (f16 unless given).
         tokenizer: gpt2 or a directory, for a .pth that brings none.

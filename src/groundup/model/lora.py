@@ -171,20 +171,6 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: m for name, m in model.named_modules() if isinstance(m, LoRALinear)}
 
 
-def lora_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """``A`` and ``B`` of every adapted layer."""
-    return [p for layer in lora_layers(model).values() for p in (layer.A, layer.B)]
-
-
-def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The part of the state dict that LoRA added: ``….A`` and ``….B`` of every adapted layer.
-
-    ``model.load_state_dict(…, strict=False)`` takes it back.
-    """
-    names = {f"{name}.{part}" for name in lora_layers(model) for part in "AB"}
-    return {name: tensor for name, tensor in model.state_dict().items() if name in names}
-
-
 def name_ends_with(name: str, endings: Sequence[str]) -> bool:
     """Whether a dotted name is one of these or ends with one, cut at a dot."""
     return any(f".{name}".endswith(f".{ending}") for ending in endings)

@@ -33,8 +33,9 @@ from groundup.tokenizers.byte_level import (
     split_special,
     splitter,
 )
-from groundup.tokenizers.files import read_vocabulary, write_vocabulary
-from groundup.tokenizers.vocabulary import Merge, Vocabulary, check_ids, unknown_id
+from groundup.tokenizers.files import read_vocabulary
+from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.vocabulary import Vocabulary, check_ids, unknown_id
 
 # Most text is the same few thousand pieces over and over; a cache of their ids makes encoding
 # several times as fast. These bounds keep it to some tens of megabytes.
@@ -42,13 +43,13 @@ _CACHED_PIECES = 100_000
 _LONGEST_CACHED_PIECE = 64
 
 
-class BPETokenizer:
+class BPETokenizer(Tokenizer):
     """A byte-level BPE tokenizer: any text has ids, and `decode(encode(text)) == text`."""
 
     name = "bpe"
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+        self._vocabulary = vocabulary
         ids = vocabulary.ids
         self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
         self._ranks = {
@@ -87,6 +88,11 @@ class BPETokenizer:
         merges = learn_merges(word_counts, vocab_size - len(specials), progress)
         return cls(Vocabulary.from_merges(merges, specials))
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens, merges and special tokens as plain data."""
+        return self._vocabulary
+
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """Return the text's token ids.
 
@@ -107,14 +113,6 @@ class BPETokenizer:
                 ids.extend(chain.from_iterable(map(self._pieces.__getitem__, split(part))))
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
-
-        Raises:
-            UserError: an id is not in the vocabulary.
-        """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of token ids.
 
@@ -126,47 +124,6 @@ class BPETokenizer:
             return b"".join([tokens[token_id] for token_id in check_ids(ids)])
         except KeyError as error:
             raise unknown_id(error.args[0], self.vocab_size) from None
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token, which need not be whole characters.
-
-        Raises:
-            UserError: the id is not in the vocabulary.
-        """
-        return self.decode_bytes([token_id])
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of tokens, special ones included."""
-        return len(self.vocabulary)
-
-    @property
-    def n_vocab(self) -> int:
-        """The same under tiktoken's name."""
-        return self.vocab_size
-
-    @property
-    def eot_token(self) -> int | None:
-        """The id of `<|endoftext|>`, if there is one."""
-        return self.vocabulary.eot_token
-
-    @property
-    def special_tokens(self) -> dict[str, int]:
-        """Special tokens and their ids."""
-        return self.vocabulary.special_tokens
-
-    @property
-    def merges(self) -> list[Merge]:
-        """The merges in the order in which they were learned."""
-        return self.vocabulary.merges
-
-    def save(self, directory: str | Path, model_max_length: int | None = None) -> None:
-        """Write `tokenizer.json` and friends, which transformers' `AutoTokenizer` opens.
-
-        Raises:
-            UserError: the path is a file.
-        """
-        write_vocabulary(directory, self.vocabulary, model_max_length)
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:

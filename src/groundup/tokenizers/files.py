@@ -1,7 +1,8 @@
 """Read and write a byte-level BPE vocabulary as Hugging Face's tokenizer files.
 
-`tokenizer.json` holds everything; `tokenizer_config.json` tells transformers how to open it;
-`vocab.json` and `merges.txt` are GPT-2's original pair of files, for older tools.
+`tokenizer.json` holds everything, and is laid out by Hugging Face's own library;
+`tokenizer_config.json` tells transformers how to open it; `vocab.json` and `merges.txt` are GPT-2's
+original pair of files, for older tools.
 """
 
 from __future__ import annotations
@@ -34,21 +35,11 @@ def write_vocabulary(
     vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
     vocab |= vocabulary.special_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
-    tokenizer = _tokenizer_json(vocab, vocabulary)
     config = _tokenizer_config(vocabulary, model_max_length)
-    _write_json(directory / "tokenizer.json", tokenizer, indent=2)
-    _write_json(directory / "tokenizer_config.json", config, indent=2)
-    _write_json(directory / "vocab.json", vocab)
+    _write(directory / "tokenizer.json", _tokenizer_json(vocab, vocabulary))
+    _write(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2))
+    _write(directory / "vocab.json", json.dumps(vocab, ensure_ascii=False))
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
-
-
-def write_openai_vocabulary(directory: Path, vocabulary: Vocabulary) -> None:
-    """Write `encoder.json` and `vocab.bpe`; for GPT-2, OpenAI's own files byte for byte."""
-    vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
-    vocab |= vocabulary.special_tokens
-    encoder = json.dumps(dict(sorted(vocab.items(), key=lambda item: item[1])))
-    (directory / "encoder.json").write_text(encoder, encoding="utf-8")
-    (directory / "vocab.bpe").write_bytes(merges_file(vocabulary.merges))
 
 
 def read_openai_vocabulary(directory: Path) -> Vocabulary:
@@ -59,9 +50,7 @@ def read_openai_vocabulary(directory: Path) -> Vocabulary:
     """
     try:
         encoder = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
-        lines = (directory / "vocab.bpe").read_text(encoding="utf-8").splitlines()[1:]
-        pairs = [line.split(" ") for line in lines if line]
-        merges = [(to_bytes(left), to_bytes(right)) for left, right in pairs]
+        merges = parse_merges((directory / "vocab.bpe").read_text(encoding="utf-8"))
         special = [END_OF_TEXT] if END_OF_TEXT in encoder else []
         vocabulary = Vocabulary.from_merges(merges, special)
         names = {to_characters(token): index for token, index in vocabulary.ids.items()}
@@ -80,35 +69,23 @@ def merges_file(merges: Iterable[Merge]) -> bytes:
     return f"{MERGES_HEADER}\n{''.join(lines)}".encode()
 
 
-def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> dict[str, Any]:
-    """The keys are those of the `tokenizers` library, in its order."""
-    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": index, "content": token, **flags, "normalized": False, "special": True}
-            for token, index in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
-        ],
-        "normalizer": None,
-        "pre_tokenizer": {**byte_level, "add_prefix_space": False},
-        "post_processor": None,
-        "decoder": {**byte_level, "add_prefix_space": True},  # ignored; the library's default
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": vocab,
-            "merges": [[to_characters(a), to_characters(b)] for a, b in vocabulary.merges],
-        },
-    }
+def parse_merges(text: str) -> list[Merge]:
+    """Undo :func:`merges_file`; a line that is no pair of tokens raises an error of Python's."""
+    pairs = [line.split(" ") for line in text.splitlines()[1:] if line]
+    return [(to_bytes(left), to_bytes(right)) for left, right in pairs]
+
+
+def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> str:
+    """The file as the `tokenizers` library writes the same tokenizer."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    merges = [(to_characters(left), to_characters(right)) for left, right in vocabulary.merges]
+    library = Tokenizer(models.BPE(vocab, merges))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    specials = [token for token in vocab if token in vocabulary.special_tokens]
+    library.add_special_tokens([AddedToken(token, normalized=False) for token in specials])
+    return library.to_str(pretty=True)
 
 
 def _tokenizer_config(vocabulary: Vocabulary, model_max_length: int | None) -> dict[str, Any]:
@@ -124,8 +101,7 @@ def _tokenizer_config(vocabulary: Vocabulary, model_max_length: int | None) -> d
     return config
 
 
-def _write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    text = json.dumps(content, ensure_ascii=False, indent=indent)
+def _write(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
@@ -164,12 +140,10 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
 
 # What a tokenizer.json may say, part by part; a key that is absent has the first value.
 _ACCEPTED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "pre_tokenizer": {
-        "type": ("ByteLevel",),
-        "add_prefix_space": (False,),
-        "use_regex": (True,),
-    },
+    "pre_tokenizer": {"type": ("ByteLevel",), "add_prefix_space": (False,), "use_regex": (True,)},
     "decoder": {"type": ("ByteLevel",)},
+    "normalizer": {"type": (None,)},
+    "post_processor": {"type": (None, "ByteLevel")},  # GPT-2's own is ByteLevel: it adds nothing
     "model": {
         "type": ("BPE",),
         "dropout": (None, 0),
@@ -181,9 +155,7 @@ _ACCEPTED: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 _ACCEPTED_ADDED_TOKEN: dict[str, tuple[Any, ...]] = {
     "special": (True,),
-    "single_word": (False,),
-    "lstrip": (False,),
-    "rstrip": (False,),
+    **dict.fromkeys(("single_word", "lstrip", "rstrip"), (False,)),
 }
 
 
@@ -193,10 +165,6 @@ def _check_is_byte_level_bpe(content: dict[str, Any]) -> None:
         _check_part(part, content.get(part) or {"type": None}, accepted)
     for token in content.get("added_tokens") or []:
         _check_part(f"added token {token['content']!r}", token, _ACCEPTED_ADDED_TOKEN)
-    if content.get("normalizer") is not None:
-        _check_part("normalizer", content["normalizer"], {"type": (None,)})
-    if content.get("post_processor") is not None:  # GPT-2's own says ByteLevel, which adds nothing
-        _check_part("post_processor", content["post_processor"], {"type": ("ByteLevel",)})
 
 
 def _check_part(part: str, found: dict[str, Any], accepted: dict[str, tuple[Any, ...]]) -> None:

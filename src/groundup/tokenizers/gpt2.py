@@ -23,11 +23,10 @@ from groundup.tokenizers.byte_level import (
     AllowedSpecial,
     check_allowed_special,
     check_text,
-    to_bytes,
 )
-from groundup.tokenizers.files import merges_file, read_vocabulary, write_vocabulary
+from groundup.tokenizers.files import merges_file, parse_merges, read_vocabulary
+from groundup.tokenizers.interface import Tokenizer
 from groundup.tokenizers.vocabulary import (
-    Merge,
     Vocabulary,
     check_ids,
     merges_from_ranks,
@@ -48,14 +47,14 @@ SHA256 = {
 _DOWNLOAD_SECONDS = 60  # tiktoken itself would wait without limit
 
 
-class GPT2Tokenizer:
+class GPT2Tokenizer(Tokenizer):
     """GPT-2's tokenizer with the methods of `BPETokenizer`; `.encoding` is tiktoken's object."""
 
     name = "gpt2"
 
-    def __init__(self, encoding: tiktoken.Encoding, merges: list[Merge] | None = None) -> None:
+    def __init__(self, encoding: tiktoken.Encoding, vocabulary: Vocabulary | None = None) -> None:
         self.encoding = encoding
-        self._merges = merges
+        self._vocabulary = vocabulary
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary) -> GPT2Tokenizer:
@@ -78,7 +77,7 @@ class GPT2Tokenizer:
             mergeable_ranks=vocabulary.ids,
             special_tokens=vocabulary.special_tokens,
         )
-        return cls(encoding, vocabulary.merges)
+        return cls(encoding, vocabulary)
 
     @classmethod
     def load(cls, path: str | Path) -> GPT2Tokenizer:
@@ -88,6 +87,14 @@ class GPT2Tokenizer:
             UserError: it is missing, damaged, or another vocabulary.
         """
         return cls.from_vocabulary(read_vocabulary(path))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Tokens, merges and special tokens as plain data."""
+        if self._vocabulary is None:  # tiktoken keeps the ranks only
+            merges = merges_from_ranks(self.encoding._mergeable_ranks)
+            self._vocabulary = Vocabulary.from_merges(merges, [END_OF_TEXT])
+        return self._vocabulary
 
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """Return the text's token ids.
@@ -103,14 +110,6 @@ class GPT2Tokenizer:
         allowed = check_allowed_special(allowed_special, self.special_tokens)
         return self.encoding.encode(text, allowed_special=allowed, disallowed_special=())
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
-
-        Raises:
-            UserError: an id is not in the vocabulary.
-        """
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of token ids.
 
@@ -124,22 +123,9 @@ class GPT2Tokenizer:
             wrong = next(token_id for token_id in ids if not 0 <= token_id < self.vocab_size)
             raise unknown_id(wrong, self.vocab_size) from None
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes of one token, which need not be whole characters.
-
-        Raises:
-            UserError: the id is not in the vocabulary.
-        """
-        return self.decode_bytes([token_id])
-
     @property
     def vocab_size(self) -> int:
         """The number of tokens: 50,257."""
-        return self.encoding.n_vocab
-
-    @property
-    def n_vocab(self) -> int:
-        """The same under tiktoken's name."""
         return self.encoding.n_vocab
 
     @property
@@ -151,27 +137,6 @@ class GPT2Tokenizer:
     def special_tokens(self) -> dict[str, int]:
         """Special tokens and their ids."""
         return {END_OF_TEXT: self.eot_token}
-
-    @property
-    def merges(self) -> list[Merge]:
-        """GPT-2's 50,000 merges in order."""
-        if self._merges is None:  # tiktoken keeps the ranks only
-            ranks = self.encoding._mergeable_ranks
-            self._merges = merges_from_ranks(ranks)
-        return self._merges
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Tokens, merges and special tokens as plain data."""
-        return Vocabulary.from_merges(self.merges, [END_OF_TEXT])
-
-    def save(self, directory: str | Path, model_max_length: int | None = None) -> None:
-        """Write `tokenizer.json` and friends, so that a model directory needs nothing else.
-
-        Raises:
-            UserError: the path is a file.
-        """
-        write_vocabulary(directory, self.vocabulary, model_max_length)
 
 
 def is_gpt2(vocabulary: Vocabulary) -> bool:
@@ -212,10 +177,9 @@ def read_openai_files(folder: Path) -> Vocabulary:
         UserError: one of them is missing, or its SHA-256 is not that of OpenAI's file.
     """
     content = {name: _read_checked(folder / name, SHA256[name]) for name in SHA256}
-    lines = content["vocab.bpe"].decode().splitlines()[1:]  # the first one is the version
-    pairs = [line.split(" ") for line in lines]
+    merges = parse_merges(content["vocab.bpe"].decode())
     # encoder.json has nothing to add: it numbers the bytes, then the merges, then <|endoftext|>.
-    return Vocabulary.from_merges([(to_bytes(a), to_bytes(b)) for a, b in pairs], [END_OF_TEXT])
+    return Vocabulary.from_merges(merges, [END_OF_TEXT])
 
 
 def _read_checked(file: Path, sha256: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Models out to everyone else: Hugging Face, llama.cpp and Ollama, the course, OpenAI's format.
+"""Models out to everyone else: Hugging Face, llama.cpp and Ollama, the course.
 
 Every export is read back and compared before it is called done.
 """
@@ -13,18 +13,15 @@ import torch
 
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.files import atomic_update
 from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
-from groundup.tokenizers.files import write_openai_vocabulary
 from groundup.weights.checkpoint import load_directory, save_model
 from groundup.weights.gguf import DType, export_gguf
 from groundup.weights.modelfile import modelfile
-from groundup.weights.openai import load_openai_model, write_openai_directory
 from groundup.weights.torch_files import load_torch_file, save_course_file
 
-Format = Literal["hf", "gguf", "course", "openai"]
+Format = Literal["hf", "gguf", "course"]
 
 
 def export(
@@ -41,7 +38,7 @@ def export(
     Args:
         model: the model.
         tokenizer: its tokenizer.
-        to: ``hf`` and ``openai`` write a directory, ``gguf`` a directory with a ``.gguf`` and
+        to: ``hf`` writes a directory, ``gguf`` a directory with a ``.gguf`` and
             Ollama's ``Modelfile``, ``course`` a ``.pth``.
         out: where to; it must not exist, except as an empty directory.
         dtype: of the weights in a GGUF file (f16 by default); the other formats are fp32.
@@ -64,12 +61,6 @@ def export(
     if to == "course":
         save_course_file(model, out)
         _compare(model, lambda: load_torch_file(out, n_heads=model.cfg.n_heads), out)
-        return [out]
-    if to == "openai":
-        write_openai_directory(out, model)
-        with atomic_update(out) as folder:
-            write_openai_vocabulary(folder, tokenizer.vocabulary)
-        _compare(model, lambda: load_openai_model(out), out)
         return [out]
     if to == "hf":
         save_model(out, model, tokenizer, facts)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -27,6 +27,7 @@ from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
+from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.byte_level import to_characters
 from groundup.tokenizers.vocabulary import Vocabulary
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
@@ -46,18 +47,9 @@ _TYPES: dict[DType, tuple[LlamaFileType, GGMLQuantizationType]] = {
 _NO_MERGES = ["a Ġ"]
 
 
-class HasVocabulary(Protocol):
-    """A byte-level BPE tokenizer: ``BPETokenizer`` or ``GPT2Tokenizer``."""
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Tokens, merges and special tokens as plain data."""
-        ...
-
-
 def export_gguf(
     model: GPTModel,
-    tokenizer: HasVocabulary,
+    tokenizer: Tokenizer,
     path: str | Path,
     dtype: DType = "f16",
     *,

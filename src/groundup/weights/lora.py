@@ -8,9 +8,10 @@ as the blocks of a block-diagonal matrix. Updates are scaled by ``alpha / rank``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,25 +21,16 @@ from groundup.errors import UserError
 from groundup.files import atomic_update, finish_update, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
-from groundup.model.lora import LoRALinear, has_lora, lora_layers
-from groundup.weights.peft import (
-    HEAD,
-    linear_layers,
-    peft_modules,
-    per_kind,
-    read_config,
-    tensor_names,
-    value_for,
-    wrong_sizes,
-    wrong_tensors,
-)
+from groundup.model.lora import LoRALinear, has_lora, lora_layers, name_ends_with
+from groundup.weights.names import first_of, name_problems
+from groundup.weights.peft import HEAD, peft_layers, per_kind, read_config
 from groundup.weights.tensors import load_tensors, save_tensors
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class _Update(NamedTuple):
-    """What one of our layers is given."""
+    """What a layer is given."""
 
     A: Tensor  # (r, in)
     B: Tensor  # (out, r)
@@ -57,21 +49,21 @@ def save_adapter(directory: str | Path, model: GPTModel, base: str) -> None:
         UserError: the model has no LoRA layers or has trained more than an adapter can hold, or
             the directory cannot be written to; what was there is intact.
     """
-    layers = lora_layers(model)
-    classifies = is_classifier(model)
-    _check_it_fits_a_file(model, layers, classifies)
+    ours, classifies = lora_layers(model), is_classifier(model)
+    _check_it_fits_a_file(model, ours, classifies)
+    updates = {
+        layer: _join([ours.get(name) for name in layer.ours])
+        for layer in peft_layers(model.cfg)
+        if any(name in ours for name in layer.ours)
+    }
     tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    alphas: dict[str, float] = {}
-    for module, names in peft_modules(model.cfg).items():
-        parts = [layers.get(name) for name in names]
-        if any(parts):
-            joined = _join(parts)
-            tensors |= dict(zip(tensor_names(module), joined[:2], strict=True))
-            ranks[module], alphas[module] = len(joined.A), joined.alpha
+    for layer, update in updates.items():
+        tensors |= {layer.A: update.A, layer.B: update.B}
     if classifies:
         tensors[HEAD] = model.out_head.weight.detach().cpu()
-    first = next(iter(layers.values()))
+    ranks = per_kind({layer: len(update.A) for layer, update in updates.items()}, model.cfg)
+    alphas = per_kind({layer: update.alpha for layer, update in updates.items()}, model.cfg)
+    first = next(iter(ours.values()))
     config = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if classifies else "CAUSAL_LM",
@@ -79,9 +71,9 @@ def save_adapter(directory: str | Path, model: GPTModel, base: str) -> None:
         "r": first.rank,
         "lora_alpha": first.alpha,
         "lora_dropout": first.dropout.p,
-        "target_modules": list(per_kind(ranks, model.cfg)),
-        "rank_pattern": per_kind(ranks, model.cfg),
-        "alpha_pattern": per_kind(alphas, model.cfg),
+        "target_modules": list(ranks),
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
         "modules_to_save": ["score"] if classifies else None,
         "fan_in_fan_out": True,  # of the base: its Conv1D keeps matrices transposed
         "bias": "none",
@@ -122,7 +114,7 @@ def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
     finish_update(directory)
     config = read_config(directory / ADAPTER_CONFIG, model.cfg)
     tensors = load_tensors(directory / ADAPTER_WEIGHTS, "cpu")
-    problems = wrong_sizes(tensors, model.cfg) or wrong_tensors(tensors, config, model)
+    problems = _misfits(tensors, config, model)
     updates = {} if problems else _updates(tensors, config, model.cfg)
     problems += [
         f"the update of {name} has rank {len(update.A)}, more than emb_dim ({model.cfg.emb_dim})"
@@ -130,12 +122,12 @@ def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
         if len(update.A) > model.cfg.emb_dim
     ]
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"{directory} does not fit the model: {shown}")
+        raise UserError(f"{directory} does not fit the model: {first_of(problems)}")
     model.requires_grad_(False)
-    linears = linear_layers(model)
     for name, update in updates.items():
-        layer = LoRALinear(linears[name], len(update.A), update.alpha, config["lora_dropout"])
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        layer = LoRALinear(linear, len(update.A), update.alpha, config["lora_dropout"])
         with torch.no_grad():
             layer.A.copy_(update.A)
             layer.B.copy_(update.B)
@@ -171,15 +163,15 @@ def _join(parts: list[LoRALinear | None]) -> _Update:
     return _Update(*joined, alpha=len(parts) * layers[0].alpha)
 
 
-def _split(whole: _Update, n: int) -> list[_Update] | None:
-    """Undo :func:`_join`; None if ``B`` is not block-diagonal."""
+def _split(whole: _Update, n: int) -> list[_Update]:
+    """Undo :func:`_join`; if ``B`` is not block-diagonal, each part keeps all of ``A``."""
     A, B, alpha = whole
-    if len(A) % n:
-        return None
-    blocks = [rows.chunk(n, dim=1)[i] for i, rows in enumerate(B.chunk(n))]
-    if not torch.equal(torch.block_diag(*blocks), B):
-        return None
-    return [_Update(*pair, alpha / n) for pair in zip(A.chunk(n), blocks, strict=True)]
+    rows = B.chunk(n)
+    if len(A) % n == 0:
+        blocks = [part.chunk(n, dim=1)[i] for i, part in enumerate(rows)]
+        if torch.equal(torch.block_diag(*blocks), B):
+            return [_Update(*pair, alpha / n) for pair in zip(A.chunk(n), blocks, strict=True)]
+    return [_Update(A, part, alpha) for part in rows]
 
 
 def _updates(
@@ -187,31 +179,32 @@ def _updates(
 ) -> dict[str, _Update]:
     """The updates of our layers by name; where all is zero there is none."""
     updates: dict[str, _Update] = {}
-    for module, names in peft_modules(cfg).items():
-        A, B = tensor_names(module)
-        if A not in tensors:
+    for layer in peft_layers(cfg):
+        if layer.A not in tensors:
             continue
-        alpha = value_for(module, config["alpha_pattern"], config["lora_alpha"])
-        whole = _Update(tensors[A], tensors[B], alpha)
+        alpha = layer.value(config["alpha_pattern"], config["lora_alpha"])
+        whole = _Update(tensors[layer.A], tensors[layer.B], alpha)
         # Ours always says the rank. PEFT's own, whose B begins at zero, must not be taken for it.
-        parts = _split(whole, len(names)) if value_for(module, config["rank_pattern"], 0) else None
-        parts = parts or [whole._replace(B=rows) for rows in whole.B.chunk(len(names))]
-        found = zip(names, parts, strict=True)
+        if layer.value(config["rank_pattern"], 0):
+            parts = _split(whole, len(layer.ours))
+        else:
+            parts = [whole._replace(B=rows) for rows in whole.B.chunk(len(layer.ours))]
+        found = zip(layer.ours, parts, strict=True)
         updates |= {name: part for name, part in found if part.A.any() or part.B.any()}
     return updates
 
 
 def _check_it_fits_a_file(
-    model: GPTModel, layers: Mapping[str, LoRALinear], classifies: bool
+    model: GPTModel, ours: Mapping[str, LoRALinear], classifies: bool
 ) -> None:
-    if not layers:
+    if not ours:
         raise UserError("the model has no LoRA layers to save; call add_lora first")
     if classifies and model.out_head.bias is not None:
         raise UserError(
             "the classifier's output layer has a bias, which that of transformers' GPT-2 lacks; "
             "build it with bias=False"
         )
-    kept = {f"{name}.{part}" for name in layers for part in "AB"}
+    kept = {f"{name}.{part}" for name in ours for part in "AB"}
     kept |= {"out_head.weight"} if classifies else set()
     lost = [name for name, p in model.named_parameters() if p.requires_grad and name not in kept]
     if lost:
@@ -219,3 +212,44 @@ def _check_it_fits_a_file(
             f"{', '.join(lost[:5])}{' …' * (len(lost) > 5)}: trainable as well, but an adapter "
             "file cannot hold it; freeze it, or merge_lora(model) and save the whole model"
         )
+
+
+def _misfits(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], model: GPTModel
+) -> list[str]:
+    """Say that the model has another size, or which tensors are missing, unexpected, misshapen."""
+    cfg, layers = model.cfg, peft_layers(model.cfg)
+    blocks = {int(m[1]) for name in tensors if (m := re.search(r"\.h\.(\d+)\.", name))}
+    pairs = [(tensors.get(layer.A), tensors.get(layer.B)) for layer in layers]
+    # The smaller side of all these layers is emb_dim.
+    widths = {min(A.shape[-1], len(B)) for A, B in pairs if _is_matrix(A) and _is_matrix(B)}
+    sizes = []
+    if widths and cfg.emb_dim not in widths:
+        sizes.append(f"the adapter is for emb_dim {max(widths)}, the model has {cfg.emb_dim}")
+    if blocks and max(blocks) >= cfg.n_layers:
+        sizes.append(f"the adapter is for n_layers {max(blocks) + 1}, the model has {cfg.n_layers}")
+    if sizes:
+        return sizes  # which explain all the rest
+
+    shapes: dict[str, tuple[int, int]] = {}
+    ours = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for layer in layers:
+        if name_ends_with(layer.name, config["target_modules"]):
+            rank = layer.value(config["rank_pattern"], config["r"])
+            parts = [ours[f"{name}.weight"] for name in layer.ours]  # (out, in) each
+            shapes[layer.A] = rank, parts[0][1]
+            shapes[layer.B] = sum(part[0] for part in parts), rank
+    if "score" in config["modules_to_save"]:
+        # A language model is made a classifier of as many classes as the adapter has.
+        makes_one = not is_classifier(model) and _is_matrix(tensors.get(HEAD))
+        classes = max(2, len(tensors[HEAD])) if makes_one else model.out_head.out_features
+        shapes[HEAD] = classes, cfg.emb_dim
+    return name_problems(tensors, shapes) + [
+        f"{name} has the shape {tuple(tensors[name].shape)}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+
+
+def _is_matrix(tensor: Tensor | None) -> TypeGuard[Tensor]:
+    return tensor is not None and tensor.dim() == 2

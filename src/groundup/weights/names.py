@@ -7,7 +7,7 @@ OpenAI's own files, with one more leading dimension of 1; nanoGPT's stack them i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -139,19 +139,28 @@ def from_theirs(
         UserError: a tensor is missing, unexpected or misshapen; every one is listed by name.
     """
     rows = list(rows)
-    known = [row.theirs for row in rows]
-    problems = [f"{name} is missing" for name in known if name not in tensors]
-    problems += [
-        f"{name} is unexpected{did_you_mean(name, known)}" for name in tensors if name not in known
-    ]
+    problems = name_problems(tensors, [row.theirs for row in rows])
     state: dict[str, Tensor] = {}
     for row in rows:
         if row.theirs in tensors:
             problems += _split_row(tensors[row.theirs], row, shapes, state)
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"{source} does not match its config: {shown}")
+        raise UserError(f"{source} does not match its config: {first_of(problems)}")
     return state
+
+
+def name_problems(given: Iterable[str], known: Collection[str]) -> list[str]:
+    """Say which tensors are missing and which are unexpected, one by one."""
+    given = list(given)
+    problems = [f"{name} is missing" for name in known if name not in given]
+    return problems + [
+        f"{name} is unexpected{did_you_mean(name, known)}" for name in given if name not in known
+    ]
+
+
+def first_of(problems: list[str]) -> str:
+    """The first of many problems as one line, and how many there are beside them."""
+    return "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
 
 
 def _split_row(

@@ -1,4 +1,4 @@
-"""OpenAI's GPT-2 files: ``hparams.json`` and a TensorFlow checkpoint, in and out.
+"""OpenAI's GPT-2 files: ``hparams.json`` and a TensorFlow checkpoint.
 
 Also the course's way to the same weights: nested parameters, copied into a model that exists.
 """
@@ -16,13 +16,13 @@ import torch
 from groundup.config import ModelConfig
 from groundup.data.download import download_openai
 from groundup.errors import UserError
-from groundup.files import atomic_update, finish_update, read_json, write_json
+from groundup.files import finish_update, read_json
 from groundup.model.gpt import GPTModel
 from groundup.weights.checkpoint import build_model
-from groundup.weights.names import Row, from_theirs, openai_rows, to_theirs
-from groundup.weights.tensor_bundle import TensorBundle, write_bundle
+from groundup.weights.names import Row, from_theirs, openai_rows
+from groundup.weights.tensor_bundle import TensorBundle
 
-HPARAMS, CHECKPOINT, PREFIX = "hparams.json", "checkpoint", "model.ckpt"
+HPARAMS, CHECKPOINT = "hparams.json", "checkpoint"
 _SETTINGS = {  # hparams.json's names and ours
     "n_vocab": "vocab_size",
     "n_ctx": "context_length",
@@ -64,29 +64,6 @@ def load_openai_model(
         cfg = cfg.replace(drop_rate=drop_rate)
     _check_floating(bundle)
     return build_model(cfg, bundle, openai_rows(cfg), str(directory)).to(device)
-
-
-def write_openai_directory(directory: str | Path, model: GPTModel) -> None:
-    """Write a model as OpenAI published GPT-2: all files, or none.
-
-    Query, key and value biases that the model does not have are written as zeros.
-
-    Raises:
-        UserError: the model's output layer differs from its token embedding, for which the format
-            has no place; or the disk is full or cannot be written to.
-    """
-    state, cfg = model.state_dict(), model.cfg
-    if not torch.equal(state["out_head.weight"], state["tok_emb.weight"]):
-        raise UserError(
-            "OpenAI's format has no output layer of its own, but this model's differs from its "
-            "token embedding; export to another format, or train with tie_weights (--tie-weights)"
-        )
-    with atomic_update(Path(directory)) as staging:
-        write_json(staging / HPARAMS, {name: cfg[ours] for name, ours in _SETTINGS.items()})
-        line = f'model_checkpoint_path: "{PREFIX}"\n'
-        (staging / CHECKPOINT).write_text(line + "all_" + line.replace("path:", "paths:"))
-        tensors = ((row.theirs, to_theirs(state, row, cfg).float()) for row in openai_rows(cfg))
-        write_bundle(staging / PREFIX, tensors)
 
 
 def download_and_load_gpt2(

@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoints ("tensor bundles") without TensorFlow, read and written.
+"""TensorFlow's checkpoints ("tensor bundles") read without TensorFlow.
 
 A bundle ``PREFIX`` is an index and one or more data files::
 
@@ -15,7 +15,7 @@ import math
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +31,7 @@ from groundup.weights.tensor_bundle_format import (
     masked_crc,
     message,
     messages,
-    put_fixed32,
-    put_message,
-    put_number,
     read_table,
-    write_table,
 )
 
 _MAX_INDEX_BYTES = 1 << 28  # GPT-2's have some 15 kB
@@ -139,42 +135,6 @@ class TensorBundle(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def write_bundle(prefix: str | Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write a checkpoint that TensorFlow reads: ``PREFIX.index``, ``PREFIX.data-00000-of-00001``.
-
-    Args:
-        prefix: the files' path without these endings.
-        tensors: names and tensors; one is in memory at a time if the iterable makes them lazily.
-
-    Raises:
-        UserError: a name comes twice or is empty, or a dtype is not one of ``_DTYPES``.
-        OSError: the files cannot be written.
-    """
-    numbers = {dtype: number for number, dtype in _DTYPES.items()}
-    entries: dict[bytes, bytes] = {}
-    with Path(f"{prefix}.data-00000-of-00001").open("wb") as file:
-        for name, tensor in tensors:
-            key = name.encode()
-            if not key or key in entries:
-                raise UserError(f"a tensor is named {name!r}; names must be unique, and not empty")
-            if tensor.dtype not in numbers:
-                raise UserError(f"{name} is {tensor.dtype}; expected one of {list(numbers)}")
-            flat = tensor.detach().cpu().contiguous().flatten()
-            data = flat.view(torch.uint8).numpy()
-            dims = (put_message(2, put_number(1, size)) for size in tensor.shape)
-            entries[key] = (
-                put_number(1, numbers[tensor.dtype])
-                + put_message(2, b"".join(dims))
-                + put_number(4, file.tell())
-                + put_number(5, data.size)
-                + put_fixed32(6, masked_crc(data))
-            )
-            file.write(data.data)
-    header = put_number(1, 1) + put_message(3, put_number(1, _VERSION))
-    with Path(f"{prefix}.index").open("wb") as file:
-        write_table(file, [(b"", header), *sorted(entries.items())])
 
 
 def _prefix_in(directory: Path) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
 
 import google_crc32c
 import numpy as np
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 _MAGIC, _FOOTER_BYTES = 0xDB4775248B80FB57, 48
 _TRAILER_BYTES = 5  # after every block: how it is compressed (1), its checksum (4)
-_BLOCK_BYTES, _RESTART_INTERVAL = 1 << 18, 16  # what TensorFlow writes
 
 Fields = dict[int, list[int | bytes]]
 
@@ -90,43 +88,6 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield key, block[at - size : at]
 
 
-def write_table(file: BinaryIO, entries: list[tuple[bytes, bytes]]) -> None:
-    """Write sorted keys and values as a table."""
-    index: list[tuple[bytes, bytes]] = []
-    begin = used = 0
-    for i, (key, value) in enumerate(entries, start=1):
-        used += len(key) + len(value)
-        if used >= _BLOCK_BYTES or i == len(entries):
-            index.append((key, _write_block(file, _block(entries[begin:i], _RESTART_INTERVAL))))
-            begin, used = i, 0
-    handles = _write_block(file, _block([], 1)) + _write_block(file, _block(index, 1))
-    file.write(handles.ljust(_FOOTER_BYTES - 8, b"\0") + _MAGIC.to_bytes(8, "little"))
-
-
-def _write_block(file: BinaryIO, block: bytes) -> bytes:
-    """Write an uncompressed block with its trailer; return its handle."""
-    handle = _put_varint(file.tell()) + _put_varint(len(block))
-    block += b"\0"
-    file.write(block + struct.pack("<I", masked_crc(block)))
-    return handle
-
-
-def _block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> bytes:
-    out, restarts, last = bytearray(), [0], b""
-    for i, (key, value) in enumerate(entries):
-        shared = 0
-        if i % restart_interval:
-            while shared < min(len(last), len(key)) and last[shared] == key[shared]:
-                shared += 1
-        elif i:
-            restarts.append(len(out))
-        for number in (shared, len(key) - shared, len(value)):
-            out += _put_varint(number)
-        out += key[shared:] + value
-        last = key
-    return bytes(out) + struct.pack(f"<{len(restarts) + 1}I", *restarts, len(restarts))
-
-
 def decode(data: bytes) -> Fields:
     """A protocol buffer's fields by number; the wire format says how long each is, not more."""
     fields: Fields = {}
@@ -172,21 +133,6 @@ def message(fields: Fields, number: int) -> Fields:
     return decode((messages(fields, number) or [b""])[-1])
 
 
-def put_number(field: int, value: int) -> bytes:
-    """A field with a number of at least 0; zero is what a missing field means."""
-    return _put_varint(field << 3) + _put_varint(value) if value else b""
-
-
-def put_message(field: int, content: bytes) -> bytes:
-    """A field that holds a message."""
-    return _put_varint(field << 3 | 2) + _put_varint(len(content)) + content
-
-
-def put_fixed32(field: int, value: int) -> bytes:
-    """A field of four bytes."""
-    return _put_varint(field << 3 | 5) + struct.pack("<I", value)
-
-
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at ``at``, seven bits a byte, and where it ends."""
     value = 0
@@ -197,11 +143,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at + i] < 0x80:
             return value & (1 << 64) - 1, at + i + 1
     raise damaged("a number has more than 64 bits")
-
-
-def _put_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
