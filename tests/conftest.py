@@ -23,6 +23,10 @@ TEXT = (
 )
 
 
+# Commands that tests run as processes of their own: one thread each, beside the other workers'.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -45,7 +45,6 @@ class Schedule:
 
     total_steps: int | None = None
     warmup_steps: int | None = None
-    threads: int | None = None  # another number of threads adds up in another order
 
 
 @dataclass

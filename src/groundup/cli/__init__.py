@@ -31,6 +31,7 @@ from groundup.cli import (
 from groundup.cli.app import app, say
 from groundup.data.text import STDIN
 from groundup.errors import TrainingFailed, UserError
+from groundup.spinning import choose_spins
 
 __all__ = [  # importing a module makes its command known
     "chat",
@@ -60,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [STDIN if arg == "-" else arg for arg in args if arg != "--debug"]
-    # Threads that wait by spinning for milliseconds make two programs at once 8 times slower than
-    # they need be; short spins cost one alone a few percent (benchmarks/results/contention.json).
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if args and not {"-h", "--help", "--version"} & set(args):
+        choose_spins()  # before PyTorch is loaded
     try:
         return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:

@@ -45,7 +45,8 @@ from groundup.tasks.model import (
 )
 from groundup.tasks.outdir import REPORT
 from groundup.tasks.resume import Given
-from groundup.tasks.run import Job, Material, run_task
+from groundup.tasks.run import run_task
+from groundup.tasks.task import Job, Material
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import ClassOfText

@@ -25,7 +25,8 @@ from groundup.prompts import get_style
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.model import base_facts, check_max_length, fine_tuned, open_base, parameters_of
 from groundup.tasks.resume import Given
-from groundup.tasks.run import Job, Material, Say, loss_on, run_task
+from groundup.tasks.run import run_task
+from groundup.tasks.task import Job, Material, Say, loss_on
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import ProgressBar, SamplePrinter

@@ -13,7 +13,7 @@ from groundup.model.classifier import is_classifier, set_trainable
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
 from groundup.tasks.config import NewModelConfig
-from groundup.tasks.run import Job
+from groundup.tasks.task import Job
 from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.weights.checkpoint import ADAPTER

@@ -17,7 +17,8 @@ from groundup.model.gpt import GPTModel
 from groundup.tasks.config import PretrainConfig
 from groundup.tasks.model import build_tokenizer, new_model, open_model
 from groundup.tasks.resume import Given
-from groundup.tasks.run import Job, Material, loss_on, run_task
+from groundup.tasks.run import run_task
+from groundup.tasks.task import Job, Material, loss_on
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import SamplePrinter

@@ -6,96 +6,36 @@ A task says what is its own (see :class:`Task`); everything else is assembled he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import torch
 
-from groundup.data.batching import Batch, Batches
 from groundup.errors import UserError
 from groundup.facts import Facts, Schedule
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
-from groundup.runtime import Runtime, resolve_runtime
-from groundup.tasks.config import TaskConfig
+from groundup.runtime import resolve_runtime
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
+from groundup.tasks.task import Job, Material, Say, Task
 from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
-from groundup.train.checkpoints import Checkpoints, check_space, last_checkpoint, load_last
+from groundup.train.checkpoints import (
+    Checkpoints,
+    check_space,
+    finish_publishing,
+    last_checkpoint,
+    load_last,
+)
 from groundup.train.interrupt import StopRequest
-from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.optim import build_optimizer, build_schedule
+from groundup.train.pace import find_pace, may_choose, steps_within
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss
-from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
-
-C = TypeVar("C", bound=TaskConfig)
-Say = Callable[[str], None]
-
-
-@dataclass
-class Job(Generic[C]):
-    """A run that is being assembled.
-
-    Attributes:
-        out: the run's directory.
-        config: its options; a task may put in what became of them.
-        shape: the options of the model's shape.
-        saved: what the last checkpoint says, if the run goes on.
-        runtime: device and precision.
-        say: told what is being done.
-    """
-
-    out: Path
-    config: C
-    shape: dict[str, Any]
-    saved: Facts | None
-    runtime: Runtime
-    say: Say
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from."""
-        return last_checkpoint(self.out) if self.saved is not None else None
-
-
-@dataclass
-class Material:
-    """What a task brings to its run, once it has a model.
-
-    Attributes:
-        data: the training batches.
-        facts: what ``groundup.json`` will say of data, labels, prompt style.
-        objective: what is learned of them.
-        measure: measures the model, which is in eval mode, on the validation split.
-        validates: whether there is such a split.
-        listeners: makes the task's own listeners; they may print above the bar.
-    """
-
-    data: Batches
-    facts: Facts
-    objective: Objective = field(default_factory=NextToken)
-    measure: Callable[[], Record] = dict
-    validates: bool = True
-    listeners: Callable[[ProgressBar], Sequence[Listener]] = lambda bar: ()
-
-
-class Task(Protocol[C]):
-    """What one does with a GPT: the part of it that no other task has."""
-
-    Config: type[Any]
-    sha256: str  # of the data
-
-    def open(self, job: Job[C]) -> tuple[GPTModel, Tokenizer]:
-        """The model to train: a new one, one to begin from, or that of the job's checkpoint."""
-        ...
-
-    def prepare(self, job: Job[C], model: GPTModel, tokenizer: Tokenizer) -> Material:
-        """Data, objective and measure; what they are is told to ``job.say``."""
-        ...
+from groundup.train.trainer import Plan, Progress, Record, Trainer
 
 
 @dataclass(frozen=True)
@@ -141,28 +81,21 @@ def run_task(
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
     runtime = resolve_runtime(config.device, config.precision)
     job = Job(out, config, wanted, saved, runtime, say)
+    threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
     material = task.prepare(job, model, tokenizer)
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
-    run = _Run(job, model.to(runtime.device), tokenizer, material)
-    with make_ready(run.check_space):
-        record = run.fit(stop_here)
+    try:
+        run = _Run(job, model.to(runtime.device), tokenizer, material)
+        with make_ready(run.check_space):
+            record = run.fit(stop_here)
+    finally:
+        torch.set_num_threads(threads)
     if stop is None and stop_here.requested:
         say(f"interrupted after step {int(record['step'])}; resume=True goes on from there")
     return Finished(record, job.config)
-
-
-def loss_on(
-    model: GPTModel, batches: Sequence[Batch], runtime: Runtime, objective: Objective | None = None
-) -> Callable[[], Record]:
-    """A measure: the loss on fixed batches, if there are any."""
-
-    def measure() -> Record:
-        return {"val_loss": mean_loss(model, batches, runtime.device, objective)} if batches else {}
-
-    return measure
 
 
 class _Run:
@@ -172,7 +105,7 @@ class _Run:
         self, job: Job[Any], model: GPTModel, tokenizer: Tokenizer, material: Material
     ) -> None:
         self.job, self.model, self.material = job, model, material
-        self.config, self.out = job.config, job.out
+        self.config, self.out = self._paced(job.config), job.out
         self.optimizer = build_optimizer(model, self.config)
         self.state: dict[str, Any] = {"progress": {}, "best": {}}
         if job.saved is not None:
@@ -210,6 +143,8 @@ class _Run:
 
     def fit(self, stop: StopRequest) -> Record:
         """Train, save, draw the plots; return the newest value of everything recorded."""
+        if self.job.saved is not None:
+            finish_publishing(self.out, self.state)
         self.metrics.begin()
         bar = ProgressBar(self.plan.steps, self.progress.step)
         own = self.material.listeners(bar)
@@ -238,6 +173,36 @@ class _Run:
         record = {"running_loss": self.running.mean()}
         with evaluating(self.model), self.job.runtime.autocast():
             return record | self.material.measure()
+
+    def _paced(self, config: Any) -> Any:
+        """The options with the number of threads, and of steps if they are to fit into minutes.
+
+        A run that goes on has them already.
+        """
+        job, data = self.job, self.material.data
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        on_cpu = job.runtime.device.type == "cpu"
+        free = on_cpu and config.threads is None and may_choose()
+        if job.saved is None and (free or config.minutes is not None) and len(data):
+            how = self.material.objective, job.runtime, config.grad_accum_steps
+            pace = find_pace(self.model, data, *how, choose=config.threads is None)
+            if pace.note:
+                job.say(pace.note)
+            if config.minutes is not None:
+                steps = steps_within(
+                    config.minutes,
+                    pace,
+                    config.eval_iter or 0,
+                    config.eval_freq,
+                    config.grad_accum_steps,
+                )
+                steps = min(steps, config.max_steps or steps)
+                job.say(
+                    f"plan: {steps:,} steps, which take {steps * pace.seconds / 60:.1f} minutes"
+                )
+                config = replace(config, max_steps=steps)
+        return replace(config, threads=torch.get_num_threads()) if on_cpu else config
 
     def _plan(self, schedule: Schedule) -> Plan:
         config, total = self.config, schedule.total_steps or 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,17 +94,22 @@ WEIGHTS_OF_OURS = "model.safetensors"
 
 
 def load_last(out: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
-    """Put the training state of a run's last checkpoint back; return the loop's own state.
+    """Put the training state of a run's last checkpoint back; return the loop's own state."""
+    return load_training_state(last_checkpoint(out), optimizer, device)
 
-    If the run died after it had written the last checkpoint and before it called it the best, it
-    is called so now.
+
+def finish_publishing(out: Path, state: Mapping[str, Any]) -> None:
+    """Call the last checkpoint the best, where the run died before it could.
+
+    Args:
+        out: the run's directory, which nobody else may be writing to.
+        state: that of the last checkpoint.
     """
-    state = load_training_state(last_checkpoint(out), optimizer, device)
+    last, facts = last_checkpoint(out), Facts.read(out)
     step, best = state["progress"]["step"], Best(**state["best"])
-    facts = Facts.read(out)
-    if best.step == step and facts is not None and facts.progress.get("step") != step:
-        publish(last_checkpoint(out), out)
-    return state
+    behind = facts is None or facts.progress.get("step") != step
+    if last != out and best.step == step and behind:
+        publish(last, out)
 
 
 def last_checkpoint(out: Path) -> Path:

@@ -22,6 +22,9 @@ class TrainConfig:
         None, f"passes over the training data ({DEFAULT_EPOCHS} unless max_steps is given)"
     )
     max_steps: int | None = option(None, "stop after this many optimizer steps")
+    minutes: float | None = option(
+        None, "plan as many steps as fit into so many minutes, by the speed of the first ones"
+    )
     learning_rate: float = option(1e-3, "highest learning rate, reached after the warmup")
     min_learning_rate: float = option(0.0, "learning rate at the end of the cosine decay")
     lr_schedule: Literal["cosine", "constant"] = option("cosine", "shape after the warmup")
@@ -42,6 +45,9 @@ class TrainConfig:
     )
     seed: int = option(123, "seed of weights, data order and dropout")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    threads: int | None = option(
+        None, "CPU threads (as many as there are cores, or fewer if the first steps are faster so)"
+    )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "compute precision; auto is bf16 where the hardware is fast at it"
     )
@@ -67,12 +73,14 @@ class TrainConfig:
         zero_or_more = (lambda x: 0 <= x < float("inf"), "0 or more")
         return {
             **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "max_steps"), count),
-            **dict.fromkeys(("eval_freq", "eval_iter", "save_freq", "patience"), count),
+            **dict.fromkeys(("eval_freq", "eval_iter", "save_freq", "patience", "threads"), count),
             **dict.fromkeys(("min_learning_rate", "weight_decay", "grad_clip"), zero_or_more),
             **dict.fromkeys(("warmup_steps", "keep"), zero_or_more),
             "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
             **dict.fromkeys(("beta1", "beta2"), share),
-            "learning_rate": (lambda x: 0 < x < float("inf"), "more than 0"),
+            **dict.fromkeys(
+                ("learning_rate", "minutes"), (lambda x: 0 < x < float("inf"), "more than 0")
+            ),
         }
 
     def total_steps(self, steps_per_epoch: int) -> int:

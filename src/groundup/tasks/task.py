@@ -1,0 +1,95 @@
+"""What a task brings to its run: a model, its data, what is learned, how it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from groundup.data.batching import Batch, Batches
+from groundup.facts import Facts
+from groundup.model.gpt import GPTModel
+from groundup.runtime import Runtime
+from groundup.tasks.config import TaskConfig
+from groundup.tokenizers import Tokenizer
+from groundup.train.checkpoints import last_checkpoint
+from groundup.train.objective import NextToken, Objective, mean_loss
+from groundup.train.tracking import ProgressBar
+from groundup.train.trainer import Listener, Record
+
+C = TypeVar("C", bound=TaskConfig)
+Say = Callable[[str], None]
+
+
+@dataclass
+class Job(Generic[C]):
+    """A run that is being assembled.
+
+    Attributes:
+        out: the run's directory.
+        config: its options; a task may put in what became of them.
+        shape: the options of the model's shape.
+        saved: what the last checkpoint says, if the run goes on.
+        runtime: device and precision.
+        say: told what is being done.
+    """
+
+    out: Path
+    config: C
+    shape: dict[str, Any]
+    saved: Facts | None
+    runtime: Runtime
+    say: Say
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to go on from."""
+        return last_checkpoint(self.out) if self.saved is not None else None
+
+
+@dataclass
+class Material:
+    """What a task brings to its run, once it has a model.
+
+    Attributes:
+        data: the training batches.
+        facts: what ``groundup.json`` will say of data, labels, prompt style.
+        objective: what is learned of them.
+        measure: measures the model, which is in eval mode, on the validation split.
+        validates: whether there is such a split.
+        listeners: makes the task's own listeners; they may print above the bar.
+    """
+
+    data: Batches
+    facts: Facts
+    objective: Objective = field(default_factory=NextToken)
+    measure: Callable[[], Record] = dict
+    validates: bool = True
+    listeners: Callable[[ProgressBar], Sequence[Listener]] = lambda bar: ()
+
+
+class Task(Protocol[C]):
+    """What one does with a GPT: the part of it that no other task has."""
+
+    Config: type[Any]
+    sha256: str  # of the data
+
+    def open(self, job: Job[C]) -> tuple[GPTModel, Tokenizer]:
+        """The model to train: a new one, one to begin from, or that of the job's checkpoint."""
+        ...
+
+    def prepare(self, job: Job[C], model: GPTModel, tokenizer: Tokenizer) -> Material:
+        """Data, objective and measure; what they are is told to ``job.say``."""
+        ...
+
+
+def loss_on(
+    model: GPTModel, batches: Sequence[Batch], runtime: Runtime, objective: Objective | None = None
+) -> Callable[[], Record]:
+    """A measure: the loss on fixed batches, if there are any."""
+
+    def measure() -> Record:
+        return {"val_loss": mean_loss(model, batches, runtime.device, objective)} if batches else {}
+
+    return measure
