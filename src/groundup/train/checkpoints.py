@@ -101,8 +101,8 @@ def load_last(out: Path, optimizer: torch.optim.Optimizer, device: torch.device)
     """
     state = load_training_state(last_checkpoint(out), optimizer, device)
     step, best = state["progress"]["step"], Best(**state["best"])
-    facts = Facts.read(out)
-    if best.step == step and facts is not None and facts.progress.get("step") != step:
+    facts = Facts.read(out)  # none, if it died so when it saved for the first time
+    if best.step == step and (facts is None or facts.progress.get("step") != step):
         publish(last_checkpoint(out), out)
     return state
 
