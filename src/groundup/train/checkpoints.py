@@ -125,9 +125,12 @@ def can_resume(out: Path) -> bool:
 
 
 def kept_steps(out: Path) -> list[Path]:
-    """The older checkpoints of a run, the oldest first."""
-    folders = (out / CHECKPOINTS).glob(STEP.format("*"))
-    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
+    """The older checkpoints of a run, the oldest first; a copy under another name is none."""
+    found = {
+        path.name.removeprefix(STEP.format("")): path
+        for path in (out / CHECKPOINTS).glob(STEP.format("*"))
+    }
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
 
 
 def publish(checkpoint: Path, target: Path) -> None:
