@@ -67,6 +67,9 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
         """Write what is due: the last checkpoint with the loop's state, or only the best model."""
+        # The first version's state lies beside the weights that it belongs to, so these must not
+        # change without it: everything moves to today's places.
+        due = due or (self.out / FOLDER).exists()
         best = best or (due and not self.validates)
         facts = replace(self.facts, progress=self.latest() | record)
         title = self.out.resolve().name
