@@ -44,7 +44,6 @@ class Checkpoints:
         optimizer: its state is saved with the last one.
         device: where the run computes.
         keep: how many older checkpoints to keep.
-        validates: whether evaluations tell which model is the best; else the last one is.
         latest: the newest value of everything that was recorded.
     """
 
@@ -58,19 +57,21 @@ class Checkpoints:
         device: torch.device,
         *,
         keep: int = 0,
-        validates: bool = True,
         latest: Callable[[], Record] = dict,
     ) -> None:
         self.out, self.model, self.tokenizer, self.facts = out, model, tokenizer, facts
         self.optimizer, self.device = optimizer, device
-        self.keep, self.validates, self.latest = keep, validates, latest
+        self.keep, self.latest = keep, latest
 
     def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
-        """Write what is due: the last checkpoint with the loop's state, or only the best model."""
+        """Write what is due: the last checkpoint with the loop's state, or only the best model.
+
+        As long as no evaluation has told which model is the best, the last one is.
+        """
         # The first version's state lies beside the weights that it belongs to, so these must not
         # change without it: everything moves to today's places.
         due = due or (self.out / FOLDER).exists()
-        best = best or (due and not self.validates)
+        best = best or (due and state["best"]["score"] is None)
         facts = replace(self.facts, progress=self.latest() | record)
         title = self.out.resolve().name
         if not due:
