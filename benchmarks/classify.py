@@ -24,20 +24,21 @@ import torch
 
 from common import report
 from groundup.config import preset
-from groundup.data.batching import BucketLoader
+from groundup.data.batching import LoaderBatches, ShuffledBatches
 from groundup.data.classification import LabelledTexts, balance, read_labelled, split_labelled
 from groundup.data.labelled_tokens import LabelledTokens
-from groundup.evaluate.classifier import scores
+from groundup.evaluate.classifier import class_scores
 from groundup.model.classifier import to_classifier
+from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.options import read_recipe
 from groundup.runtime import resolve_runtime
 from groundup.tasks.classify import train_classifier
 from groundup.tasks.config import ClassifyConfig
 from groundup.tokenizers import get_gpt2_tokenizer
-from groundup.train.losses import classification_loss, evaluating
+from groundup.train.objective import ClassOfText
 from groundup.train.optim import build_optimizer
-from groundup.train.trainer import Trainer
+from groundup.train.trainer import Plan, Trainer
 
 RANDOM_GPT2: dict[str, Any] = {
     "preset": "gpt2-small",
@@ -98,13 +99,13 @@ def ratio(data: LabelledTexts) -> None:
         LabelledTokens.encode(part["Text"], part["Label"].tolist(), tokenizer, max_length=120)
         for part in parts[:2]
     )
-    buckets = BucketLoader(tokens.lengths, 8, 123, tokens.collate)
+    buckets = ShuffledBatches(len(tokens.ids), 8, 123, tokens.collate, lengths=tokens.lengths)
     sample = LabelledTokens(
         tokens.ids[: len(val_tokens.ids)],
         tokens.classes[: len(val_tokens.ids)],
         tokens.pad_token,
     )
-    their_batches, our_batches = list(loader), list(buckets)[: len(loader)]
+    their_batches, our_batches = list(loader), buckets.next(len(loader))
     size = len(their_batches) // EPOCH_PARTS
     seconds: dict[str, list[float]] = {"course": [], "groundup": []}
     for part in range(EPOCH_PARTS):
@@ -118,14 +119,14 @@ def ratio(data: LabelledTexts) -> None:
         Trainer(
             model=ours,
             optimizer=optimizer,
-            loader=our_batches[piece],
+            data=LoaderBatches(our_batches[piece]),
             runtime=runtime,
-            total_steps=size,
-            loss_fn=classification_loss,
+            plan=Plan(size),
+            objective=ClassOfText(),
         ).fit()
         with evaluating(ours), runtime.autocast():
-            scores(ours, val_tokens)
-            scores(ours, sample)
+            class_scores(ours, val_tokens)
+            class_scores(ours, sample)
         seconds["groundup"].append(time.perf_counter() - begin)
         print({name: round(found[-1], 1) for name, found in seconds.items()}, flush=True)
     totals = {name: sum(found) for name, found in seconds.items()}
@@ -135,7 +136,7 @@ def ratio(data: LabelledTexts) -> None:
         "precision": {"course": "fp32", "groundup": runtime.precision},
         "tokens_per_step": {
             "course": round(mean(x.numel() for x, _ in their_batches), 1),
-            "groundup": round(mean(x.numel() for x, _ in our_batches), 1),
+            "groundup": round(mean(x.numel() for x, *_ in our_batches), 1),
         },
         "seconds_per_part": {k: [round(s, 2) for s in found] for k, found in seconds.items()},
         "seconds": {name: round(total, 1) for name, total in totals.items()},

@@ -17,8 +17,8 @@ from common import report
 STEPS = """
 import time, torch
 from groundup.config import preset
+from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
-from groundup.train.losses import next_token_loss
 model = GPTModel(preset("tiny")).init_gpt2()
 optimizer = torch.optim.AdamW(model.parameters(), fused=True)
 x = torch.randint(0, 2048, (16, 128))
@@ -26,7 +26,7 @@ for step in range(23):
     if step == 3:
         begin = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = next_token_loss(model, x, x) / x.numel()
+        loss = token_loss(model, x, x) / x.numel()
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

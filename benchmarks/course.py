@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import report
 from groundup import calc_loss_loader, create_dataloader_v1, load_model
-from groundup.train.tracking import read_metrics
+from groundup.train.tracking import is_evaluation, read_metrics
 
 
 def main() -> None:
@@ -30,8 +30,8 @@ def main() -> None:
         )
         losses[name] = round(calc_loss_loader(loader, model, "cpu"), 4)
     records = read_metrics(args.run)
-    keys = ("step", "epoch", "tokens_seen", "loss", "train_loss", "val_loss", "seconds")
-    curve = [{k: round(r[k], 4) for k in keys if k in r} for r in records if "train_loss" in r]
+    keys = ("step", "epoch", "tokens_seen", "loss", "running_loss", "val_loss", "seconds")
+    curve = [{k: round(r[k], 4) for k in keys if k in r} for r in records if is_evaluation(r)]
     report("course", {"at_the_end": losses, "curve": curve})
 
 

@@ -33,12 +33,13 @@ from groundup import load_model
 from groundup.cli import main as groundup
 from groundup.data.instruction_files import read_instructions, split_instructions
 from groundup.data.instructions import collate_examples, encode_entry
+from groundup.model.door import evaluating
 from groundup.prompts import get_style
 from groundup.runtime import resolve_runtime
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.instruct import train_assistant
 from groundup.tokenizers import Tokenizer
-from groundup.train.losses import evaluating, mean_loss
+from groundup.train.objective import mean_loss
 from groundup.train.tracking import read_metrics
 
 SETTING: dict[str, Any] = {

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from groundup.config import preset
 from groundup.decoding.engine import generate_text_simple
+from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
-from groundup.train.losses import next_token_loss
 
 Train = Callable[[Tensor, Tensor], None]
 Generate = Callable[[Tensor, int], Tensor]
@@ -43,7 +43,7 @@ def _training(
 def groundup_train(bf16: bool) -> Train:
     """Ours: the model, the loss and the optimizer's setting of the training loop."""
     model = GPTModel(CONFIG).init_gpt2()
-    return _training(model, lambda x, y: next_token_loss(model, x, y) / y.numel(), bf16, fused=True)
+    return _training(model, lambda x, y: token_loss(model, x, y) / y.numel(), bf16, fused=True)
 
 
 def transformers_train(bf16: bool) -> Train:

@@ -62,10 +62,10 @@ def test_a_classifiers_run_has_its_accuracy_drawn(
     for step in (1, 2):
         base = {"step": step, "epoch": step / 2, "tokens_seen": 90 * step, "loss": 1 / step}
         base |= {"examples_seen": 4 * step, "learning_rate": 1e-3, "grad_norm": 1.0}
-        losses = {"train_loss": 0.5 / step, "val_loss": 0.6 / step}
+        losses = {"running_loss": 0.5 / step, "val_loss": 0.6 / step}
         shares = {"train_accuracy": step / 3, "val_accuracy": step / 4}
         records += [base, base | losses | shares]
-    (tmp_path / METRICS).write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / METRICS).write_text("".join(json.dumps(record) + "\n" for record in records))
     figures: dict[str, Any] = {}
     monkeypatch.setattr(
         "matplotlib.figure.Figure.savefig",

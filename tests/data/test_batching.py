@@ -1,9 +1,21 @@
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from groundup.data.batching import BucketLoader, evaluation_batches, pad_right
+from groundup.data.batching import (
+    Batches,
+    LoaderBatches,
+    ShuffledBatches,
+    evaluation_rows,
+    evenly_spaced,
+    pad_right,
+)
+from groundup.errors import UserError
 
 LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=150)
 
@@ -21,48 +33,129 @@ def numbers(rows: object) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(rows)
 
 
-@given(LENGTHS, st.integers(1, 9), st.integers(0, 2**63 - 1), st.integers(0, 50))
+def rows_at(lengths: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    return ShuffledBatches(len(lengths), batch_size, seed, nothing, lengths=lengths).rows(epoch)
+
+
+def seen(data: Batches, batches: int, at_once: int = 1) -> list[list[int]]:
+    """The rows of so many batches of :func:`numbers`."""
+    found: list[list[int]] = []
+    while len(found) < batches:
+        found += [inputs.tolist() for inputs, _ in data.next(at_once)]
+    return found
+
+
+@given(
+    LENGTHS,
+    st.integers(1, 9),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 50),
+    st.booleans(),
+    st.booleans(),
+)
 def test_every_example_once_per_epoch(
-    lengths: list[int], batch_size: int, seed: int, epoch: int
+    lengths: list[int], batch_size: int, seed: int, epoch: int, by_length: bool, drop_last: bool
 ) -> None:
-    loader = BucketLoader(lengths, batch_size, seed, nothing)
-    loader.start(epoch, 0)
-    batches = loader.batches()
-    assert sorted(rows_of(batches)) == list(range(len(lengths)))
-    assert len(batches) == len(loader)
+    size = len(lengths)
+    more: dict[str, Any] = {"lengths": lengths if by_length else None, "drop_last": drop_last}
+    data = ShuffledBatches(size, batch_size, seed, nothing, **more)
+    batches = data.rows(epoch)
+    assert len(batches) == len(data)
+    found = rows_of(batches)
+    left_out = size % batch_size if drop_last and size >= batch_size else 0
+    assert len(found) == len(set(found)) == size - left_out
+    assert set(found) <= set(range(size))
     sizes = [len(batch) for batch in batches]
     assert all(size == batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= batch_size
-    assert batches == loader_at(lengths, batch_size, seed, epoch)
-
-
-def loader_at(lengths: list[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    loader = BucketLoader(lengths, batch_size, seed, nothing)
-    loader.start(epoch, 0)
-    return loader.batches()
+    assert batches == ShuffledBatches(size, batch_size, seed, nothing, **more).rows(epoch)
 
 
 def test_epochs_and_seeds_differ() -> None:
     lengths = torch.randint(1, 100, (90,)).tolist()
-    orders = [loader_at(lengths, 4, seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)]
+    orders = [rows_at(lengths, 4, seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)]
     assert len({str(order) for order in orders}) == 6
     assert len({str(sorted(map(sorted, order))) for order in orders}) == 6  # not only their order
-    assert orders == [loader_at(lengths, 4, seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)]
+    assert orders == [rows_at(lengths, 4, seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)]
 
 
-def test_an_epoch_goes_on_from_any_batch() -> None:
-    loader = BucketLoader(torch.randint(1, 100, (30,)).tolist(), 4, 7, numbers)
-    loader.start(3, 0)
-    whole = [inputs.tolist() for inputs, _ in loader]
-    assert len(whole) == 8
-    for batch in range(9):
-        loader.start(3, batch)
-        assert [inputs.tolist() for inputs, _ in loader] == whole[batch:]
+def test_orders_are_those_of_the_first_version() -> None:
+    """Else a run that it saved in the middle of an epoch would see batches twice, others never."""
+    shuffle = torch.Generator().manual_seed(7 * 1_000_003 + 3)
+    order = torch.randperm(10, generator=shuffle)
+    assert ShuffledBatches(10, 4, 7, nothing).rows(3) == [b.tolist() for b in order.split(4)]
+    lengths = torch.tensor([5, 3, 9, 1, 7, 7, 2, 8, 4, 6])
+    by_length = order[lengths[order].argsort(stable=True)].split(4)
+    full = [by_length[i].tolist() for i in torch.randperm(2, generator=shuffle)]
+    assert rows_at(lengths.tolist(), 4, 7, 3) == [*full, by_length[2].tolist()]
+
+
+@pytest.mark.parametrize("lengths", [None, torch.randint(1, 100, (30,)).tolist()])
+def test_an_epoch_goes_on_from_any_batch(lengths: list[int] | None) -> None:
+    def make() -> ShuffledBatches:
+        return ShuffledBatches(30, 4, 7, numbers, lengths=lengths)
+
+    whole = seen(make(), 24)  # 8 batches per epoch
+    assert len({str(whole[i : i + 8]) for i in (0, 8, 16)}) == 3
+    data = make()
+    for done in range(17):
+        again = make()
+        again.load_state_dict(data.state_dict())
+        assert (again.epoch, again.batch) == divmod(done, 8)
+        assert seen(again, 24 - done) == whole[done:]
+        data.next(1)
+
+
+def test_several_batches_at_once_never_cross_an_epochs_end() -> None:
+    data = ShuffledBatches(10, 4, 7, numbers)
+    assert [len(data.next(2)) for _ in range(4)] == [2, 1, 2, 1]
+    assert (data.epoch, data.batch) == (2, 0)
+    assert seen(ShuffledBatches(10, 4, 7, numbers), 6, at_once=2) == seen(
+        ShuffledBatches(10, 4, 7, numbers), 6
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({"epoch": 0, "batch": 5, "batches": 9}, "there is no batch 5 of 9 in an epoch of 3"),
+        ({"epoch": 0, "batch": 1, "batches": 9}, "there is no batch 1 of 9 in an epoch of 3"),
+        ({"epoch": 0, "batch": 5}, "there is no batch 5 in an epoch of 3"),  # the first version's
+    ],
+)
+def test_other_batches_cannot_be_gone_on_with(state: dict[str, int], sentence: str) -> None:
+    data = ShuffledBatches(10, 4, 7, nothing)
+    with pytest.raises(UserError, match=f"{sentence}; a run can be resumed only on the same"):
+        data.load_state_dict(state)
+    data.load_state_dict({"epoch": 4, "batch": 2})
+    assert (data.epoch, data.batch) == (4, 2)
 
 
 def test_global_random_numbers_are_left_alone() -> None:
     before = torch.get_rng_state()
-    BucketLoader([1, 2, 3, 4], 2, 7, nothing).batches()
+    ShuffledBatches(4, 2, 7, numbers, lengths=[1, 2, 3, 4]).next(9)
+    ShuffledBatches(4, 2, 7, numbers).next(9)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_list_of_batches_is_gone_through_epoch_after_epoch() -> None:
+    batches = [numbers([i]) for i in range(3)]
+    data = LoaderBatches(batches)
+    assert len(data) == 3
+    assert seen(data, 7, at_once=2) == [[0], [1], [2], [0], [1], [2], [0], [1]]
+    assert (data.epoch, data.batch) == (2, 2)
+    again = LoaderBatches(batches)
+    again.load_state_dict(data.state_dict())
+    assert seen(again, 3) == [[2], [0], [1]] == seen(data, 3)
+
+
+def test_pytorchs_loader_draws_its_order_where_an_epoch_begins() -> None:
+    """As the course's ``for`` loop does, so that the same seed gives the same batches."""
+    rows = TensorDataset(torch.arange(9))
+    torch.manual_seed(5)
+    expected = [x.tolist() for _ in range(2) for (x,) in DataLoader(rows, 4, shuffle=True)]
+    torch.manual_seed(5)
+    data = LoaderBatches(DataLoader(rows, 4, shuffle=True))
+    assert [x.tolist() for _ in range(6) for (x,) in data.next(1)] == expected
 
 
 def test_little_is_padding() -> None:
@@ -75,13 +168,13 @@ def test_little_is_padding() -> None:
     shuffled = torch.randperm(1000).split(8)
     at_random = padding([batch.tolist() for batch in shuffled])
     assert at_random > 0.35
-    assert padding(loader_at(lengths, 8, 1, 0)) < at_random / 4
+    assert padding(rows_at(lengths, 8, 1, 0)) < at_random / 4
 
 
 def test_batches_are_not_in_order_of_length() -> None:
     """Else every epoch would end with the long texts, and those are spam."""
     lengths = list(range(1000))
-    batches = loader_at(lengths, 8, 1, 0)
+    batches = rows_at(lengths, 8, 1, 0)
     longest = [max(batch) for batch in batches]
     order = torch.corrcoef(torch.stack([torch.arange(125.0), torch.tensor(longest).float()]))[0, 1]
     assert abs(order) < 0.3
@@ -89,18 +182,29 @@ def test_batches_are_not_in_order_of_length() -> None:
 
 @given(LENGTHS, st.integers(1, 9))
 def test_evaluation_covers_all_in_order_of_length(lengths: list[int], batch_size: int) -> None:
-    batches = evaluation_batches(lengths, batch_size)
+    batches = evaluation_rows(len(lengths), batch_size, lengths=lengths)
     assert sorted(rows_of(batches)) == list(range(len(lengths)))
     found = [lengths[row] for row in rows_of(batches)]
     assert found == sorted(found)
-    assert batches == evaluation_batches(lengths, batch_size)
+    assert batches == evaluation_rows(len(lengths), batch_size, lengths=lengths)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 200))
+def test_evenly_spaced_numbers(size: int, count: int) -> None:
+    found = evenly_spaced(size, count)
+    assert len(found) == len(set(found)) == min(size, count)
+    assert found == sorted(found) and found[0] == 0 and found[-1] < size
+    gaps = {b - a for a, b in zip(found, found[1:], strict=False)}
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert count == 1 or found[-1] == size - 1
+    assert evenly_spaced(min(size, 99), None) == list(range(min(size, 99)))
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 5))
 def test_evaluation_of_a_part_is_spread_over_all(
     lengths: list[int], batch_size: int, max_batches: int
 ) -> None:
-    batches = evaluation_batches(lengths, batch_size, max_batches)
+    batches = evaluation_rows(len(lengths), batch_size, max_batches, lengths)
     rows = sorted(rows_of(batches))
     assert len(batches) == min(max_batches, -(-len(lengths) // batch_size))
     assert len(rows) == len(set(rows)) == min(len(lengths), max_batches * batch_size)
@@ -108,7 +212,8 @@ def test_evaluation_of_a_part_is_spread_over_all(
 
 
 def test_nothing_makes_no_evaluation_batches() -> None:
-    assert evaluation_batches([], 4) == [] == evaluation_batches([], 4, 2)
+    assert evaluation_rows(0, 4) == [] == evaluation_rows(0, 4, 2)
+    assert evaluation_rows(0, 4, lengths=[]) == [] == evenly_spaced(0, None) == evenly_spaced(0, 3)
 
 
 def test_padding_on_the_right() -> None:

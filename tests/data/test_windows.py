@@ -6,13 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.data.windows import (
-    GPTDatasetV1,
-    ResumableLoader,
-    TokenWindows,
-    create_dataloader_v1,
-    evenly_spaced_batches,
-)
+from groundup.data.batching import ShuffledBatches, evaluation_rows
+from groundup.data.windows import GPTDatasetV1, TokenWindows, create_dataloader_v1
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer
 
@@ -90,42 +85,61 @@ def test_senseless_sizes_are_refused(name: str) -> None:
         TokenWindows([1, 2, 3], **{"max_length": 1, "stride": 1, name: 0})
 
 
+def loader(data: TokenWindows) -> ShuffledBatches:
+    """As ``groundup pretrain`` makes it."""
+    return ShuffledBatches(len(data), 5, 1, data.collate, drop_last=True)
+
+
 def test_every_epoch_has_another_order_and_all_windows() -> None:
-    data = TokenWindows(range(81), 4, 4)  # 20 windows
-    loader = ResumableLoader(data, batch_size=5, seed=1)
-    epochs = []
-    for epoch in range(2):
-        loader.start(epoch, 0)
-        epochs.append([x[:, 0].tolist() for x, _ in loader])
+    data = loader(TokenWindows(range(81), 4, 4))  # 20 windows
+    epochs = [[x[:, 0].tolist() for x, _ in data.next(9)] for _ in range(2)]
+    assert data.epoch == 2
     assert epochs[0] != epochs[1]
     assert sorted(sum(epochs[0], [])) == sorted(sum(epochs[1], [])) == list(range(0, 80, 4))
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3, 4])
+@pytest.mark.parametrize("batch", [0, 1, 3])
 def test_an_epoch_can_begin_at_any_batch(batch: int) -> None:
-    loader = ResumableLoader(TokenWindows(range(81), 4, 4), batch_size=5, seed=1)
-    loader.start(3, 0)
-    whole = [x.tolist() for x, _ in loader]
+    windows = TokenWindows(range(81), 4, 4)
+    data = loader(windows)
+    data.load_state_dict({"epoch": 3, "batch": 0})
+    whole = [x.tolist() for x, _ in data.next(9)]
+    assert (data.epoch, data.batch) == (4, 0)
     before = torch.get_rng_state()
-    loader.start(3, batch)
-    assert [x.tolist() for x, _ in loader] == whole[batch:]
+    data = loader(windows)
+    data.load_state_dict({"epoch": 3, "batch": batch})
+    assert [x.tolist() for x, _ in data.next(9)] == whole[batch:]
     assert torch.equal(torch.get_rng_state(), before), "it must not use the global generator"
-    assert len(loader) == 4
+    assert len(data) == 4
 
 
 def test_few_windows_still_make_a_batch() -> None:
-    loader = ResumableLoader(TokenWindows(range(10), 4, 4), batch_size=5, seed=1)
-    assert [len(x) for x, _ in loader] == [2]
+    data = loader(TokenWindows(range(10), 4, 4))
+    assert len(data) == 1
+    assert [len(x) for x, _ in data.next(9)] == [2]
+
+
+def test_an_incomplete_batch_is_left_out_if_there_are_others() -> None:
+    data = loader(TokenWindows(range(93), 4, 4))  # 23 windows
+    assert len(data) == 4
+    assert [len(x) for x, _ in data.next(9)] == [5] * 4
+
+
+def test_a_batch_is_windows_and_the_same_moved_one_token_on() -> None:
+    inputs, targets = TokenWindows(range(41), 4, 4).collate([7, 0])
+    assert inputs.tolist() == [[28, 29, 30, 31], [0, 1, 2, 3]]
+    assert torch.equal(inputs + 1, targets)
 
 
 def test_evaluation_batches_are_spread_over_the_text() -> None:
     data = TokenWindows(range(401), 4, 4)  # 100 windows
-    few = evenly_spaced_batches(data, batch_size=5, max_batches=2)
+    few = [data.collate(rows) for rows in evaluation_rows(len(data), 5, 2)]
     starts = [int(row[0]) // 4 for x, _ in few for row in x]
+    assert len(few) == 2
     assert len(starts) == len(set(starts)) == 10
     assert (starts[0], starts[-1]) == (0, 99)
-    everything = evenly_spaced_batches(data, batch_size=8, max_batches=None)
+    everything = [data.collate(rows) for rows in evaluation_rows(len(data), 8)]
     assert sum(len(x) for x, _ in everything) == 100
     for x, y in everything:
         assert torch.equal(x + 1, y)
-    assert evenly_spaced_batches(TokenWindows([1], 4, 4), 8, None) == []
+    assert evaluation_rows(len(TokenWindows([1], 4, 4)), 8) == []

@@ -1,4 +1,6 @@
 import math
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -256,3 +258,61 @@ def test_train_classifier_simple_gives_the_courses_numbers(
         f"Training accuracy: {train_accs[0]:.2%} | Validation accuracy: {val_accs[0]:.2%}"
     )
     assert len(lines) == 5 + 3
+
+
+# A run that is interrupted says so: in a notebook it would look finished.
+
+
+def ctrl_c_at(model: nn.Module, step: int) -> None:
+    """Let Ctrl-C be pressed while the model computes its training step of this number."""
+    left = step
+
+    def hook(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal left
+        left -= module.training
+        if left == 0 and module.training:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model.register_forward_hook(hook)
+
+
+def train_of(kind: str, tokenizer: BPETokenizer, interrupted_at: int) -> tuple[tuple, int]:
+    """Train for two epochs; return what the course's function returns, and the steps of them."""
+    model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
+    train, val = loaders(tokenizer)
+    if kind == "classifier":
+        model, train, val = classifier(), labelled_batches(12, 4), labelled_batches(8, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    ctrl_c_at(model, interrupted_at)
+    if kind == "classifier":
+        found = train_classifier_simple(model, train, val, optimizer, "cpu", 2, 1, 1)
+    else:
+        found = train_model_simple(
+            model, train, val, optimizer, "cpu", 2, 1, 1, "The fox", tokenizer
+        )
+    return found, 2 * len(train)
+
+
+@pytest.mark.parametrize("kind", ["model", "classifier"])
+def test_an_interrupted_training_says_how_far_it_came(
+    tokenizer: BPETokenizer, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    (train_losses, val_losses, *_), steps = train_of(kind, tokenizer, interrupted_at=2)
+    assert len(train_losses) == len(val_losses) == 2 < steps
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"interrupted: the model has learned for 2 of {steps} steps"
+    assert lines.count("stopping after this step (once more to stop at once)") == 1
+    assert "saving" not in "".join(lines)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("kind", ["model", "classifier"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_training_that_was_finished_was_not_interrupted(
+    tokenizer: BPETokenizer, capsys: pytest.CaptureFixture[str], kind: str, last: bool
+) -> None:
+    steps = 2 * len(labelled_batches(12, 4) if kind == "classifier" else loaders(tokenizer)[0])
+    (train_losses, *_), planned = train_of(kind, tokenizer, steps if last else 0)
+    assert len(train_losses) == steps == planned
+    assert "interrupted" not in capsys.readouterr().out

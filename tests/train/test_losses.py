@@ -4,17 +4,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.model import loss as fused_loss
-from groundup.model.classifier import to_classifier
+from groundup.model.door import evaluating, token_loss
 from groundup.model.gpt import GPTModel
 from groundup.model.loss import linear_cross_entropy
-from groundup.train.losses import (
-    class_logits,
-    classification_loss,
-    count_valid,
-    evaluating,
-    mean_loss,
-    next_token_loss,
-)
 from tests.conftest import tiny_config
 
 
@@ -103,26 +95,14 @@ def test_the_models_loss_and_gradients_are_those_of_its_logits(tie: bool) -> Non
         def forward(self, idx: Tensor) -> Tensor:
             return self.inner(idx)
 
-    plain = next_token_loss(Opaque(), x, y)
+    plain = token_loss(Opaque(), x, y)
     expected = torch.autograd.grad(plain, list(model.parameters()))
-    loss = next_token_loss(model, x, y)
+    loss = token_loss(model, x, y)
     torch.testing.assert_close(loss, plain)
     for ours, theirs in zip(
         torch.autograd.grad(loss, list(model.parameters())), expected, strict=True
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
-
-
-def test_every_token_weighs_the_same_in_an_evaluation() -> None:
-    model = GPTModel(tiny_config()).eval()
-    x, y = torch.randint(0, 300, (2, 3, 16))
-    y[0, 1:] = -100
-    parts = [(x[:1], y[:1]), (x[1:], y[1:])]
-    expected = F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item()
-    assert mean_loss(model, parts, "cpu") == pytest.approx(expected, rel=1e-5)
-    assert count_valid(y) == 33
-    nothing = mean_loss(model, [], "cpu")
-    assert nothing != nothing
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -132,42 +112,3 @@ def test_evaluating_restores_the_mode_even_after_an_error(training: bool) -> Non
         assert not model.training and not torch.is_grad_enabled()
         raise ZeroDivisionError
     assert model.training == training and torch.is_grad_enabled()
-
-
-def classes_of_a_batch() -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
-    """Ids and targets ``(B, T)``; the row, position and class of each text's end."""
-    ends = [(0, 3, 2), (1, 0, 0), (2, 5, 1), (3, 2, 2)]
-    targets = torch.full((4, 6), -100)
-    for row, end, label in ends:
-        targets[row, end] = label
-    return torch.randint(0, 300, (4, 6)), targets, ends
-
-
-def test_scores_are_those_where_the_targets_are() -> None:
-    model = to_classifier(GPTModel(tiny_config()), 3)
-    inputs, targets, ends = classes_of_a_batch()
-    found = class_logits(model, inputs, targets)
-    everywhere = model(inputs)
-    expected = torch.stack([everywhere[row, end] for row, end, _ in ends])
-    torch.testing.assert_close(found, expected)
-    model.out_head = nn.Linear(32, 3)  # as in the course
-    torch.testing.assert_close(class_logits(model, inputs, targets)[1], model(inputs)[1, 0])
-
-
-@pytest.mark.parametrize("weights", [None, [0.2, 1.0, 3.5]])
-def test_the_loss_of_classes_is_pytorchs(weights: list[float] | None) -> None:
-    model = to_classifier(GPTModel(tiny_config()), 3)
-    inputs, targets, ends = classes_of_a_batch()
-    class_weights = torch.tensor(weights) if weights else None
-    logits = torch.stack([model(inputs)[row, end] for row, end, _ in ends])
-    labels = torch.tensor([label for *_, label in ends])
-    expected = F.cross_entropy(logits, labels, weight=class_weights, reduction="sum")
-    loss = classification_loss(model, inputs, targets, class_weights)
-    torch.testing.assert_close(loss, expected)
-    # PyTorch's mean divides by the weights' sum; over a whole split, that is the number of texts.
-    total = len(labels) if class_weights is None else class_weights[labels].sum()
-    mean = F.cross_entropy(logits, labels, weight=class_weights)
-    torch.testing.assert_close(loss / total, mean)
-    assert mean_loss(model, [(inputs, targets)], "cpu", classification_loss) == pytest.approx(
-        F.cross_entropy(logits, labels).item()
-    )

@@ -10,6 +10,7 @@ from groundup.train.tracking import (
     MetricsFile,
     ProgressBar,
     RunningLoss,
+    is_evaluation,
     read_metrics,
 )
 
@@ -22,14 +23,16 @@ def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: 
     metrics = MetricsFile(tmp_path)
     for step in (1, 2, 3):
         metrics.on_step(record(step))
-    metrics.on_evaluate(record(3, train_loss=2.0, val_loss=2.5))
+    metrics.on_evaluate(record(3, running_loss=2.0, val_loss=2.5))
     lines = (tmp_path / METRICS).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3]
     resumed = MetricsFile(tmp_path, resume_step=2)
     assert [r["step"] for r in resumed.records] == [1, 2]
+    assert len(read_metrics(tmp_path)) == 4  # nothing is dropped before the run begins
+    resumed.begin()
     resumed.on_step(record(3, again=1.0))
     assert read_metrics(tmp_path)[-1] == record(3, again=1.0)
-    MetricsFile(tmp_path)
+    MetricsFile(tmp_path).begin()
     assert read_metrics(tmp_path) == []
 
 
@@ -38,17 +41,23 @@ def test_a_torn_last_line_is_left_out_and_damage_elsewhere_is_named(tmp_path: Pa
     path.write_text('{"step": 1, "epoch": 0.5}\n{"step": 2, "lo')
     assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0.5}]
     path.write_text('{"step": 1, "epoch": 0.5}\nnonsense\n{"step": 3, "epoch": 1}\n')
-    with pytest.raises(UserError, match="line 2 is not a record"):
+    with pytest.raises(UserError, match="line 2 is no record"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "none") == []
 
 
+def test_the_first_versions_name_of_the_running_loss_is_read(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"step": 1, "epoch": 0.5, "loss": 3.0, "train_loss": 2.5}\n')
+    assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0.5, "loss": 3.0, "running_loss": 2.5}]
+    assert is_evaluation(read_metrics(tmp_path)[0])
+
+
 def test_the_running_loss_is_the_mean_of_the_last_steps_also_after_a_resume() -> None:
     records = [record(step) for step in range(1, 31)]
-    records.insert(10, record(10, train_loss=99.0))  # an evaluation is not a step
+    records.insert(10, record(10, running_loss=99.0))  # an evaluation is not a step
     running = RunningLoss()
     for r in records:
-        if "train_loss" not in r:
+        if "running_loss" not in r:
             running.on_step(r)
     assert running.mean() == sum(range(11, 31)) / 20
     resumed = RunningLoss(records[:16])
@@ -71,7 +80,7 @@ def test_the_live_bar_shows_speed_losses_and_the_time_left(
     bar = ProgressBar(total_steps=10)
     bar.bar.ncols, bar.bar.mininterval = 80, 0
     bar.on_step(record(1, tokens_per_second=1234.5))
-    bar.on_evaluate(record(1, train_loss=2.0, val_loss=2.5))
+    bar.on_evaluate(record(1, running_loss=2.0, val_loss=2.5))
     bar.on_step(record(2, tokens_per_second=16234.5))
     bar.close()
     line = capsys.readouterr().err.split("\r")[-1].strip()
@@ -82,6 +91,6 @@ def test_the_live_bar_shows_speed_losses_and_the_time_left(
 def test_without_a_terminal_each_evaluation_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     bar = ProgressBar(total_steps=10)
     bar.on_step(record(1, tokens_per_second=5.0))
-    bar.on_evaluate(record(1, train_loss=2.0, val_loss=2.5, tokens_per_second=5.0))
+    bar.on_evaluate(record(1, running_loss=2.0, val_loss=2.5, tokens_per_second=5.0))
     bar.close()
     assert capsys.readouterr().err == "step 1/10, epoch 0.00: train 2.000, val 2.500, 5 tok/s\n"

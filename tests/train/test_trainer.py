@@ -1,57 +1,30 @@
 import math
 import os
 import signal
-from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from groundup.config import IGNORE_INDEX
-from groundup.data.windows import ResumableLoader, TokenWindows
+from groundup.data.batching import Batch, LoaderBatches
 from groundup.errors import TrainingFailed
+from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
-from groundup.train.config import TrainConfig
-from groundup.train.losses import next_token_loss
-from groundup.train.optim import build_optimizer
-from groundup.train.trainer import Listener, Progress, Record, Trainer
+from groundup.train.best import Best
+from groundup.train.objective import NextToken
+from groundup.train.trainer import Listener, Progress, Record
 from tests.conftest import tiny_config
-
-CPU = Runtime(torch.device("cpu"), "fp32", "a test")
-
-
-def loader(batch_size: int, seed: int = 1, windows: int = 12) -> ResumableLoader:
-    ids = torch.randint(0, 300, (windows * 16 + 1,), generator=torch.Generator().manual_seed(9))
-    return ResumableLoader(TokenWindows(ids, 16, 16), batch_size, seed)
-
-
-def build(model: nn.Module, batch_size: int = 4, steps: int = 3, **more: object) -> Trainer:
-    optimizer = build_optimizer(model, TrainConfig(learning_rate=1e-2, weight_decay=0.0))
-    settings: dict = {"loader": loader(batch_size), "total_steps": steps} | more
-    return Trainer(model=model, optimizer=optimizer, runtime=CPU, **settings)
-
-
-class Log(Listener):
-    def __init__(self) -> None:
-        self.steps: list[Record] = []
-        self.evaluations: list[Record] = []
-        self.epochs: list[int] = []
-
-    def on_step(self, record: Record) -> None:
-        self.steps.append(record)
-
-    def on_evaluate(self, record: Record) -> None:
-        self.evaluations.append(record)
-
-    def on_epoch(self, epoch: int) -> None:
-        self.epochs.append(epoch)
+from tests.train.loops import Log, Saved, build, evaluations, loader
 
 
 def test_a_tiny_model_overfits_one_batch() -> None:
     model = GPTModel(tiny_config()).init_gpt2()
     log = Log()
-    build(model, steps=150, loader=loader(4, windows=4), listeners=[log]).fit()
+    build(model, steps=150, data=loader(4, windows=4), listeners=[log]).fit()
     assert log.steps[-1]["loss"] < 0.05
 
 
@@ -73,14 +46,18 @@ def test_every_valid_target_weighs_the_same_in_a_step() -> None:
     targets = torch.randint(0, 300, (2, 16))
     targets[0, 2:] = IGNORE_INDEX
     model = GPTModel(tiny_config())
-    trainer = build(
-        model,
-        loader=[(inputs[:1], targets[:1]), (inputs[1:], targets[1:])],
-        grad_accum_steps=2,
-        steps=1,
-    )
-    loss, _ = trainer._forward_backward(list(trainer.loader))
-    assert loss == pytest.approx(next_token_loss(model, inputs, targets).item() / 18, rel=1e-5)
+    expected = token_loss(model, inputs, targets).item() / 18
+    batches = [(inputs[:1], targets[:1]), (inputs[1:], targets[1:])]
+    record = build(model, data=LoaderBatches(batches), grad_accum_steps=2, steps=1).fit()
+    assert record["loss"] == pytest.approx(expected, rel=1e-5)
+    assert record["tokens_seen"] == 18 and record["examples_seen"] == 2
+
+
+def test_a_step_without_any_target_is_no_division_by_zero() -> None:
+    inputs = torch.randint(0, 300, (2, 16))
+    batches = [(inputs, torch.full_like(inputs, IGNORE_INDEX))]
+    record = build(GPTModel(tiny_config()), data=LoaderBatches(batches), steps=1).fit()
+    assert record["loss"] == 0 and record["grad_norm"] == 0 and record["tokens_seen"] == 0
 
 
 def test_events_come_in_order_and_epochs_are_counted() -> None:
@@ -98,36 +75,74 @@ def test_events_come_in_order_and_epochs_are_counted() -> None:
     assert log.epochs == [1, 2]  # 12 windows in batches of 4: 3 steps per epoch
     assert log.steps[3]["epoch"] == pytest.approx(4 / 3, abs=1e-3)
     assert log.steps[-1]["tokens_seen"] == 7 * 4 * 16
+    assert log.steps[-1]["examples_seen"] == 7 * 4
+
+
+def test_a_step_does_not_cross_an_epochs_end() -> None:
+    log = Log()
+    build(GPTModel(tiny_config()), steps=4, grad_accum_steps=2, listeners=[log]).fit()
+    assert [r["examples_seen"] for r in log.steps] == [8, 12, 20, 24]
+    assert [r["epoch"] for r in log.steps] == [0.666667, 1, 1.666667, 2]
 
 
 def test_saving_happens_on_time_and_at_the_end() -> None:
-    saved: list[int] = []
-    trainer = build(
-        GPTModel(tiny_config()), steps=5, save=lambda p, r: saved.append(p.step), save_freq=2
-    )
-    trainer.fit()
-    assert saved == [2, 4, 5]
+    saved = Saved()
+    build(GPTModel(tiny_config()), steps=5, checkpoints=saved, save_freq=2).fit()
+    assert saved.steps == [2, 4, 5]
+    assert saved.best == []
+    assert [r["step"] for r in saved.records] == saved.steps
+    assert [s["data"] for s in saved.states] == [
+        {"epoch": 0, "batch": 2, "batches": 3},
+        {"epoch": 1, "batch": 1, "batches": 3},
+        {"epoch": 1, "batch": 2, "batches": 3},
+    ]
+
+
+class NotFinite(NextToken):
+    """A loss that is not finite, or whose gradient is not, from some step on."""
+
+    def __init__(self, where: str, step: int) -> None:
+        self.where, self.finite = where, step - 1
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        value = super().loss(model, batch)
+        self.finite -= 1
+        if self.finite >= 0:
+            return value
+        return value * math.inf if self.where == "loss" else (value - value.detach()) * math.inf
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_the_first_nonfinite_number_stops_the_run_before_the_weights_change(where: str) -> None:
     model = GPTModel(tiny_config())
     before = {name: p.clone() for name, p in model.state_dict().items()}
-    saved: list[int] = []
-
-    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        value = next_token_loss(model, inputs, targets)
-        return value * math.inf if where == "loss" else (value - value.detach()) * math.inf
-
-    trainer = build(model, loss_fn=loss, save=lambda p, r: saved.append(p.step))
+    saved = Saved()
+    trainer = build(model, objective=NotFinite(where, 1), checkpoints=saved)
     with pytest.raises(TrainingFailed, match=r"step 1: loss .* learning rate 0.01, gradient norm"):
         trainer.fit()
-    assert saved == []
+    assert saved.steps == saved.best == []
     assert all(torch.equal(before[name], p) for name, p in model.state_dict().items())
 
 
+def test_a_failure_says_what_is_saved() -> None:
+    saved = Saved()
+    trainer = build(GPTModel(tiny_config()), objective=NotFinite("loss", 2), checkpoints=saved)
+    with pytest.raises(TrainingFailed, match="step 2: .* nothing had been saved yet"):
+        trainer.fit()
+    trainer = build(
+        GPTModel(tiny_config()),
+        steps=9,
+        objective=NotFinite("loss", 4),
+        checkpoints=saved,
+        save_freq=2,
+    )
+    with pytest.raises(TrainingFailed, match="step 4: .* the checkpoint of step 2 is kept"):
+        trainer.fit()
+    assert saved.steps == [2]
+
+
 def test_a_request_to_stop_ends_after_the_step_and_saves() -> None:
-    saved: list[int] = []
+    saved = Saved()
 
     class Stopper(Listener):
         def on_step(self, record: Record) -> None:
@@ -135,14 +150,9 @@ def test_a_request_to_stop_ends_after_the_step_and_saves() -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    trainer = build(
-        GPTModel(tiny_config()),
-        steps=9,
-        listeners=[Stopper()],
-        save=lambda p, r: saved.append(p.step),
-    )
+    trainer = build(GPTModel(tiny_config()), steps=9, listeners=[Stopper()], checkpoints=saved)
     trainer.fit()
-    assert saved == [2]
+    assert saved.steps == [2]
     assert trainer.stop.requested
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -157,26 +167,45 @@ def test_a_second_ctrl_c_insists() -> None:
         build(GPTModel(tiny_config()), listeners=[Impatient()]).fit()
 
 
-def test_a_run_goes_on_where_progress_says() -> None:
-    seen: list[Tensor] = []
+class Spy(NextToken):
+    """Remembers the batches."""
 
-    class Spy:
-        def __init__(self, inner: ResumableLoader) -> None:
-            self.inner, self.start = inner, inner.start
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
 
-        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in self.inner:
-                seen.append(batch[0])
-                yield batch
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        self.seen.append(batch[0])
+        return super().loss(model, batch)
 
-        def __len__(self) -> int:
-            return len(self.inner)
 
-    build(GPTModel(tiny_config()), steps=5, loader=Spy(loader(4))).fit()
-    whole, seen[:] = list(seen), []
-    progress = Progress(step=2, epoch=0, batch=2)
-    build(GPTModel(tiny_config()), steps=5, loader=Spy(loader(4)), progress=progress).fit()
-    assert all(torch.equal(a, b) for a, b in zip(whole[2:], seen, strict=True))
+def test_a_run_goes_on_where_its_state_says() -> None:
+    whole, first, second = Spy(), Spy(), Spy()
+    torch.manual_seed(3)
+    straight = GPTModel(tiny_config())
+    build(straight, steps=5, objective=whole).fit()
+    torch.manual_seed(3)
+    model, saved = GPTModel(tiny_config()), Saved()
+    before = build(model, steps=2, objective=first, checkpoints=saved)
+    before.fit()
+    state = saved.states[-1]
+    data = loader(4)
+    data.load_state_dict(state["data"])
+    log = Log()
+    build(
+        model,
+        steps=5,
+        optimizer=before.optimizer,
+        data=data,
+        objective=second,
+        progress=Progress(**state["progress"]),
+        best=Best(**state["best"]),
+        listeners=[log],
+    ).fit()
+    seen = first.seen + second.seen
+    assert len(first.seen) == 2
+    assert all(torch.equal(a, b) for a, b in zip(whole.seen, seen, strict=True))
+    assert all(map(torch.equal, straight.parameters(), model.parameters()))
+    assert [r["step"] for r in log.steps] == [3, 4, 5] and log.steps[-1]["tokens_seen"] == 5 * 64
 
 
 def test_clipping_limits_the_gradient() -> None:
@@ -191,8 +220,78 @@ def test_clipping_limits_the_gradient() -> None:
 def test_bf16_keeps_fp32_parameters_and_learns() -> None:
     model = GPTModel(tiny_config()).init_gpt2()
     log = Log()
-    trainer = build(model, steps=60, loader=loader(4, windows=4), listeners=[log])
+    trainer = build(model, steps=60, data=loader(4, windows=4), listeners=[log])
     trainer.runtime = Runtime(torch.device("cpu"), "bf16", "a test")
     trainer.fit()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     assert log.steps[-1]["loss"] < log.steps[0]["loss"] / 4
+
+
+def test_patience_ends_the_run_and_saves() -> None:
+    saved = Saved()
+    measured = evaluations(3.0, 2.0, 2.5, 2.0, 1.0)
+    trainer = build(GPTModel(tiny_config()), steps=9, patience=2, checkpoints=saved, **measured)
+    trainer.fit()
+    assert (saved.best, saved.steps) == ([1, 2], [4])
+    assert saved.states[-1]["best"] == {"step": 2, "score": [-2.0], "waited": 2}
+    # It is over as well for whoever goes on with it, and not for one who has more patience.
+    more = {"progress": trainer.progress, "best": trainer.best}
+    assert build(GPTModel(tiny_config()), steps=9, patience=2, **more).fit() == {}
+    measured = evaluations(2.1)
+    again = build(GPTModel(tiny_config()), steps=9, patience=3, **more, **measured)
+    assert again.fit()["step"] == 5
+
+
+def test_without_patience_a_run_goes_to_its_end() -> None:
+    saved = Saved()
+    measured = evaluations(1.0, 2.0, 3.0, 0.5, 5.0)
+    build(GPTModel(tiny_config()), steps=5, checkpoints=saved, **measured).fit()
+    assert (saved.best, saved.steps) == ([1, 4], [5])
+
+
+def test_speed_counts_data_and_training_but_no_padding_no_evaluation_no_saving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    class SlowData(LoaderBatches):
+        def next(self, count: int) -> list[Batch]:
+            take(1)
+            return super().next(count)
+
+    class SlowLoss(NextToken):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            take(3)
+            return super().loss(model, batch)
+
+    class SlowSave(Saved):
+        def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
+            take(1000)
+
+    def slow_evaluation() -> Record:
+        take(100)
+        return {"val_loss": 1.0}
+
+    monkeypatch.setattr("groundup.train.trainer.time", SimpleNamespace(perf_counter=lambda: now))
+    inputs = torch.randint(0, 300, (2, 16))
+    targets = inputs.clone()
+    targets[1, 8:] = IGNORE_INDEX
+    log = Log()
+    trainer = build(
+        GPTModel(tiny_config()),
+        data=SlowData([(inputs, targets)]),
+        objective=SlowLoss(),
+        evaluate=slow_evaluation,
+        eval_due=lambda step: True,
+        checkpoints=SlowSave(),
+        save_freq=1,
+        listeners=[log],
+    )
+    trainer.fit()
+    assert [r["tokens_per_second"] for r in log.steps] == [24 / 4] * 3
+    assert [r["tokens_seen"] for r in log.steps] == [24, 48, 72]
+    assert [r["seconds"] for r in log.steps] == [4, 1108, 2212]  # of the run, with everything

@@ -118,10 +118,12 @@ class ShuffledBatches:
         Raises:
             UserError: the state is of other batches.
         """
-        if state["batch"] >= len(self) or state.get("batches", len(self)) != len(self):
+        batches = state.get("batches")  # the first version did not keep it
+        if state["batch"] >= len(self) or batches not in (None, len(self)):
+            of_all = "" if batches is None else f" of {batches}"
             raise UserError(
-                f"there is no batch {state['batch']} of {state.get('batches', 'so many')} in an "
-                f"epoch of {len(self)}; a run can be resumed only on the same batches"
+                f"there is no batch {state['batch']}{of_all} in an epoch of {len(self)}; "
+                "a run can be resumed only on the same batches"
             )
         self.epoch, self.batch = state["epoch"], state["batch"]
 

@@ -179,7 +179,6 @@ class Classifying:
             ),
             ClassOfText(None if weights is None else weights.to(job.runtime.device)),
             measure=lambda: _measure(model, train_set.sample(len(val_set.ids)), val_set, weights),
-            validates=bool(val_set.ids),
         )
 
     def _with_length(

@@ -123,7 +123,6 @@ class Instructing:
             measure=loss_on(
                 model, [collate([val_set[i] for i in row]) for row in rows], job.runtime
             ),
-            validates=bool(rows),
             listeners=lambda bar: _samples(
                 model, tokenizer, splits.validation or splits.train, config, bar
             ),

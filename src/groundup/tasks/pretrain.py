@@ -104,7 +104,6 @@ class Pretraining:
                 base=Base(config.init_from or ""),
             ),
             measure=loss_on(model, [val_set.collate(row) for row in rows], job.runtime),
-            validates=bool(rows),
             listeners=lambda bar: [
                 SamplePrinter(model, tokenizer, config.start_context, sampling, bar)
                 for _ in range(config.sample_tokens > 0)

@@ -132,7 +132,6 @@ class _Run:
             self.optimizer,
             job.runtime.device,
             keep=self.config.keep,
-            validates=material.validates,
             latest=lambda: self.latest.record,
         )
 

@@ -56,8 +56,8 @@ class Material:
         data: the training batches.
         facts: what ``groundup.json`` will say of data, labels, prompt style.
         objective: what is learned of them.
-        measure: measures the model, which is in eval mode, on the validation split.
-        validates: whether there is such a split.
+        measure: measures the model, which is in eval mode, on the validation split, if there is
+            one.
         listeners: makes the task's own listeners; they may print above the bar.
     """
 
@@ -65,7 +65,6 @@ class Material:
     facts: Facts
     objective: Objective = field(default_factory=NextToken)
     measure: Callable[[], Record] = dict
-    validates: bool = True
     listeners: Callable[[ProgressBar], Sequence[Listener]] = lambda bar: ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ class Best:
     """The best evaluation so far.
 
     A classifier's is that of the highest validation accuracy (of those, the lowest loss), any other
-    model's that of the lowest validation loss.
+    model's that of the lowest validation loss. A loss that is no number is never the best: the run
+    has diverged, or no target was valid.
 
     Attributes:
         step: the step after which it was made; 0 if there was none.
@@ -30,7 +32,7 @@ class Best:
         score = [-record["val_loss"]]
         if "val_accuracy" in record:
             score.insert(0, record["val_accuracy"])
-        if self.score is not None and score <= self.score:
+        if math.isnan(record["val_loss"]) or (self.score is not None and score <= self.score):
             self.waited += 1
             return False
         self.step, self.score, self.waited = int(record["step"]), score, 0

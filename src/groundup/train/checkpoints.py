@@ -28,6 +28,7 @@ from groundup.train.best import Best
 from groundup.train.state import FOLDER, STATE, load_training_state, save_training_state
 from groundup.train.trainer import Record
 from groundup.weights.checkpoint import ADAPTER, save_model
+from groundup.weights.huggingface import WEIGHTS
 from groundup.weights.load import CHECKPOINTS
 
 LAST, STEP = "last", "step-{}"
@@ -44,7 +45,6 @@ class Checkpoints:
         optimizer: its state is saved with the last one.
         device: where the run computes.
         keep: how many older checkpoints to keep.
-        validates: whether evaluations tell which model is the best; else the last one is.
         latest: the newest value of everything that was recorded.
     """
 
@@ -58,16 +58,21 @@ class Checkpoints:
         device: torch.device,
         *,
         keep: int = 0,
-        validates: bool = True,
         latest: Callable[[], Record] = dict,
     ) -> None:
         self.out, self.model, self.tokenizer, self.facts = out, model, tokenizer, facts
         self.optimizer, self.device = optimizer, device
-        self.keep, self.validates, self.latest = keep, validates, latest
+        self.keep, self.latest = keep, latest
 
     def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
-        """Write what is due: the last checkpoint with the loop's state, or only the best model."""
-        best = best or (due and not self.validates)
+        """Write what is due: the last checkpoint with the loop's state, or only the best model.
+
+        As long as no evaluation has told which model is the best, the last one is.
+        """
+        # The first version's state lies beside the weights that it belongs to, so these must not
+        # change without it: everything moves to today's places.
+        due = due or (self.out / FOLDER).exists()
+        best = best or (due and state["best"]["score"] is None)
         facts = replace(self.facts, progress=self.latest() | record)
         title = self.out.resolve().name
         if not due:
@@ -78,7 +83,7 @@ class Checkpoints:
         )
         last = self.out / CHECKPOINTS / LAST
         save_model(last, self.model, self.tokenizer, facts, training, title=title)
-        if best or not (self.out / WEIGHTS_OF_OURS).exists():
+        if best or not (self.out / WEIGHTS).exists():
             publish(last, self.out)
         if self.keep:
             publish(last, self.out / CHECKPOINTS / STEP.format(state["progress"]["step"]))
@@ -88,9 +93,6 @@ class Checkpoints:
     def _drop_old(self) -> None:
         for path in kept_steps(self.out)[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
-
-
-WEIGHTS_OF_OURS = "model.safetensors"
 
 
 def load_last(out: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
@@ -130,9 +132,12 @@ def can_resume(out: Path) -> bool:
 
 
 def kept_steps(out: Path) -> list[Path]:
-    """The older checkpoints of a run, the oldest first."""
-    folders = (out / CHECKPOINTS).glob(STEP.format("*"))
-    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
+    """The older checkpoints of a run, the oldest first; a copy under another name is none."""
+    found = {
+        path.name.removeprefix(STEP.format("")): path
+        for path in (out / CHECKPOINTS).glob(STEP.format("*"))
+    }
+    return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
 
 
 def publish(checkpoint: Path, target: Path) -> None:

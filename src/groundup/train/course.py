@@ -239,7 +239,10 @@ def _train(
         train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
         return {"train_loss": train_loss, "val_loss": val_loss}
 
-    data, stop = LoaderBatches(train_loader), StopRequest(print)
+    def say_stopping(text: str) -> None:  # nothing is saved here, other than in a run of ours
+        print("\nstopping after this step (once more to stop at once)")
+
+    data, stop = LoaderBatches(train_loader), StopRequest(say_stopping)
     steps = num_epochs * len(data)
     trainer = Trainer(
         model=model,
@@ -253,6 +256,6 @@ def _train(
         stop=stop,
     )
     trainer.fit()
-    if stop.requested:
-        done = trainer.progress.step
+    done = trainer.progress.step
+    if stop.requested and done < steps:
         print(f"interrupted: the model has learned for {done:,} of {steps:,} steps")
