@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.facts import Facts
 from groundup.model.cache import KVCache
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.checkpoint import save_model
 from tests.conftest import tiny_config
 
 ENTRIES = [
@@ -41,11 +42,11 @@ def lively_model(tokenizer: Tokenizer, context_length: int = 320) -> GPTModel:
 
 
 def save_assistant(
-    directory: Path, tokenizer: Tokenizer, style: str | None = "alpaca", **config: Any
+    directory: Path, tokenizer: Tokenizer, style: str | None = "alpaca", **options: Any
 ) -> Path:
     """A model directory as instruction tuning leaves it."""
-    notes = RunNotes(task="instruct", prompt_style=style, config=config)
-    save_model(directory, lively_model(tokenizer), tokenizer, notes)
+    facts = Facts(task="instruct", prompt_style=style, options=options)
+    save_model(directory, lively_model(tokenizer), tokenizer, facts)
     return directory
 
 

@@ -11,11 +11,12 @@ import torch
 
 from groundup.data.classification import LabelledTexts
 from groundup.evaluate.classifier import Classifier
+from groundup.facts import Facts, Reading
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.tasks.config import ClassifyConfig
 from groundup.tokenizers import BPETokenizer
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.checkpoint import save_model
 from tests.conftest import tiny_config
 
 WORDS = {
@@ -86,12 +87,16 @@ def save_classifier(
     directory: Path,
     tokenizer: BPETokenizer,
     labels: Sequence[str] = ("ham", "spam"),
-    **config: Any,
+    *,
+    max_length: int | None = 16,
+    padded: bool = False,
 ) -> Path:
     """A saved classifier with random weights."""
     model = make_classifier(tokenizer, len(labels))
-    notes = RunNotes("classify", {"max_length": 16} | config, labels=list(labels))
-    save_model(directory, model, tokenizer, notes)
+    reading = Reading(max_length, padded)
+    save_model(
+        directory, model, tokenizer, Facts(task="classify", labels=list(labels), reading=reading)
+    )
     return directory
 
 
