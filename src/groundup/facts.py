@@ -119,12 +119,14 @@ class Facts:
             return None
         values = read_json(path)
         version = values.pop("version", 1)
-        if not isinstance(version, int) or version > VERSION:
+        if _fits(version, int) and version > VERSION:
             raise UserError(
                 f"{path} is of version {version}; this groundup reads up to version {VERSION}: "
                 "update groundup"
             )
         try:
+            if not _fits(version, int) or version < 1:
+                raise ValueError(f"version is {version!r}")
             return _build(cls, _from_first_version(values) if version == 1 else values)
         except (TypeError, ValueError, KeyError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
@@ -150,14 +152,21 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _fits(value: object, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
+    """Whether a value that JSON gave is of the type that a field is declared with."""
+    if hint is Any:
+        return True
+    origin, of = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return value in typing.get_args(hint)
+        return value in of
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(hint))
+        return any(_fits(value, part) for part in of)
     if origin is list:
-        return isinstance(value, list) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
-    return isinstance(value, origin or hint)
+        return isinstance(value, list) and all(_fits(v, of[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, of[1]) for v in value.values())
+    if isinstance(value, bool):  # which Python takes for a whole number
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
 
 
 _SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")

@@ -6,7 +6,7 @@ from torch import nn
 
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.errors import UserError
-from groundup.evaluate.classifier import Classifier, classify_review, probabilities, scores
+from groundup.evaluate.classifier import Classifier, class_scores, classify_review, probabilities
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from tests.conftest import TEXT, tiny_config
@@ -40,7 +40,7 @@ def test_padding_never_changes_a_prediction(model: GPTModel, tokenizer: BPEToken
 
 def test_what_pads_does_not_matter(model: GPTModel) -> None:
     rows = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
-    one, other = (scores(model, LabelledTokens(rows, [0, 0, 0], pad)) for pad in (0, 299))
+    one, other = (class_scores(model, LabelledTokens(rows, [0, 0, 0], pad)) for pad in (0, 299))
     assert torch.equal(one, other)
 
 
@@ -103,7 +103,7 @@ def test_loading_what_was_saved(tmp_path: Path, tokenizer: BPETokenizer) -> None
     classifier = Classifier.load(tmp_path / "a")
     assert classifier.labels == ["ham", "spam", "eggs & Spam"]
     assert (classifier.max_length, classifier.read_padded) == (9, False)
-    save_classifier(tmp_path / "b", tokenizer, position="last-padded", max_length=None)
+    save_classifier(tmp_path / "b", tokenizer, padded=True, max_length=None)
     classifier = Classifier.load(tmp_path / "b")
     assert (classifier.max_length, classifier.read_padded) == (16, True)
     save_classifier(tmp_path / "c", tokenizer, max_length=999)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import (
     LoRALinear,
@@ -15,7 +16,6 @@ from groundup.model.lora import (
     lora_layers,
     merge_lora,
 )
-from groundup.train.losses import next_token_loss
 from tests.conftest import tiny_config
 
 IDX = torch.arange(12)[None]
@@ -170,7 +170,7 @@ def test_training_moves_the_updates_and_nothing_else(tie: bool) -> None:
     optimizer = torch.optim.AdamW(updates(model).values(), lr=0.01)
     losses = []
     for _ in range(20):
-        loss = next_token_loss(model, inputs, targets)
+        loss = token_loss(model, inputs, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,6 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.config import preset
 from groundup.model.classifier import to_classifier
+from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
 from groundup.model.report import (
     activation_bytes,
@@ -12,7 +13,6 @@ from groundup.model.report import (
     human_bytes,
     layer_table,
 )
-from groundup.train.losses import next_token_loss
 from tests.conftest import tiny_config
 
 
@@ -53,7 +53,7 @@ def test_activations_are_what_autograd_keeps_in_a_real_run(drop_rate: float) -> 
 
     idx = torch.zeros(3, cfg.context_length, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        next_token_loss(model, idx, idx)  # what training runs
+        token_loss(model, idx, idx)  # what training runs
     assert activation_bytes(cfg, batch_size=3) == sum(kept.values())
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.tasks.assistant import Assistant, choose_style
+from groundup.tasks.assistant import Assistant
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.load import load_model
 from groundup.weights.torch_files import save_course_file
@@ -24,11 +24,12 @@ def test_the_saved_style_is_used_and_no_other(tmp_path: Path, tokenizer: BPEToke
 def test_a_model_without_a_style(model_dir: Path) -> None:
     said = []
     with pytest.raises(UserError, match="never instruction-tuned.* name its style with --style"):
-        choose_style(model_dir, None, None, said.append)
+        Assistant.load(model_dir, say=said.append)
     assert said == []
-    assert choose_style(model_dir, None, "alpaca", said.append).name == "alpaca"
+    assert Assistant.load(model_dir, fallback="alpaca", say=said.append).style.name == "alpaca"
     assert "continues texts and does not answer" in said[0]
-    assert choose_style(model_dir, "phi3", "alpaca", said.append).name == "phi3"
+    asked = Assistant.load(model_dir, style="phi3", fallback="alpaca", say=said.append)
+    assert asked.style.name == "phi3"
     assert "it is asked in phi3" in said[1]
 
 
@@ -40,7 +41,7 @@ def test_hugging_faces_directories_and_the_courses_files_have_no_style(
     (model / "groundup.json").unlink()
     for source in (model, tmp_path / "m.pth"):
         with pytest.raises(UserError, match="names no prompt style"):
-            choose_style(source, None, None, print)
+            Assistant.load(source)
     found = Assistant.load(
         tmp_path / "m.pth", style="plain", tokenizer=str(model), n_heads=4, say=lambda text: None
     )

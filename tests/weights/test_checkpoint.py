@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from groundup.data.instructions import encode_prompt
 from groundup.errors import UserError
+from groundup.facts import Data, Facts
 from groundup.model.gpt import GPTModel
 from groundup.prompts import PROMPT_STYLES, PromptStyle
 from groundup.tokenizers import BPETokenizer, GPT2Tokenizer, get_gpt2_tokenizer
-from groundup.weights.checkpoint import MODEL_FILES, RunNotes, save_model
-from groundup.weights.load import load_model
+from groundup.weights.checkpoint import MODEL_FILES, save_model
+from groundup.weights.load import load_model, read_facts
 from tests.conftest import TEXT, tiny_config
 
 
@@ -81,19 +82,22 @@ def test_gpt2s_vocabulary_travels_with_the_model(
     )
 
 
-def test_notes_and_card_tell_the_runs_facts(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    notes = RunNotes("pretrain", {"seed": 7}, {"description": "a book"}, {"val_loss": 1.2345})
-    save_model(tmp_path, GPTModel(tiny_config(vocab_size=tokenizer.vocab_size)), tokenizer, notes)
-    read = RunNotes.read(tmp_path)
-    assert (read.task, read.config, read.progress) == (
-        "pretrain",
-        {"seed": 7},
-        {"val_loss": 1.2345},
+def test_facts_and_card_tell_the_runs_facts(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    facts = Facts(
+        task="pretrain",
+        options={"seed": 7},
+        data=Data("a book"),
+        progress={"running_loss": 2.3456, "val_loss": 1.2345},
     )
+    save_model(tmp_path, GPTModel(tiny_config(vocab_size=tokenizer.vocab_size)), tokenizer, facts)
+    read = Facts.read(tmp_path)
+    assert read is not None
+    assert (read.task, read.options, read.progress) == ("pretrain", {"seed": 7}, facts.progress)
     assert read.versions["torch"] == torch.__version__
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\n") and "| validation loss | 1.2345 |" in card
-    assert "| training text | a book |" in card
+    assert "| training text | a book |" in card and "| seed | 7 |" in card
+    assert "| training loss | 2.3456 |" in card
 
 
 @pytest.mark.parametrize("style", PROMPT_STYLES.values(), ids=lambda style: style.name)
@@ -101,8 +105,8 @@ def test_transformers_asks_in_the_saved_prompt_style(
     tmp_path: Path, tokenizer: BPETokenizer, style: PromptStyle
 ) -> None:
     model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
-    save_model(tmp_path, model, tokenizer, RunNotes("instruct", prompt_style=style.name))
-    assert RunNotes.read(tmp_path).prompt_style == style.name
+    save_model(tmp_path, model, tokenizer, Facts(task="instruct", prompt_style=style.name))
+    assert read_facts(tmp_path).prompt_style == style.name
     assert {path.name for path in tmp_path.iterdir()} <= MODEL_FILES
     theirs: Any = AutoTokenizer.from_pretrained(tmp_path)
     roles = ("user", "assistant", "user")
@@ -118,7 +122,7 @@ def test_transformers_asks_in_the_saved_prompt_style(
 def test_only_a_known_prompt_style_is_saved(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     model = GPTModel(tiny_config(vocab_size=tokenizer.vocab_size))
     with pytest.raises(UserError, match="unknown prompt style 'lama'"):
-        save_model(tmp_path / "m", model, tokenizer, RunNotes("instruct", prompt_style="lama"))
+        save_model(tmp_path / "m", model, tokenizer, Facts(prompt_style="lama"))
     assert not any((tmp_path / "m").iterdir())
     save_model(tmp_path / "m", model, tokenizer)
     assert not (tmp_path / "m" / "chat_template.jinja").exists()

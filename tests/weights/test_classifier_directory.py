@@ -1,6 +1,7 @@
 """A classifier's directory is a Hugging Face model directory, and the other way round."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from transformers import (
 
 from groundup.errors import UserError
 from groundup.evaluate.classifier import Classifier
+from groundup.facts import Data, Facts, Reading
 from groundup.model.gpt import GPTModel
+from groundup.tasks.assistant import Assistant
+from groundup.tasks.model import open_model
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.card import cell, model_card
-from groundup.weights.checkpoint import RunNotes, save_model
+from groundup.weights.checkpoint import save_model
 from groundup.weights.export import Format, export
-from groundup.weights.load import load_classifier, load_model
+from groundup.weights.load import expect_language_model, load_model, read_facts
 from tests.conftest import TEXT, tiny_config
 from tests.labelled import TEXTS, make_classifier, perturbed, probabilities_of
+
+Fails = Callable[..., str]
 
 LABELS = {2: ["not spam", "spam"], 3: ["ham", "spam", "eggs|Ünïcode <b>"]}
 
@@ -56,7 +62,7 @@ def test_transformers_opens_the_directory(
         cfg = tiny_config(vocab_size=tokenizer.vocab_size, tie_weights=tie)
         model = perturbed(GPTModel(cfg).init_gpt2())
         course_head(model, classes)
-    save_model(tmp_path, model, tokenizer, RunNotes("classify", labels=LABELS[classes]))
+    save_model(tmp_path, model, tokenizer, Facts(task="classify", labels=LABELS[classes]))
     loader: Any = GPT2ForSequenceClassification
     theirs, info = loader.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -76,8 +82,8 @@ def test_transformers_opens_the_directory(
 def test_long_texts_are_cut_off_alike(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     for max_length in (5, None):
         out = tmp_path / str(max_length)
-        notes = RunNotes("classify", {"max_length": max_length})
-        save_model(out, make_classifier(tokenizer), tokenizer, notes)
+        facts = Facts(task="classify", reading=Reading(max_length))
+        save_model(out, make_classifier(tokenizer), tokenizer, facts)
         theirs = in_a_pipeline(out, [TEXT, *TEXTS], batch_size=4)
         torch.testing.assert_close(theirs, probabilities_of(out, [TEXT, *TEXTS]), atol=1e-5, rtol=0)
         assert AutoTokenizer.from_pretrained(out).model_max_length == (max_length or 16)
@@ -102,7 +108,7 @@ def test_a_directory_of_transformers(tmp_path: Path, tokenizer: BPETokenizer, na
     ours = probabilities_of(tmp_path)
     torch.testing.assert_close(ours, in_a_pipeline(tmp_path), atol=1e-5, rtol=0)
 
-    save_model(tmp_path / "again", classifier.model, classifier.tokenizer, RunNotes(labels=labels))
+    save_model(tmp_path / "again", classifier.model, classifier.tokenizer, Facts(labels=labels))
     torch.testing.assert_close(probabilities_of(tmp_path / "again"), ours, atol=1e-6, rtol=0)
 
 
@@ -111,9 +117,11 @@ def test_there_and_back(tmp_path: Path, tokenizer: BPETokenizer, bias: bool) -> 
     model = make_classifier(tokenizer, 3, drop_rate=0.25)
     if bias:
         course_head(model, 3)
-    save_model(tmp_path, model, tokenizer, RunNotes(labels=LABELS[3]))
-    again, tokens, labels = load_classifier(tmp_path)
-    assert labels == LABELS[3] and tokens.encode(TEXT) == tokenizer.encode(TEXT)
+    save_model(tmp_path, model, tokenizer, Facts(labels=LABELS[3]))
+    again, tokens = load_model(tmp_path)
+    assert again.facts is not None
+    assert (again.facts.kind, again.facts.labels) == ("classifier", LABELS[3])
+    assert tokens.encode(TEXT) == tokenizer.encode(TEXT)
     assert again.cfg == model.cfg.replace(tie_weights=False)
     assert not again.training and all(p.requires_grad for p in again.parameters())
     assert again.out_head.bias is None
@@ -137,9 +145,9 @@ def test_a_bias_that_nothing_can_stand_for(tmp_path: Path, tokenizer: BPETokeniz
 def test_labels_without_names_or_of_another_number(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     save_model(tmp_path / "a", make_classifier(tokenizer, 3), tokenizer)
     assert Classifier.load(tmp_path / "a").labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    notes = RunNotes(labels=["ham", "spam"])
+    facts = Facts(labels=["ham", "spam"])
     with pytest.raises(UserError, match="has 3 classes, but 2 labels were given: ham, spam"):
-        save_model(tmp_path / "b", make_classifier(tokenizer, 3), tokenizer, notes)
+        save_model(tmp_path / "b", make_classifier(tokenizer, 3), tokenizer, facts)
     assert not (tmp_path / "b" / "config.json").exists()
 
 
@@ -152,10 +160,28 @@ def test_damaged_labels(tmp_path: Path, tokenizer: BPETokenizer, id2label: objec
         Classifier.load(tmp_path)
 
 
-def test_a_classifier_is_no_language_model(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    save_model(tmp_path, make_classifier(tokenizer), tokenizer, RunNotes(labels=LABELS[2]))
-    with pytest.raises(UserError, match=r"is a classifier \(not spam, spam\), not a language"):
-        load_model(tmp_path)
+@pytest.mark.parametrize("source", ["ours", "theirs"])
+def test_a_classifier_is_no_language_model(
+    fails: Fails, tmp_path: Path, tokenizer: BPETokenizer, source: str
+) -> None:
+    save_model(tmp_path, make_classifier(tokenizer), tokenizer, Facts(labels=LABELS[2]))
+    if source == "theirs":
+        (tmp_path / "groundup.json").unlink()  # its config says so too
+    (tmp_path / "text.txt").write_text(TEXT)
+    sentence = (
+        f"{tmp_path} is a classifier (not spam, spam), not a language model; "
+        f"use `groundup classify predict {tmp_path} TEXT`"
+    )
+    assert fails("generate", tmp_path, "The") == sentence
+    assert fails("evaluate", tmp_path, tmp_path / "text.txt") == sentence
+    for open_it in (
+        lambda: expect_language_model(read_facts(tmp_path), tmp_path),
+        lambda: Assistant.load(tmp_path, style="alpaca"),
+        lambda: open_model(tmp_path, {}),
+    ):
+        with pytest.raises(UserError) as error:
+            open_it()
+        assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize("to", ["hf", "gguf", "course"])
@@ -163,7 +189,7 @@ def test_the_other_formats(tmp_path: Path, tokenizer: BPETokenizer, to: Format) 
     """They are for language models, all but Hugging Face's."""
     model, out = make_classifier(tokenizer), tmp_path / "out"
     if to == "hf":
-        export(model, tokenizer, to, out, notes=RunNotes(labels=LABELS[2]))
+        export(model, tokenizer, to, out, facts=Facts(labels=LABELS[2]))
         assert Classifier.load(out).labels == LABELS[2]
         return
     with pytest.raises(UserError, match="classifier"):
@@ -173,14 +199,15 @@ def test_the_other_formats(tmp_path: Path, tokenizer: BPETokenizer, to: Format) 
 
 def test_the_card(tokenizer: BPETokenizer) -> None:
     model = make_classifier(tokenizer, 3)
-    card = model_card("m", model, {"description": "a|b.csv"}, {}, {"val_accuracy": 0.97}, LABELS[3])
+    facts = Facts(data=Data("a|b.csv"), progress={"val_accuracy": 0.97}, labels=LABELS[3])
+    card = model_card("m", model, facts)
     assert "pipeline_tag: text-classification" in card and "AutoModelForCausalLM" not in card
     assert "| classes | ham, spam, eggs\\|Ünïcode &lt;b&gt; |" in card
     assert "| training text | a\\|b.csv |" in card
     assert "| validation accuracy | 0.9700 |" in card and "position" not in card
-    padded = {"position": "last-padded", "max_length": 12}
-    assert "padded to 12 tokens" in model_card("m", model, {}, padded, {}, LABELS[3])
-    assert "padded" not in model_card("m", model, {}, padded, {})
+    padded = Reading(12, padded=True)
+    assert "padded to 12 tokens" in model_card("m", model, Facts(labels=LABELS[3], reading=padded))
+    assert "padded" not in model_card("m", model, Facts(reading=padded))
 
 
 def test_a_table_cell() -> None:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
-from groundup.weights.checkpoint import RunNotes
 from groundup.weights.export import Format, export
-from groundup.weights.load import load_model
+from groundup.weights.load import load_model, read_facts
 from tests.assistants import save_assistant
 from tests.conftest import TEXT, Run, tiny_config
 from tests.openai_files import write_openai_directory
@@ -114,8 +114,8 @@ def test_gguf_comes_with_a_modelfile(run: Run, model_dir: Path, tmp_path: Path) 
 
 
 def test_gguf_and_ollama_are_told_the_prompt_style(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    model, notes = model_of(tokenizer.vocab_size), RunNotes("instruct", prompt_style="chatml")
-    weights, recipe = export(model, tokenizer, "gguf", tmp_path / "out", notes=notes)
+    model, facts = model_of(tokenizer.vocab_size), Facts(task="instruct", prompt_style="chatml")
+    weights, recipe = export(model, tokenizer, "gguf", tmp_path / "out", facts=facts)
     field = gguf.GGUFReader(weights).get_field("tokenizer.chat_template")
     assert field is not None and field.contents() == get_style("chatml").chat_template()
     text = recipe.read_text()
@@ -127,7 +127,7 @@ def test_the_prompt_style_travels_from_directory_to_directory(
 ) -> None:
     model = save_assistant(tmp_path / "model", tokenizer, "phi3")
     assert run("export", model, "--to=hf", "--out", tmp_path / "hf").status == 0
-    assert RunNotes.read(tmp_path / "hf").prompt_style == "phi3"
+    assert read_facts(tmp_path / "hf").prompt_style == "phi3"
     template = (tmp_path / "hf" / "chat_template.jinja").read_text(encoding="utf-8")
     assert template == get_style("phi3").chat_template()
     assert run("export", tmp_path / "hf", "--to=gguf", "--out", tmp_path / "gguf").status == 0
@@ -166,10 +166,10 @@ def test_what_would_be_ignored_is_refused(
     assert run("generate", tmp_path / "m.pth", "The", *back).out == expected
 
 
-def test_notes_travel_with_a_hugging_face_export(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    notes = RunNotes("pretrain", {"seed": 7})
-    export(model_of(tokenizer.vocab_size), tokenizer, "hf", tmp_path / "out", notes=notes)
-    assert RunNotes.read(tmp_path / "out").config == {"seed": 7}
+def test_facts_travel_with_a_hugging_face_export(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    facts = Facts(task="pretrain", options={"seed": 7})
+    export(model_of(tokenizer.vocab_size), tokenizer, "hf", tmp_path / "out", facts=facts)
+    assert read_facts(tmp_path / "out").options == {"seed": 7}
 
 
 def test_gpt2s_tokenizer_comes_from_openais_files(tmp_path: Path) -> None:

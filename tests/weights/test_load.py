@@ -8,12 +8,13 @@ import torch
 
 from groundup.errors import UserError
 from groundup.evaluate.classifier import Classifier
+from groundup.facts import NAME, Base, Data, Facts, Reading
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
 from groundup.tokenizers import BPETokenizer
-from groundup.weights.checkpoint import NOTES, RunNotes, save_model
-from groundup.weights.load import labels_of, load_any, load_classifier, load_model
+from groundup.weights.checkpoint import save_model
+from groundup.weights.load import load_model, read_facts
 from groundup.weights.torch_files import save_course_file
 from tests.conftest import Run, tiny_config
 from tests.labelled import perturbed, probabilities_of
@@ -37,20 +38,20 @@ def trained(model: GPTModel) -> GPTModel:
 
 
 def adapted(
-    folder: Path, tokenizer: BPETokenizer, *, classes: int = 0, notes: RunNotes | None = None
+    folder: Path, tokenizer: BPETokenizer, *, classes: int = 0, facts: Facts | None = None
 ) -> Path:
-    """A run with LoRA: ``base``, and ``run`` with its ``adapter``; without notes, as PEFT's."""
+    """A run with LoRA: ``base``, and ``run`` with its ``adapter``; without facts, as PEFT's."""
     base = perturbed(GPTModel(tiny_config(vocab_size=tokenizer.vocab_size)))
     save_model(folder / "base", base, tokenizer)
     model = add_lora(base, rank=2)
     if classes:
         to_classifier(model, classes)
-    kept = notes or RunNotes("classify" if classes else "instruct")
-    kept.config["model"] = str(folder / "base")
+    kept = facts or Facts(task="classify" if classes else "instruct")
+    kept.base = Base(str(folder / "base"))
     save_model(folder / "run", trained(model), tokenizer, kept)
     adapter = folder / "run" / "adapter"
-    if notes is None:
-        (adapter / NOTES).unlink()
+    if facts is None:
+        (adapter / NAME).unlink()
     return adapter
 
 
@@ -60,49 +61,51 @@ def test_the_heads_of_a_state_dict_are_those_it_was_trained_with(tmp_path: Path)
     base = perturbed(GPTModel(cfg))
     save_course_file(base, tmp_path / "base.pth")
     tokenizer = load_model(tmp_path / "base.pth")[1]
-    notes = RunNotes("instruct", {"model": str(tmp_path / "base.pth"), "n_heads": 4})
-    save_model(tmp_path / "run", trained(add_lora(base, rank=2)), tokenizer, notes)
+    facts = Facts(task="instruct", base=Base(str(tmp_path / "base.pth"), n_heads=4))
+    save_model(tmp_path / "run", trained(add_lora(base, rank=2)), tokenizer, facts)
     again, _ = load_model(tmp_path / "run" / "adapter")
     assert again.cfg.n_heads == 4
     assert torch.equal(scores(again), scores(load_model(tmp_path / "run")[0]))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_classifiers_adapter_without_notes(
-    tmp_path: Path, tokenizer: BPETokenizer, classes: int
+def test_a_classifiers_adapter_without_facts(
+    fails: Fails, tmp_path: Path, tokenizer: BPETokenizer, classes: int
 ) -> None:
     """As PEFT saves it: how many classes there are is in the weights, their names are nowhere."""
     adapter = adapted(tmp_path, tokenizer, classes=classes)
     names = [f"LABEL_{index}" for index in range(classes)]
-    assert labels_of(adapter) == names == Classifier.load(adapter).labels
-    with pytest.raises(UserError, match=r"adapter is a classifier \(LABEL_0, LABEL_1"):
-        load_model(adapter)
-    assert load_any(adapter)[0].out_head.out_features == classes
+    assert read_facts(adapter).labels == names == Classifier.load(adapter).labels
+    assert "adapter is a classifier (LABEL_0, LABEL_1" in fails("generate", adapter, "The")
+    model = load_model(adapter)[0]
+    assert model.out_head.out_features == classes and model.facts == read_facts(adapter)
 
 
 @pytest.mark.parametrize("noted", [False, True])
 def test_a_language_models_adapter_is_no_classifier(
     tmp_path: Path, tokenizer: BPETokenizer, noted: bool
 ) -> None:
-    adapter = adapted(tmp_path, tokenizer, notes=RunNotes("instruct") if noted else None)
-    assert labels_of(adapter) == []
+    adapter = adapted(tmp_path, tokenizer, facts=Facts(task="instruct") if noted else None)
+    assert read_facts(adapter).labels == []
     assert load_model(adapter)[0].out_head.out_features == tokenizer.vocab_size
     with pytest.raises(UserError, match="is a language model, not a classifier"):
-        load_classifier(adapter)
+        Classifier.load(adapter)
 
 
 def test_a_classifiers_adapter_is_exported_merged(
     run: Run, fails: Fails, tmp_path: Path, tokenizer: BPETokenizer
 ) -> None:
-    notes = RunNotes("classify", {"max_length": 5}, {"sha256": "f"}, labels=["ham", "spam"])
-    adapter = adapted(tmp_path, tokenizer, classes=2, notes=notes)
+    facts = Facts(
+        task="classify", data=Data(sha256="f"), labels=["ham", "spam"], reading=Reading(5)
+    )
+    adapter = adapted(tmp_path, tokenizer, classes=2, facts=facts)
     assert run("export", adapter, "--to=hf", "--out", tmp_path / "hf").status == 0
     assert not (tmp_path / "hf" / "adapter").exists()
     (tmp_path / "base").rename(tmp_path / "elsewhere")  # nothing of it is needed any more
     classifier = Classifier.load(tmp_path / "hf")
     assert (classifier.labels, classifier.max_length) == (["ham", "spam"], 5)
-    written = RunNotes.read(tmp_path / "hf")
-    assert (written.task, written.data) == ("classify", {"sha256": "f"})
+    written = read_facts(tmp_path / "hf")
+    assert (written.task, written.data) == ("classify", Data(sha256="f"))
     (tmp_path / "elsewhere").rename(tmp_path / "base")
     expected = probabilities_of(adapter)
     assert expected.std(dim=0).min() > 0.001
@@ -117,12 +120,12 @@ def test_a_classifiers_adapter_is_exported_merged(
 def test_a_language_models_adapter_is_exported_merged(
     run: Run, tmp_path: Path, tokenizer: BPETokenizer, to: str
 ) -> None:
-    adapter = adapted(tmp_path, tokenizer, notes=RunNotes("instruct", prompt_style="phi3"))
+    adapter = adapted(tmp_path, tokenizer, facts=Facts(task="instruct", prompt_style="phi3"))
     out = tmp_path / ("hf" if to == "hf" else "m.pth")
     assert run("export", adapter, f"--to={to}", "--out", out).status == 0
     if to == "hf":
         again = load_model(out)[0]
-        assert RunNotes.read(out).prompt_style == "phi3"
+        assert read_facts(out).prompt_style == "phi3"
     else:
         again = load_model(out, n_heads=4, tokenizer=str(tmp_path / "base"))[0]
     assert torch.equal(scores(again), scores(load_model(adapter)[0]))
@@ -134,7 +137,7 @@ def test_a_classifier_is_exported(
 ) -> None:
     adapter = adapted(tmp_path, tokenizer, classes=3)  # its labels are in its config alone
     run_folder = adapter.parent
-    (run_folder / NOTES).unlink()
+    (run_folder / NAME).unlink()
     assert run("export", run_folder, "--to=hf", "--out", tmp_path / "hf").status == 0
     assert Classifier.load(tmp_path / "hf").labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
     assert torch.equal(probabilities_of(tmp_path / "hf"), probabilities_of(run_folder))

@@ -53,7 +53,8 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
     }
     shown = ("batch_size", "learning_rate", "seed")
     training |= {n.replace("_", " "): facts.options.get(n) for n in shown}
-    padded = _LAST_PADDED.format(facts.reading.max_length) if facts.reading.padded else ""
+    padded = labels and facts.reading.padded
+    note = _LAST_PADDED.format(facts.reading.max_length) if padded else ""
     lines = [
         "---",
         "library_name: transformers",
@@ -69,7 +70,7 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
         *(_CLASSIFIER if labels else _LANGUAGE_MODEL),
         "```",
         "",
-        *((padded, "") if padded else ()),
+        *((note, "") if note else ()),
         *_table("model", rows),
         "",
         *_table("training", {k: v for k, v in training.items() if v is not None}),
