@@ -34,6 +34,7 @@ def machine() -> dict[str, object]:
     return {
         "cpu": cpu,
         "threads": torch.get_num_threads(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),  # AVX2, AVX512, …
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
         "amx": torch.cpu._is_amx_tile_supported(),
         "torch": torch.__version__,
