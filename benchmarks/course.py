@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     args = parser.parse_args()
 
-    model, tokenizer = load_model(args.run)
+    model, tokenizer = load_model(
+        args.run, checkpoint="last"
+    )  # not the best, which is an early one
     text = args.text.read_text(encoding="utf-8")
     cut = int(0.9 * len(text))
     losses = {}
