@@ -16,8 +16,9 @@ from groundup.data import lines, predictions, tables
 from groundup.data.classification import LabelledTexts, read_labelled
 from groundup.evaluate.classifier import Classifier
 from groundup.model.gpt import GPTModel
-from groundup.tasks.classify import split_for, train_classifier
+from groundup.tasks.classify import train_classifier
 from groundup.tasks.config import ClassifyConfig
+from groundup.tasks.splits import split_for
 from groundup.tokenizers import BPETokenizer
 from groundup.train.tracking import read_metrics
 from groundup.train.trainer import Trainer

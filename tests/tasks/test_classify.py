@@ -18,8 +18,9 @@ from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora
 from groundup.options import read_recipe
-from groundup.tasks.classify import Trained, split_for, train_classifier
+from groundup.tasks.classify import Trained, train_classifier
 from groundup.tasks.config import ClassifyConfig
+from groundup.tasks.splits import split_for
 from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import ClassOfText

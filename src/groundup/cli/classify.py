@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, layered, pick, say, with_options
+from groundup.cli.app import Flag, app, layered, say, with_options
 from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
@@ -22,7 +22,6 @@ from groundup.tasks.config import ClassifyConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from groundup.data.classification import LabelledTexts
     from groundup.evaluate.classification_report import Report
     from groundup.evaluate.classifier import Classifier
 
@@ -70,11 +69,12 @@ def train(
     path = data_file(options.data)
 
     from groundup.tasks.classify import train_classifier
+    from groundup.tasks.splits import read_texts
     from groundup.train.interrupt import StopRequest
 
     stop = StopRequest(say)
     trained = train_classifier(
-        _read(path, options),
+        read_texts(path, options),
         out,
         values,
         overwrite=overwrite,
@@ -142,46 +142,17 @@ def evaluate(
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another --out")
 
-    from groundup.evaluate.classification_report import evaluate_classifier, write_report
+    from groundup.evaluate.classification_report import write_report
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
-    from groundup.tasks.classify import labelled_fingerprint, report_on, split_for
+    from groundup.tasks.splits import reports_on_file
     from groundup.weights.load import read_facts
 
     classifier = Classifier.load(model, resolve_device(device), checkpoint=checkpoint)
     facts = read_facts(model, checkpoint)
-    saved = pick(facts.options, ClassifyConfig) if facts.task == ClassifyConfig.TASK else None
     columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
     asked = {name: value for name, value in columns.items() if value is not None}
-    if data is None and saved is None:
-        raise UserError(f"{model} does not say what it was trained on; name texts with --data")
-    options = ClassifyConfig(**{**(saved or {} if data is None else {}), **asked})
-    texts = _read(data_file(data or options.data), options)
-    wanted = split or ("all" if data else "test")
-    reports: list[Report] = []
-    if wanted == "all":
-        reports = [evaluate_classifier(classifier, texts, "all texts")]
-    else:
-        options = ClassifyConfig(**{**(saved or {}), **asked})
-        if facts.data.sha256 != labelled_fingerprint(texts):
-            if data is None:
-                raise UserError(
-                    f"{options.data} has changed since {model} was trained on it, so which texts "
-                    "it has not seen is not known; name texts with --data"
-                )
-            say(f"note: {data} is not what {model} was trained on; it is split in the same way")
-        splits = split_for(texts, options)
-        if wanted == "test":
-            reports = report_on(classifier, splits, options)
-        else:
-            part = splits.train if wanted == "train" else splits.validation
-            if part.texts:
-                reports = [evaluate_classifier(classifier, part, f"{wanted} split")]
-    if not reports:
-        raise UserError(
-            f"the {wanted} split is empty: the run gave it no share of the texts; name another "
-            "--split, or other texts with --data"
-        )
+    reports = reports_on_file(classifier, facts, model, data, split, asked, say)
     for report in reports:
         _show(report, mistakes=True)
     if out is not None:
@@ -271,17 +242,6 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, AT_ONCE)):
         yield chunk
-
-
-def _read(path: Path, options: ClassifyConfig) -> LabelledTexts:
-    from groundup.data.classification import read_labelled
-
-    return read_labelled(
-        path,
-        text_column=options.text_column,
-        label_column=options.label_column,
-        separator=options.separator,
-    )
 
 
 def _show(report: Report, *, mistakes: bool = False) -> None:

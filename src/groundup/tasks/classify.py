@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,20 +14,11 @@ from torch.nn import functional as F
 from groundup.data.batching import ShuffledBatches
 from groundup.data.classification import (
     LabelledTexts,
-    Splits,
-    balance,
     class_names,
     class_weights,
-    split_labelled,
 )
 from groundup.data.labelled_tokens import LabelledTokens
-from groundup.data.text import fingerprint
-from groundup.evaluate.classification_report import (
-    Report,
-    class_numbers,
-    evaluate_classifier,
-    write_report,
-)
+from groundup.evaluate.classification_report import Report, class_numbers, write_report
 from groundup.evaluate.classifier import Classifier, class_scores
 from groundup.facts import Data, Facts, Reading
 from groundup.model.classifier import to_classifier
@@ -46,6 +36,7 @@ from groundup.tasks.model import (
 from groundup.tasks.outdir import REPORT
 from groundup.tasks.resume import Given
 from groundup.tasks.run import run_task
+from groundup.tasks.splits import describe, labelled_fingerprint, report_on, split_for
 from groundup.tasks.task import Job, Material
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
@@ -190,60 +181,6 @@ class Classifying:
             texts = self.splits.train.texts
             longest = min(longest, max(len(tokenizer.encode(text)) for text in texts))
         return replace(config, max_length=longest)
-
-
-def labelled_fingerprint(data: LabelledTexts) -> str:
-    """A SHA-256 of the texts and labels, to tell whether the splits would be the same."""
-    return fingerprint([*data.texts, *data.labels])
-
-
-def split_for(data: LabelledTexts, config: ClassifyConfig) -> Splits:
-    """The run's splits: cut first, then each balanced by itself, the test split left whole.
-
-    Raises:
-        UserError: a class has too few texts for them.
-    """
-    splits = split_labelled(
-        data,
-        fractions=(config.train_ratio, config.val_ratio),
-        seed=config.seed,
-        stratify=config.stratify,
-    )
-    if config.balance != "undersample":
-        return splits
-    validation = splits.validation  # none, if it was given no share
-    return replace(
-        splits,
-        train=balance(splits.train, config.seed),
-        validation=balance(validation, config.seed) if validation.texts else validation,
-    )
-
-
-def report_on(classifier: Classifier, splits: Splits, config: ClassifyConfig) -> list[Report]:
-    """Reports on the test split: with as many texts of every class, and as it is."""
-    if not splits.test.texts:
-        return []
-    reports = [evaluate_classifier(classifier, splits.test, "test split")]
-    if len(set(Counter(splits.test.labels).values())) > 1:
-        balanced = balance(splits.test, config.seed)
-        reports.insert(0, evaluate_classifier(classifier, balanced, "balanced test split"))
-    return reports
-
-
-def describe(splits: Splits, data: LabelledTexts) -> str:
-    """What the splits hold, and what was found on the way, for people."""
-    lines = [
-        f"texts: {len(data.texts):,} in {data.source}"
-        + (f", {splits.duplicates:,} of them repeated" if splits.duplicates else "")
-    ]
-    if splits.conflicting:
-        lines.append(f"note: {splits.conflicting:,} repeated texts have more than one label")
-    for name in ("train", "validation", "test"):
-        part: LabelledTexts = getattr(splits, name)
-        counts = Counter(part.labels)
-        shown = ", ".join(f"{counts[label]:,} {label}" for label in class_names(data.labels))
-        lines.append(f"  {name:<10} {len(part.texts):>6,}: {shown}")
-    return "\n".join(lines)
 
 
 def _measure(

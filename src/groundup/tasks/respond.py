@@ -158,25 +158,7 @@ def respond(
     with locked(lock, f"{busy}; choose another --out", advice=ADVICE):
         check_free(out)  # another run may have just finished it
         kept = KeptResponses(out.with_name(out.name + PARTIAL), run)
-        if kept.responses:
-            say(f"going on with {kept.path}: {len(kept.responses)} of {len(entries)} are there")
-        left = [index for index in range(len(entries)) if index not in kept.responses]
-        completions = generate_batch(
-            assistant.model,
-            assistant.tokenizer,
-            [prompts[index] for index in left],
-            config,
-            stop=assistant.style.stop,
-            batch_size=batch_size,
-        )
-        try:
-            _keep_all(completions, left, kept, len(entries))
-        except KeyboardInterrupt:
-            say(
-                f"{len(kept.responses)} of {len(entries)} responses are kept in {kept.path}; "
-                "the same command goes on from there"
-            )
-            raise
+        _write_missing(assistant, prompts, kept, config, batch_size, say)
         responses = [kept.responses[index] for index in range(len(entries))]
         answered = [
             {**entry, RESPONSE: response.text, REASON: response.finish_reason}
@@ -193,6 +175,36 @@ def describe(reasons: Counter[str]) -> str:
     """How responses ended, in words: ``110 responses: 108 ended by end-of-text, 2 …``."""
     told = [f"{reasons[name]} {how}" for name, how in _REASONS.items() if reasons[name]]
     return f"{reasons.total()} responses ended: {', '.join(told)}"
+
+
+def _write_missing(
+    assistant: Assistant,
+    prompts: Sequence[Sequence[int]],
+    kept: KeptResponses,
+    config: SamplingConfig,
+    batch_size: int,
+    say: Say,
+) -> None:
+    """Answer the prompts that have no response yet; keep each as soon as it is written."""
+    if kept.responses:
+        say(f"going on with {kept.path}: {len(kept.responses)} of {len(prompts)} are there")
+    left = [index for index in range(len(prompts)) if index not in kept.responses]
+    completions = generate_batch(
+        assistant.model,
+        assistant.tokenizer,
+        [prompts[index] for index in left],
+        config,
+        stop=assistant.style.stop,
+        batch_size=batch_size,
+    )
+    try:
+        _keep_all(completions, left, kept, len(prompts))
+    except KeyboardInterrupt:
+        say(
+            f"{len(kept.responses)} of {len(prompts)} responses are kept in {kept.path}; "
+            "the same command goes on from there"
+        )
+        raise
 
 
 def _keep_all(

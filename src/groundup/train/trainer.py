@@ -139,8 +139,8 @@ class Trainer:
                 count = max(1, self.parallel.sum(sum(map(objective.count, batches))))
                 self.optimizer.zero_grad(set_to_none=True)
                 total = torch.zeros((), device=self.runtime.device)
-                for batch in batches:
-                    with self.parallel.micro_step(last=batch is batches[-1]):
+                for number, batch in enumerate(batches, start=1):
+                    with self.parallel.micro_step(last=number == len(batches)):
                         with self.runtime.autocast():
                             moved = to_device(batch, self.runtime.device)
                             loss = objective.loss(self.model, moved) / count
