@@ -27,14 +27,14 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One entry for each use of the loss that keeps no logits: for which reduction."""
+    """Which reduction the loss that keeps no logits was used for, or that it was compiled."""
     used: list[str] = []
     real = fused_loss.linear_cross_entropy
 
     def counted(
         features: Tensor, weight: Tensor, targets: Tensor, reduction: fused_loss.Reduction
     ) -> Tensor:
-        used.append(reduction)
+        used.append("compiled" if torch.compiler.is_compiling() else reduction)
         return real(features, weight, targets, reduction)
 
     monkeypatch.setattr(fused_loss, "linear_cross_entropy", counted)

@@ -30,6 +30,13 @@ class Tempered(GPTModel):
         return super().forward(in_idx, *args, **kwargs) / 2
 
 
+class ReadsSomePlaces(GPTModel):
+    """A subclass that takes one more argument of those there are."""
+
+    def forward(self, in_idx: Tensor, at: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return -super().forward(in_idx, at=at)
+
+
 class Students(nn.Module):
     """A model that has nothing of ours."""
 
@@ -45,6 +52,7 @@ class Students(nn.Module):
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "GPTModel": lambda: GPTModel(tiny_config()),
     "subclass, ids only": lambda: Negated(tiny_config()),
+    "subclass, ids and places": lambda: ReadsSomePlaces(tiny_config()),
     "subclass, passes on": lambda: Tempered(tiny_config()),
     "student's own": Students,
 }
@@ -122,7 +130,8 @@ def test_each_tokens_loss_is_that_of_the_models_own_scores(
 
 def test_only_who_takes_a_cache_gets_one() -> None:
     plain, negated = GPTModel(tiny_config()), Negated(tiny_config())
-    assert new_cache(Students()) is None and new_cache(negated) is None
+    for model in (Students(), negated, ReadsSomePlaces(tiny_config())):
+        assert new_cache(model) is None
     for model in (plain, Tempered(tiny_config()), nn.DataParallel(plain)):
         cache = new_cache(model, 2, capacity=5)
         assert cache is not None and cache.layers[0].keys.shape == (2, 4, 5, 8)
@@ -140,8 +149,11 @@ def test_evaluating_restores_the_mode(model: GPTModel, training: bool) -> None:
     assert model.training == training and torch.is_grad_enabled()
 
 
-def test_hooks_see_every_call(model: GPTModel, batch: tuple[Tensor, Tensor]) -> None:
-    calls = {name: 0 for name in ("", "trf_blocks.0", "trf_blocks.1", "final_norm")}
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_see_every_call(kind: str, batch: tuple[Tensor, Tensor]) -> None:
+    model, (inputs, targets) = KINDS[kind](), batch
+    parts = ("rnn",) if kind == "student's own" else ("trf_blocks.0", "trf_blocks.1", "final_norm")
+    calls: dict[str, int] = dict.fromkeys(["", *parts], 0)
 
     def count(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
@@ -151,10 +163,11 @@ def test_hooks_see_every_call(model: GPTModel, batch: tuple[Tensor, Tensor]) -> 
 
     for name in calls:
         model.get_submodule(name).register_forward_hook(count(name))
-    for done in (1, 2):
-        calc_loss_batch(*batch, model, "cpu")
-        assert set(calls.values()) == {done}
-    generate_text_simple(model, batch[0][:, :4], max_new_tokens=7, context_size=16)
+    calc_loss_batch(inputs, targets, model, "cpu")
+    assert set(calls.values()) == {1}
+    calc_loss_batch(inputs, torch.tensor([5, 0, 2]), model, "cpu")  # a classifier's
+    assert set(calls.values()) == {2}
+    generate_text_simple(model, inputs[:, :4], max_new_tokens=7, context_size=16)
     assert set(calls.values()) == {2 + 7}
 
 

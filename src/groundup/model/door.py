@@ -57,7 +57,7 @@ def scores(
     A ``cache`` (of :func:`new_cache`) is for models that take one.
     """
     if accepts(model, "at"):
-        return model(in_idx, cache, at=at)
+        return model(in_idx, at=at) if cache is None else model(in_idx, at=at, cache=cache)
     logits = model(in_idx)
     if at is None:
         return logits
