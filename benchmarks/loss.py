@@ -2,7 +2,10 @@
 
     python benchmarks/loss.py
 
-Prints JSON: median seconds over interleaved rounds, and ratios to the plain way.
+"per token" is for objectives that weigh each token's loss themselves, which is measured with random
+weights; the others sum.
+
+Prints JSON: median seconds over interleaved rounds, and ratios to the plain way (of the same kind).
 """
 
 from __future__ import annotations
@@ -23,11 +26,19 @@ def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:
     features = torch.randn(n, c, requires_grad=True)
     weight = (0.02 * torch.randn(v, c)).requires_grad_()
     targets = torch.randint(0, v, (n,))
+    factors = torch.randn(n)
+
+    def plain(reduction: str) -> torch.Tensor:
+        logits = F.linear(features, weight).float()
+        return F.cross_entropy(logits, targets, reduction=reduction)
+
     ways = {
-        "plain": lambda: F.cross_entropy(
-            F.linear(features, weight).float(), targets, reduction="sum"
-        ),
+        "plain": lambda: plain("sum"),
         "groundup": lambda: linear_cross_entropy(features, weight, targets),
+        "plain, per token": lambda: (plain("none") * factors).sum(),
+        "groundup, per token": lambda: (
+            linear_cross_entropy(features, weight, targets, "none") * factors
+        ).sum(),
     }
     if hasattr(F, "linear_cross_entropy"):  # PyTorch 2.13
         options = torch.nn.LinearCrossEntropyOptions()
@@ -42,9 +53,11 @@ def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:
         loss.backward()
 
     times = rounds({name: partial(step, way) for name, way in ways.items()}, 7)
-    return {
-        name: {"seconds": t, "ratio": round(t / times["plain"], 3)} for name, t in times.items()
-    }
+    found = {}
+    for name, seconds in times.items():
+        base = times["plain, per token" if "per token" in name else "plain"]
+        found[name] = {"seconds": seconds, "ratio": round(seconds / base, 3)}
+    return found
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ from .model.classifier import set_trainable as set_trainable, to_classifier as t
 from .model.gpt import GPTModel as GPTModel
 from .model.ladder import (
     CausalAttention as CausalAttention,
+    MultiHeadAttentionSpelledOut as MultiHeadAttentionSpelledOut,
     MultiHeadAttentionWrapper as MultiHeadAttentionWrapper,
     SelfAttention_v1 as SelfAttention_v1,
     SelfAttention_v2 as SelfAttention_v2,
@@ -63,6 +64,7 @@ from .model.layers import (
     TransformerBlock as TransformerBlock,
 )
 from .model.lora import LoRALinear as LoRALinear, add_lora as add_lora, merge_lora as merge_lora
+from .model.watch import watch as watch
 from .plots import (
     plot_confusion as plot_confusion,
     plot_losses as plot_losses,

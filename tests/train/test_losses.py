@@ -35,35 +35,56 @@ def test_the_fused_loss_and_its_gradients_are_pytorchs(
     torch.testing.assert_close(weight.grad, grads[1])
 
 
-def test_under_autocast_it_is_as_close_as_the_plain_way() -> None:
+@pytest.mark.parametrize("chunk", [1, 120, 10_000])
+@pytest.mark.parametrize("cached", [1, 130, 10_000])
+def test_each_tokens_loss_is_pytorchs_and_so_are_gradients_under_any_weights(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, cached: int
+) -> None:
+    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", cached)
+    features, weight, targets = tensors()
+    factors = torch.randn(len(targets))
+    expected = F.cross_entropy(features @ weight.T, targets, reduction="none")
+    grads = torch.autograd.grad(expected @ factors, (features, weight))
+    loss = linear_cross_entropy(features, weight, targets, "none")
+    torch.testing.assert_close(loss, expected)
+    for _ in range(2):  # unlike the sum's, its backward pass works again
+        ours = torch.autograd.grad(loss @ factors, (features, weight), retain_graph=True)
+        torch.testing.assert_close(ours, grads)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_under_autocast_it_is_as_close_as_the_plain_way(reduction: fused_loss.Reduction) -> None:
     features, weight, targets = tensors(200, 300)
-    exact = F.cross_entropy(features @ weight.T, targets, reduction="sum")
-    exact_grad = torch.autograd.grad(exact, weight)[0]
+    factors = torch.tensor(1.0) if reduction == "sum" else torch.randn(200)
+    exact = F.cross_entropy(features @ weight.T, targets, reduction=reduction)
+    exact_grad = torch.autograd.grad((exact * factors).sum(), weight)[0]
     errors = []
     for fused in (False, True):
         weight.grad = None
         with torch.autocast("cpu", torch.bfloat16):
             if fused:
-                loss = linear_cross_entropy(features, weight, targets)
+                loss = linear_cross_entropy(features, weight, targets, reduction)
             else:
                 logits = F.linear(features, weight).float()
-                loss = F.cross_entropy(logits, targets, reduction="sum")
-        loss.backward()
+                loss = F.cross_entropy(logits, targets, reduction=reduction)
+        (loss * factors).sum().backward()
         assert weight.grad is not None and loss.dtype == weight.grad.dtype == torch.float32
-        assert loss.item() == pytest.approx(exact.item(), rel=1e-2)
+        torch.testing.assert_close(loss, exact, rtol=1e-2, atol=0.05)
         errors.append((weight.grad - exact_grad).norm().item())
     assert errors[1] <= 1.5 * errors[0]
 
 
-def test_gradients_only_for_those_who_want_them() -> None:
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_gradients_only_for_those_who_want_them(reduction: fused_loss.Reduction) -> None:
     features, weight, targets = tensors()
-    linear_cross_entropy(features.detach(), weight, targets).backward()
+    linear_cross_entropy(features.detach(), weight, targets, reduction).sum().backward()
     assert features.grad is None and weight.grad is not None
     weight.grad = None
-    linear_cross_entropy(features, weight.detach(), targets).backward()
+    linear_cross_entropy(features, weight.detach(), targets, reduction).sum().backward()
     assert weight.grad is None and features.grad is not None
     with torch.no_grad():
-        assert not linear_cross_entropy(features, weight, targets).requires_grad
+        assert not linear_cross_entropy(features, weight, targets, reduction).requires_grad
 
 
 def test_a_second_backward_is_an_error_and_never_a_wrong_gradient() -> None:
@@ -73,11 +94,12 @@ def test_a_second_backward_is_an_error_and_never_a_wrong_gradient() -> None:
         loss.backward()
 
 
-def test_no_valid_target_is_no_loss_and_no_gradient() -> None:
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_no_valid_target_is_no_loss_and_no_gradient(reduction: fused_loss.Reduction) -> None:
     features, weight, targets = tensors()
-    loss = linear_cross_entropy(features, weight, targets.fill_(-100))
-    loss.backward()
-    assert loss == 0 and weight.grad is not None and not weight.grad.any()
+    loss = linear_cross_entropy(features, weight, targets.fill_(-100), reduction)
+    loss.sum().backward()
+    assert not loss.any() and weight.grad is not None and not weight.grad.any()
 
 
 @pytest.mark.parametrize("tie", [True, False])

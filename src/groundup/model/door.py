@@ -57,7 +57,7 @@ def scores(
     A ``cache`` (of :func:`new_cache`) is for models that take one.
     """
     if accepts(model, "at"):
-        return model(in_idx, cache, at=at)
+        return model(in_idx, at=at) if cache is None else model(in_idx, at=at, cache=cache)
     logits = model(in_idx)
     if at is None:
         return logits
@@ -95,11 +95,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def accepts(model: nn.Module, keyword: str) -> bool:
-    """Whether a model's ``forward`` takes this argument of ``GPTModel``'s."""
+    """Whether a model's ``forward`` takes this argument of ``GPTModel``'s.
+
+    A subclass that passes on any argument (``**kwargs``) takes those that give scores. A loss it
+    is not asked for: what it does with the scores, it may not do with a loss (``-scores``).
+    """
     inner = unwrapped(model)
     parameters = inspect.signature(inner.forward).parameters
     passes_all_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return keyword in parameters or (passes_all_on and isinstance(inner, GPTModel))
+    gives_scores = keyword in ("cache", "at", "documents")
+    return keyword in parameters or (passes_all_on and gives_scores and isinstance(inner, GPTModel))
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The attention ladder: from a dot product to multi-head attention, one idea per rung.
 
-For reading. The last rung computes what ``attention.MultiHeadAttention`` computes (a test proves
-it to 1e-6); that class is the one that the model uses.
+For reading. The last rung is the course's ``MultiHeadAttention`` in full, and computes what
+``attention.MultiHeadAttention`` computes, from the same weights (a test proves it to 1e-6); that
+class is the one that the model uses.
 
-Shapes: ``B`` batch, ``T`` tokens, ``D`` columns. Rungs 1 to 3 take one sequence ``(T, d_in)``;
-from rung 4 on there is a batch ``(B, T, d_in)``.
+Shapes: ``B`` batch, ``T`` tokens, ``H`` heads, ``D`` columns (of a head). Rungs 1 to 3 take one
+sequence ``(T, d_in)``; from rung 4 on there is a batch ``(B, T, d_in)``.
 """
 
 from __future__ import annotations
@@ -103,9 +104,7 @@ class MultiHeadAttentionWrapper(nn.Module):
     New: ``num_heads`` causal attentions of width ``d_out``, their results put next to each other,
     so the output is ``num_heads * d_out`` wide.
 
-    What is left to ``MultiHeadAttention``: one big matrix instead of many small ones (split into
-    heads by a reshape), an output projection, and a kernel that never writes down the ``(T, T)``
-    weights.
+    What is left to rung 6: one big matrix instead of many small ones, and an output projection.
     """
 
     def __init__(
@@ -126,3 +125,78 @@ class MultiHeadAttentionWrapper(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, d_in) -> (B, T, num_heads * d_out)``."""
         return torch.cat([head(x) for head in self.heads], dim=-1)
+
+
+class MultiHeadAttentionSpelledOut(nn.Module):
+    """Rung 6: all heads at once, out of one big matrix each for queries, keys and values.
+
+    New: a head is ``head_dim`` columns of the big matrix, so splitting is a reshape; the heads
+    are one more dimension of the same products; an output projection lets their results mix.
+
+    What is left to ``attention.MultiHeadAttention``: a key/value cache, and a kernel that never
+    writes down the ``(T, T)`` weights. Either class loads the other's state dict.
+
+    Args:
+        d_in: width of the input.
+        d_out: width of the output, shared by all heads.
+        context_length: most tokens that one call may see.
+        dropout: probability of dropping an attention weight while training.
+        num_heads: number of heads; each gets ``d_out / num_heads`` columns.
+        qkv_bias: whether the query, key and value projections have a bias.
+
+    Raises:
+        UserError: ``d_out`` is not divisible by ``num_heads``.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if d_out % num_heads:
+            raise UserError(f"d_out ({d_out}) must be divisible by num_heads ({num_heads})")
+        self.num_heads = num_heads
+        self.head_dim = d_out // num_heads
+        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
+        self.out_proj = nn.Linear(d_out, d_out)
+        self.dropout = nn.Dropout(dropout)
+        mask = torch.ones(context_length, context_length, dtype=torch.bool).triu(diagonal=1)
+        self.register_buffer("mask", mask, persistent=False)  # True above the diagonal: the future
+        self.register_load_state_dict_pre_hook(drop_stored_mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, d_in) -> (B, T, d_out)``."""
+        B, T, _ = x.shape
+        if T > len(self.mask):
+            raise UserError(f"{T} tokens, but context_length is {len(self.mask)}; pass fewer")
+        queries = self.W_query(x)  # (B, T, d_out), and d_out = H * D
+        keys = self.W_key(x)  # (B, T, d_out)
+        values = self.W_value(x)  # (B, T, d_out)
+
+        queries = queries.view(B, T, self.num_heads, self.head_dim)  # (B, T, H, D)
+        keys = keys.view(B, T, self.num_heads, self.head_dim)  # (B, T, H, D)
+        values = values.view(B, T, self.num_heads, self.head_dim)  # (B, T, H, D)
+
+        queries = queries.transpose(1, 2)  # (B, H, T, D)
+        keys = keys.transpose(1, 2)  # (B, H, T, D)
+        values = values.transpose(1, 2)  # (B, H, T, D)
+
+        scores = queries @ keys.transpose(2, 3)  # (B, H, T, T)
+        scores = scores / self.head_dim**0.5  # (B, H, T, T)
+        scores = scores.masked_fill(self.mask[:T, :T], -torch.inf)  # (B, H, T, T)
+        weights = torch.softmax(scores, dim=-1)  # (B, H, T, T), each row sums to 1
+        weights = self.dropout(weights)  # (B, H, T, T)
+
+        context = weights @ values  # (B, H, T, D)
+        context = context.transpose(1, 2)  # (B, T, H, D)
+        context = context.flatten(2)  # (B, T, d_out), the heads next to each other
+        return self.out_proj(context)  # (B, T, d_out)
