@@ -33,7 +33,7 @@ FACTS = Facts(
     options={"learning_rate": 1e-3, "max_length": 12, "model": None, "balance": "weights"},
     shape={"vocab_size": 300, "tie_weights": True, "drop_rate": 0.1},
     data=Data("24 texts", ["a.csv", "-"], "5f", 619, 66, 16, 2),
-    schedule=Schedule(100, 5, 2),
+    schedule=Schedule(100, 5),
     progress={"step": 100, "val_loss": 0.25, "seconds": 1.0},
     labels=["ham", "eggs & späm"],
     reading=Reading(12, padded=True),
