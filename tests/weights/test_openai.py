@@ -153,7 +153,7 @@ def test_params_for_another_size(params: dict[str, Any]) -> None:
         load_weights_into_gpt(GPTModel(CFG.replace(n_layers=1)), params)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(
     cfg=st.builds(
         ModelConfig,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import UserError
@@ -65,6 +65,7 @@ def test_what_the_tests_write_is_what_tensorflow_wrote(tmp_path: Path) -> None:
     assert (tmp_path / INDEX).read_bytes()[:block] == (FIXTURE / INDEX).read_bytes()[:block]
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=5),
