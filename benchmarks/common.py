@@ -34,16 +34,29 @@ def machine() -> dict[str, object]:
     return {
         "cpu": cpu,
         "threads": torch.get_num_threads(),
-        "vectors": torch.backends.cpu.get_cpu_capability(),  # AVX2, AVX512, …
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
-        "amx": torch.cpu._is_amx_tile_supported(),
+        "kind": machine_kind(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
+def machine_kind() -> str:
+    """The kind of CPU, as far as speed goes: ``amx``, ``avx512-bf16``, ``avx2``, or another."""
+    if torch.cpu._is_amx_tile_supported():
+        return "amx"
+    if torch.cpu._is_avx512_bf16_supported():
+        return "avx512-bf16"
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
 def report(name: str, results: object) -> None:
-    """Print the results as JSON and keep them in ``benchmarks/results/NAME.json``."""
+    """Print the results as JSON and keep them in ``benchmarks/results``.
+
+    The file is ``NAME.json`` for the kind of machine that the README's table is from, else
+    ``NAME-KIND.json``.
+    """
+    kind = machine_kind()
+    name = name if kind == "avx512-bf16" else f"{name}-{kind}"
     text = json.dumps({"machine": machine(), "results": results}, indent=2)
     folder = Path(__file__).parent / "results"
     folder.mkdir(exist_ok=True)

@@ -37,6 +37,7 @@ def to_classifier(model: GPTModel, num_classes: int) -> GPTModel:
     )
     nn.init.normal_(model.out_head.weight, std=0.02)
     model.cfg = model.cfg.replace(tie_weights=False)
+    model.facts = None  # whatever it was, it is another model now
     return model
 
 

@@ -176,7 +176,8 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
 
 def _checkpoint(run: Path, name: str) -> Path:
     folder = run / CHECKPOINTS
-    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = folder.iterdir() if folder.is_dir() else ()
+    there = sorted((path.name for path in found), key=lambda name: (len(name), name))
     if name not in there:
         listed = ", ".join(there) or "none"
         raise UserError(f"{run} has no checkpoint {name!r}; there are: {listed}")
