@@ -3,8 +3,9 @@
     git worktree add ../before 2d488b9
     python benchmarks/before_after.py --before ../before --rounds 5
 
-Every measurement is a process of its own, one of each checkout after the other, so that a machine
-whose speed drifts slows both alike. Prints medians, and the ratio after / before.
+Every measurement is a process of its own, one of each checkout after the other and in turns who is
+first, so that a machine whose speed drifts slows both alike. Prints medians, and the ratio after /
+before.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import report
+from common import kept_results, report
 
 PEAK = """
 import resource
@@ -120,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="what must not get worse")
     parser.add_argument("--before", type=Path, required=True, help="the earlier checkout")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="only what has this in its name; others stay")
     parser.add_argument("--xl", action="store_true", help="open a GPT-2 XL too (6 GB of disk)")
     args = parser.parse_args()
     after = Path(__file__).parents[1]
@@ -134,11 +136,14 @@ def main() -> None:
         if args.xl:
             run(after, SAVE, folder)
             measurements["opening GPT-2 XL"] = (OPEN, folder)
-        results: dict[str, dict[str, object]] = {}
+        results = kept_results("before_after") if args.only else {}
         for name, (code, *arguments) in measurements.items():
+            if args.only not in name:
+                continue
             found: dict[str, list[dict[str, object]]] = {"before": [], "after": []}
-            for _ in range(args.rounds):
-                for which, source in (("before", args.before), ("after", after)):
+            pair = [("before", args.before), ("after", after)]
+            for number in range(args.rounds):
+                for which, source in pair if number % 2 else reversed(pair):
                     found[which].append(run(source, str(code), *arguments))
                     time.sleep(0.5)
             results[name] = _summary(found)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -55,10 +56,20 @@ def report(name: str, results: object) -> None:
     The file is ``NAME.json`` for the kind of machine that the README's table is from, else
     ``NAME-KIND.json``.
     """
+    text = json.dumps({"machine": machine(), "results": results}, indent=2)
+    path = _path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def kept_results(name: str) -> dict[str, Any]:
+    """What an earlier run on this kind of machine has left."""
+    path = _path(name)
+    return json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
+
+
+def _path(name: str) -> Path:
     kind = machine_kind()
     name = name if kind == "avx512-bf16" else f"{name}-{kind}"
-    text = json.dumps({"machine": machine(), "results": results}, indent=2)
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    return Path(__file__).parent / "results" / f"{name}.json"

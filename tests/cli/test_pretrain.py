@@ -329,3 +329,14 @@ def test_the_demo_runs_and_trains_on_the_embedded_text(run: Run, tmp_path: Path)
     assert "Python's language reference" in result.err
     card = json.loads((out / "groundup.json").read_text())
     assert card["data"]["train_tokens"] > 100_000
+
+
+def test_steps_that_are_asked_for_win_over_a_recipes_minutes(run: Run, tmp_path: Path) -> None:
+    asked = small("--max-steps=3", "--context-length=32")
+    result = run("demo", "--out", tmp_path / "a", *asked)
+    assert result.status == 0 and "plan:" not in result.err, result.err
+    assert facts_of(tmp_path / "a" / LAST).options["minutes"] is None
+    asked = small("--minutes=0.0001", "--context-length=32")
+    result = run("demo", "--out", tmp_path / "b", *asked)
+    assert result.status == 0 and "plan: 1 steps" in result.err, result.err
+    assert facts_of(tmp_path / "b" / LAST).options["max_steps"] == 1

@@ -102,6 +102,8 @@ def layered(
         values |= read_recipe(configs[0].TASK, recipe, *configs)
     if config is not None:
         values |= read_toml(config, *configs)
+    if {"epochs", "max_steps"} & given.keys():
+        values.pop("minutes", None)  # the limit that is asked for counts, not a recipe's
     return values | given
 
 
