@@ -128,7 +128,7 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
         for name in (
             *("train", "generate", "tokenizer", "course", "loading-gpt2-xl"),
             *("classify_ratio", "classify_random", "classify_small"),
-            *("instruct_ratio", "instruct_quality"),
+            *("instruct_ratio", "instruct_quality", "contention-avx2"),
         )
     }
     rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
@@ -181,5 +181,12 @@ def test_measured_figures_are_those_of_the_committed_results() -> None:
     assert f"{ratio['times_faster']:.1f} times as long with the course's code" in text
     assert f"take {median(ratio['seconds']['groundup']):.0f} s on one thread" in text
     assert f"answers to the {quality['test_entries']} test entries" in text
+    spun = results["contention-avx2"]["tokens per second"]
+    for way, told in (
+        ("chosen by measurement", "{:,} alone, {:,} beside a busy process, {:,} beside a second"),
+        ("libgomp's default", "default {:,}, {:,} and {:,}."),
+    ):
+        places = ("alone", "beside a busy process", "beside a second training")
+        assert told.format(*(spun[way][place] for place in places)) in text
     end = results["course"]["at_the_end"]
     assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text

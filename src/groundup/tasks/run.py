@@ -196,7 +196,8 @@ class _Run:
                     config.eval_freq,
                     config.grad_accum_steps,
                 )
-                steps = min(steps, config.max_steps or steps)
+                if config.epochs is not None or config.max_steps is not None:
+                    steps = min(steps, config.total_steps(self._steps_per_epoch()))
                 job.say(
                     f"plan: {steps:,} steps, which take {steps * pace.seconds / 60:.1f} minutes"
                 )
@@ -215,6 +216,9 @@ class _Run:
             patience=config.patience,
         )
 
+    def _steps_per_epoch(self) -> int:
+        return -(-len(self.material.data) // self.job.config.grad_accum_steps)
+
     def _schedule(self) -> Schedule:
         """How long the run will be.
 
@@ -222,7 +226,7 @@ class _Run:
             UserError: it has done that already, or the warmup is longer.
         """
         config, saved = self.config, self.job.saved
-        total = config.total_steps(-(-len(self.material.data) // config.grad_accum_steps))
+        total = config.total_steps(self._steps_per_epoch())
         planned = saved.schedule.total_steps if saved is not None else None
         if planned not in (None, total):
             self.job.say(
