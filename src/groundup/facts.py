@@ -7,7 +7,6 @@ version: the first one, which did not say so, is read; a newer one is refused by
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from groundup.errors import UserError
 from groundup.files import read_json, write_json
+from groundup.options import fits
 
 NAME = "groundup.json"
 VERSION = 2
@@ -119,13 +119,13 @@ class Facts:
             return None
         values = read_json(path)
         version = values.pop("version", 1)
-        if _fits(version, int) and version > VERSION:
+        if fits(version, int) and version > VERSION:
             raise UserError(
                 f"{path} is of version {version}; this groundup reads up to version {VERSION}: "
                 "update groundup"
             )
         try:
-            if not _fits(version, int) or version < 1:
+            if not fits(version, int) or version < 1:
                 raise ValueError(f"version is {version!r}")
             return _build(cls, _from_first_version(values) if version == 1 else values)
         except (TypeError, ValueError, KeyError) as error:
@@ -145,28 +145,10 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
             value, hint = values[part.name], hints[part.name]
             if dataclasses.is_dataclass(hint) and isinstance(value, dict):
                 value = _build(typing.cast(type, hint), value)
-            elif not _fits(value, hint):
+            elif not fits(value, hint):
                 raise ValueError(f"{part.name} is {value!r:.60}")
             found[part.name] = value
     return cls(**found)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a value that JSON gave is of the type that a field is declared with."""
-    if hint is Any:
-        return True
-    origin, of = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in of
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in of)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(v, of[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(v, of[1]) for v in value.values())
-    if isinstance(value, bool):  # which Python takes for a whole number
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
 
 
 _SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")

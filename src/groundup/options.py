@@ -83,7 +83,7 @@ def _checked(text: str, source: str, configs: tuple[type, ...]) -> dict[str, Any
         name = key.replace("-", "_")
         if name not in known:
             problems.append(f"unknown key {key!r}{did_you_mean(name, known)}")
-        elif not _fits(value, known[name][1]):
+        elif not fits(value, known[name][1]):
             problems.append(f"{key} is {value!r}; expected {describe_type(known[name][1])}")
         else:
             values[name] = value
@@ -99,17 +99,22 @@ def _flatten(tables: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return rows
 
 
-def _fits(value: object, hint: Any) -> bool:
-    origin = typing.get_origin(hint)
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value, such as TOML and JSON give, is of the type that a field is declared with."""
+    if hint is Any:
+        return True
+    origin, of = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return value in typing.get_args(hint)
+        return value in of
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in typing.get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        return any(fits(value, part) for part in of)
+    if origin is list:
+        return isinstance(value, list) and all(fits(v, of[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(v, of[1]) for v in value.values())
+    if isinstance(value, bool):  # which Python takes for a whole number
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
 
 
 def describe_type(hint: Any) -> str:
@@ -129,5 +134,5 @@ def check_choices(config: Any) -> list[str]:
     return [
         f"{name} is {getattr(config, name)!r}; expected {describe_type(hint)}"
         for name, (_, hint) in option_fields(type(config)).items()
-        if not _fits(getattr(config, name), hint)
+        if not fits(getattr(config, name), hint)
     ]

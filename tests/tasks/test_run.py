@@ -122,3 +122,15 @@ def test_a_fourth_task_is_resumed_exactly(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     with pytest.raises(UserError, match="would change batch_size 8 to 4"):
         run(broken, tokenizer, resume=True, batch_size=4)
+
+
+def test_a_run_that_gets_no_better_says_that_it_stopped_early(
+    tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    said: list[str] = []
+    how: dict[str, Any] = {"overwrite": False, "resume": False, "say": said.append, "stop": None}
+    options = {"batch_size": 8, "learning_rate": 1e-12, "eval_freq": 1, "patience": 2}
+    options |= {"weight_decay": 0.0, "max_steps": 50, "precision": "fp32"}
+    done = run_task(Repeating(tokenizer), tmp_path, options, {"drop_rate": 0.0}, **how)
+    assert done.record["step"] < 50
+    assert said[-1].startswith("stopped early: 2 evaluations brought nothing better than that of")

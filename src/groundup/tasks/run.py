@@ -93,6 +93,11 @@ def run_task(
             record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
+    if run.best.is_stale(run.config.patience):
+        say(
+            f"stopped early: {run.best.waited} evaluations brought nothing better than that of "
+            f"step {run.best.step:,}"
+        )
     if stop is None and stop_here.requested:
         say(f"interrupted after step {int(record['step'])}; resume=True goes on from there")
     return Finished(record, job.config)
