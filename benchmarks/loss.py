@@ -1,6 +1,6 @@
 """The output layer with its loss, forward and backward: ours, the plain way, PyTorch's own fusion.
 
-    python benchmarks/loss.py
+    python benchmarks/loss.py [--rounds 7]
 
 "per token" is for objectives that weigh each token's loss themselves, which is measured with random
 weights; the others sum.
@@ -10,6 +10,7 @@ Prints JSON: median seconds over interleaved rounds, and ratios to the plain way
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from functools import partial
 
@@ -20,7 +21,7 @@ from common import machine_kind, report, rounds
 from groundup.model.loss import linear_cross_entropy
 
 
-def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:
+def measure(n: int, c: int, v: int, bf16: bool, count: int) -> dict[str, dict[str, float]]:
     """Time every way on ``n`` tokens of width ``c`` and a vocabulary of ``v``."""
     torch.manual_seed(0)
     features = torch.randn(n, c, requires_grad=True)
@@ -52,7 +53,7 @@ def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:
             loss = way()
         loss.backward()
 
-    times = rounds({name: partial(step, way) for name, way in ways.items()}, 7)
+    times = rounds({name: partial(step, way) for name, way in ways.items()}, count)
     found = {}
     for name, seconds in times.items():
         base = times["plain, per token" if "per token" in name else "plain"]
@@ -61,11 +62,14 @@ def measure(n: int, c: int, v: int, bf16: bool) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="the output layer with its loss")
+    parser.add_argument("--rounds", type=int, default=7)
+    count = parser.parse_args().rounds
     results = {}
     for n, c, v in ((1024, 768, 50257), (2048, 192, 1024)):
         for bf16 in (False, True) if machine_kind() != "avx2" else (False,):  # slow there
             name = f"{n} tokens, width {c}, {v} tokens known, {'bf16' if bf16 else 'fp32'}"
-            results[name] = measure(n, c, v, bf16)
+            results[name] = measure(n, c, v, bf16, count)
     report("loss", results)
 
 
