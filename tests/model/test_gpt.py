@@ -1,3 +1,7 @@
+import math
+from itertools import product
+from typing import Any, get_args
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -6,6 +10,7 @@ from groundup.config import ModelConfig, preset
 from groundup.decoding.engine import generate_text_simple
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.options import option_fields
 from groundup.weights.names import huggingface_rows, to_theirs
 from tests.conftest import tiny_config
 
@@ -29,6 +34,30 @@ def test_the_courses_seed_gives_the_courses_tokens() -> None:
     golden = "15496 11 314 716 27018 24086 47843 30961 42348 7267 49706 43231 47062 34657"
     assert out.tolist() == [[int(i) for i in golden.split()]]
     assert model.num_parameters() == 163_009_536
+
+
+def switches() -> list[dict[str, Any]]:
+    """Every combination of what the config can switch."""
+    of = {bool: (True, False)}
+    hints = {name: hint for name, (_, hint) in option_fields(ModelConfig).items()}
+    values = {name: of.get(hint) or get_args(hint) for name, hint in hints.items()}
+    found = {name: both for name, both in values.items() if both}
+    return [dict(zip(found, chosen, strict=True)) for chosen in product(*found.values())]
+
+
+@pytest.mark.parametrize("switched", switches(), ids=str)
+@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+@pytest.mark.parametrize("gpt2", [True, False])
+def test_an_untrained_model_knows_nothing(
+    switched: dict[str, Any], drop_rate: float, gpt2: bool
+) -> None:
+    """Its loss is near that of guessing: a tied output layer once began at several hundred."""
+    torch.manual_seed(123)
+    cfg = ModelConfig(2048, 64, 768, 12, 2, drop_rate, **switched)
+    model = GPTModel(cfg).init_gpt2() if gpt2 else GPTModel(cfg)
+    idx = torch.randint(0, cfg.vocab_size, (4, 65))
+    loss = model(idx[:, :-1], targets=idx[:, 1:]).item() / (4 * 64)
+    assert loss == pytest.approx(math.log(cfg.vocab_size), abs=0.3)
 
 
 @pytest.mark.parametrize("tie", [True, False])

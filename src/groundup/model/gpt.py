@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from groundup.facts import Facts
 
 
+GPT2_STD = 0.02
+"""The standard deviation of GPT-2's weights when its training begins."""
+
+
 class GPTModel(nn.Module):
     """A GPT-2 style decoder (Radford et al. 2019), with the course's module names.
 
     Modules are created in the course's order with PyTorch's default initialisation, so
-    ``torch.manual_seed(123)`` gives the lecture's numbers; real training asks for GPT-2's own
-    initialisation with :meth:`init_gpt2`.
+    ``torch.manual_seed(123)`` gives the lecture's numbers (tied weights, which the lecture has
+    not, begin at GPT-2's scale); real training asks for GPT-2's own initialisation with
+    :meth:`init_gpt2`.
 
     Args:
         cfg: a ``ModelConfig`` or the course's dict.
@@ -54,6 +59,11 @@ class GPTModel(nn.Module):
         self.out_head = nn.Linear(cfg.emb_dim, cfg.vocab_size, bias=False)
         if cfg.tie_weights:
             self.out_head.weight = self.tok_emb.weight
+            with torch.no_grad():
+                # PyTorch's embeddings have a standard deviation of 1: as an output layer they
+                # would give scores in the hundreds. GPT-2's have 0.02, those of positions too.
+                self.tok_emb.weight.mul_(GPT2_STD)
+                self.pos_emb.weight.mul_(GPT2_STD)
 
     def forward(
         self,
@@ -148,7 +158,7 @@ class GPTModel(nn.Module):
                 parameter.zero_()
                 continue
             residual = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
-            std = 0.02 / math.sqrt(2 * self.cfg.n_layers) if residual else 0.02
+            std = GPT2_STD / math.sqrt(2 * self.cfg.n_layers) if residual else GPT2_STD
             parameter.normal_(0.0, std, generator=generator)
         return self
 

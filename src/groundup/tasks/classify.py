@@ -61,7 +61,7 @@ class Trained:
 
 def train_classifier(
     data: LabelledTexts,
-    out: Path,
+    out: str | Path,
     config: Given = None,
     model_options: Mapping[str, Any] | None = None,
     *,

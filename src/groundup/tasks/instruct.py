@@ -39,7 +39,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 def train_assistant(
     entries: Entries,
-    out: Path,
+    out: str | Path,
     config: Given = None,
     model_options: Mapping[str, Any] | None = None,
     *,

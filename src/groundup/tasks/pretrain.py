@@ -27,7 +27,7 @@ from groundup.train.trainer import Record
 
 def pretrain(
     documents: Sequence[str],
-    out: Path,
+    out: str | Path,
     config: Given = None,
     model_options: Mapping[str, Any] | None = None,
     *,

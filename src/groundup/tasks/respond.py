@@ -112,7 +112,7 @@ def check_free(out: Path) -> None:
 def respond(
     assistant: Assistant,
     entries: Sequence[Mapping[str, Any]],
-    out: Path,
+    out: str | Path,
     config: SamplingConfig,
     *,
     batch_size: int = BATCH_SIZE,
@@ -139,6 +139,7 @@ def respond(
         UserError: ``out`` exists, an option makes no sense, what an interrupted run has left is
             of another run, or the disk is full.
     """
+    out = Path(out)
     check_free(out)
     config.check(assistant.tokenizer.vocab_size)
     if batch_size < 1:

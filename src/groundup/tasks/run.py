@@ -34,6 +34,7 @@ from groundup.train.checkpoints import (
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
+from groundup.train.parallel import check_alone
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss
 from groundup.train.trainer import Plan, Progress, Record, Trainer
 
@@ -73,6 +74,7 @@ def run_task(
         UserError: an option makes no sense, there is nothing left to do, ``out`` exists, ….
         TrainingFailed: the loss is not finite any more.
     """
+    check_alone()
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     saved = Facts.read(last_checkpoint(out)) if resume else None
     if saved is not None:

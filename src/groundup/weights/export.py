@@ -28,7 +28,7 @@ def export(
     model: GPTModel,
     tokenizer: Tokenizer,
     to: Format,
-    out: Path,
+    out: str | Path,
     *,
     dtype: DType | None = None,
     facts: Facts | None = None,
@@ -55,7 +55,7 @@ def export(
         raise UserError(f"dtype {dtype} is for gguf; {to} is written in fp32: leave it out")
     if to != "hf" and is_classifier(model):
         raise UserError(f"{to} is a format for language models, and this is a classifier; use hf")
-    dtype = dtype or "f16"
+    dtype, out = dtype or "f16", Path(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise UserError(f"{out} exists; choose another --out")
     if to == "course":
