@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-oracle lint format bench clean
+.PHONY: help install demo test test-oracle lint format figures bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -38,6 +38,9 @@ bench: $(VENV)/.installed-dev  ## measure side by side with transformers and the
 	$(BIN)/python benchmarks/loss.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/generate.py
+
+figures: $(VENV)/.installed-dev  ## copy the documents' figures from the committed results
+	$(BIN)/python benchmarks/figures.py
 
 clean:  ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .venv-oracle .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,6 @@
 """Every command and every snippet of the README runs as it stands there."""
 
+import importlib.util
 import io
 import json
 import re
@@ -7,7 +8,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import pytest
 
@@ -115,78 +116,58 @@ def test_ci_runs_the_make_commands() -> None:
         assert f"\nmake {target}\n" in ci
 
 
-def test_links_and_pictures_exist() -> None:
-    paths = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r'src="([^"]+)"', README)
-    assert paths
-    for path in paths:
-        assert "://" in path or (ROOT / path).exists(), path
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for folder in (ROOT, ROOT / "docs", ROOT / "notebooks")
+    for path in folder.glob("*.md")
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_links_and_pictures_exist(document: Path) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    for link in links:
+        if "://" in link:
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+            assert heading in [anchor(found) for found in headings], link
+
+
+def anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_what_troubleshooting_quotes_is_what_is_said() -> None:
+    """Each heading there is a part of a sentence of ours, `…` being what differs."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    source = " ".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    said = re.sub(r"\{[^{}]*\}", "…", re.sub(r'"\s*f?"', "", " ".join(source.split())))
+    quoted = re.findall(r"^### `(.*)`$", text, re.MULTILINE)
+    assert len(quoted) > 15
+    for sentence in quoted:
+        for part in sentence.split("…"):
+            assert part.strip() in said, sentence
 
 
 def test_measured_figures_are_those_of_the_committed_results() -> None:
-    results = {
-        name: json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["results"]
-        for name in (
-            *("train", "generate", "tokenizer", "course", "loading-gpt2-xl"),
-            *("classify_ratio", "classify_random", "classify_small"),
-            *("instruct_ratio", "instruct_quality", "contention-avx2"),
-        )
-    }
-    rows = {line.split(" |")[0]: line for line in README.splitlines() if line.startswith("| ")}
+    figures = load(ROOT / "benchmarks" / "figures.py")
+    assert figures.readme(README) == README, "run `make figures`"
+    assert figures.measured() == (ROOT / "docs" / "measured.md").read_text("utf-8")
+    # Neither by hand in a template: nothing but results, settings and words.
+    assert "**578** | 399" in README and "| 3,773 | 3,616 |" in figures.measured()
 
-    def speed(kind: str, way: str) -> float:
-        return results[kind][way]["tokens_per_second"]
 
-    training = rows["| training, batch 4 x 256, bf16, tokens/s"]
-    assert (
-        f"**{speed('train', 'groundup bf16'):.0f}** | {speed('train', 'transformers bf16'):.0f}"
-        in training
-    )
-    training = rows["| training, batch 4 x 256, fp32, tokens/s"]
-    for way in ("groundup", "transformers", "course"):
-        assert f"{speed('train', f'{way} fp32'):.0f}" in training
-    generation = rows["| generation, fp32, prompt 64 + 64, tokens/s"]
-    for way in ("groundup", "transformers", "course"):
-        assert f" {speed('generate', way)} " in generation
-    text = " ".join(README.split())
-    train = results["tokenizer"]["train_vs_tokenizers"]
-    assert f"takes {train['ours_s']:.2f} s in our Python and {train['theirs_s']:.2f} s" in text
-    encode = [
-        results["tokenizer"][f"encode_{kind}_vs_tiktoken"]["ratio"] for kind in ("warm", "cold")
-    ]
-    assert "takes {:.1f} to {:.1f} times as long as tiktoken".format(*encode) in text
-    assert f"{results['loading-gpt2-xl']['ratio']['with files']:.2f} times the memory" in text
-    ratio = results["classify_ratio"]
-    assert f"takes {ratio['seconds']['groundup']:.0f} s here and 1,0" in text
-    assert f"{ratio['seconds']['course']:,.0f} s with the course's code, " in text
-    assert f"{ratio['times_faster']:.1f} times as long" in text
-    assert f"accuracy is {results['classify_random']['median_balanced_test_accuracy']:.1%}" in text
-    spam = results["classify_small"]
-    assert f"at most {spam['longest_seconds']:.0f} s from file to report" in text
-    theirs = spam["scikit_learn"]
-    for name, found in (
-        ("groundup, small GPT from scratch", spam),
-        ("scikit-learn, TF-IDF of characters + logistic", theirs["characters, 2-5 grams"]),
-        ("scikit-learn, TF-IDF of words + logistic regression", theirs["words, 1-2 grams"]),
-    ):
-        row = next(line for line in README.splitlines() if line.startswith(f"| {name}"))
-        row = row.replace("*", "")
-        assert f"| {found['mean_balanced_test_accuracy']:.1%} |" in row
-        parts = (found["test_spam"][key] for key in ("precision", "recall", "f1"))
-        assert ", ".join(f"{part:.1%}" for part in parts) in row
-    quality = results["instruct_quality"]
-    first, *_, last = quality["val_loss_by_epoch"].values()
-    assert f"fallen from {first:.2f} to {last:.2f}, and" in text
-    assert f"and {quality['ended_by_end_of_text']:.0%} of the answers to the" in text
-    ratio = results["instruct_ratio"]
-    assert f"{ratio['times_faster']:.1f} times as long with the course's code" in text
-    assert f"take {median(ratio['seconds']['groundup']):.0f} s on one thread" in text
-    assert f"answers to the {quality['test_entries']} test entries" in text
-    spun = results["contention-avx2"]["tokens per second"]
-    for way, told in (
-        ("chosen by measurement", "{:,} alone, {:,} beside a busy process, {:,} beside a second"),
-        ("libgomp's default", "default {:,}, {:,} and {:,}."),
-    ):
-        places = ("alone", "beside a busy process", "beside a second training")
-        assert told.format(*(spun[way][place] for place in places)) in text
-    end = results["course"]["at_the_end"]
-    assert f"{end['train_loss']:.2f} on the training text and {end['val_loss']:.2f}" in text
+def load(path: Path) -> Any:
+    """A script that lies outside the package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
