@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-oracle lint format figures bench clean
+.PHONY: help install demo test test-oracle lint format docs figures bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -41,6 +41,9 @@ bench: $(VENV)/.installed-dev  ## measure side by side with transformers and the
 
 figures: $(VENV)/.installed-dev  ## copy the documents' figures from the committed results
 	$(BIN)/python benchmarks/figures.py
+
+docs: $(VENV)/.installed-dev  ## make docs/api/groundup.html, the reference, from the docstrings
+	$(BIN)/python -m pdoc --docformat google --output-directory docs/api groundup
 
 clean:  ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .venv-oracle .pytest_cache .ruff_cache .hypothesis
