@@ -82,10 +82,10 @@ def download_and_load_gpt2(
     """
     folder = download_openai(model_size, models_dir)
     settings = read_json(folder / HPARAMS)
-    return settings, load_gpt2_params(folder, settings)
+    return settings, load_gpt2_params_from_tf_ckpt(folder, settings)
 
 
-def load_gpt2_params(
+def load_gpt2_params_from_tf_ckpt(
     directory_or_prefix: str | Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read OpenAI's checkpoint as the course's nested parameters.
