@@ -148,15 +148,18 @@ class CourseLog(Listener):
         self.learning_rates: list[float] = []
 
     def on_step(self, record: Record) -> None:
+        """Collect the learning rate."""
         self.learning_rates.append(record["learning_rate"])
 
     def on_evaluate(self, record: Record) -> None:
+        """Collect and print the losses."""
         self.train_losses.append(record["train_loss"])
         self.val_losses.append(record["val_loss"])
         self.tokens_seen.append(int(record["tokens_seen"]))
         _print_losses(record, self.count)
 
     def on_epoch(self, epoch: int) -> None:
+        """Print a sample."""
         generate_and_print_sample(self.model, self.tokenizer, self.device, self.start)
 
 
