@@ -13,7 +13,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import responses
 from pathlib import Path
 
@@ -126,6 +126,10 @@ def fetch(file: KnownFile, target: Path, say: Say = print) -> None:
             say(f"{target} is here already")
         else:
             _get_file(file, target, f"get it by hand and put it at {target}", say)
+    # This is somebody's own folder: nothing of ours stays. Whoever still waits for the lock finds
+    # the file in its place, and so writes nothing.
+    with suppress(OSError):
+        Path(f"{target}.lock").unlink(missing_ok=True)
 
 
 def check_request(name: str, source: str = "hub") -> Known:
