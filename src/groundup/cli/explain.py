@@ -21,7 +21,7 @@ def explain(topic: str | None = None, /) -> None:
 
     from groundup.lessons.source import source_of
 
-    _title(f"{topic}: {found.about}")
+    _title(f"{topic} – {found.about}")
     for file, part in found.sources():
         _title(f"# {file}")
         _python(source_of(part))

@@ -66,7 +66,7 @@ def _read(source: str) -> tuple[dict[int, list[Place]], dict[int, int]]:
             places.setdefault(row, []).append((column, -1))
         elif found.type == tokenize.STRING and before in (tokenize.NEWLINE, tokenize.INDENT):
             texts[row] = found.end[0] - 1
-        elif not in_fstring and found.string not in "),]}.(:=[" and last not in (".", ""):
+        elif not in_fstring and found.string not in "),]}.(:=[" and last != ".":
             if depth and last != "=":
                 places.setdefault(row, []).append((column, depth + 10 * (last != ",")))
             elif not depth and last in ("=", ","):
@@ -88,19 +88,21 @@ def _fit_code(line: str, places: list[Place], width: int) -> list[str]:
         if kind == -1:
             fitted += _fit_comment([indent + line[column:]], indent, width)
             line = line[:column].rstrip()
-    start, lead = 0, indent
+    start, lead = len(indent), indent
+    # The brackets that the line is in already: what they hold stays in line.
+    outer = next((kind for at, kind in places if at == len(indent)), 0) % 10 or None
     while len(lead) + len(line[start:].strip()) > width:
-        room = start + width - len(lead) if start else width
+        room = start + width - len(lead)
         here = [
             (kind, -at)
             for at, kind in places
-            if kind >= 0 and start + 12 < at <= room - 2 * (kind >= 20)
+            if kind >= 0 and start + 5 < at <= room - 2 * (kind >= 20)
         ]
         if not here:
             return fitted + _fit_string(lead, line[start:].strip(), width)
         kind, end = min(here)[0], -min(here)[1]
         fitted.append(lead + line[start:end].strip() + " \\" * (kind >= 20))
-        start, lead = end, f"{indent}        "
+        start, lead = end, indent if kind == outer else f"{indent}        "
     return [*fitted, lead + line[start:].strip()]
 
 
