@@ -1,6 +1,6 @@
 """GPT-2 124M in the peers' own code, each as its users run it, behind one face.
 
-The course's code is the package ``llms-from-scratch``; ``make bench`` installs it without the
+The course's code is the package ``llms-from-scratch``; ``make`` installs it without the
 packages that it asks for but does not need here (TensorFlow, JupyterLab).
 """
 

@@ -45,6 +45,37 @@ from .judge.course import (
     query_model as query_model,
 )
 from .judge.run import judge_responses as judge_responses
+from .lessons.attention import (
+    FeedForwardFast as FeedForwardFast,
+    GPTModelFast as GPTModelFast,
+    PyTorchMultiHeadAttention as PyTorchMultiHeadAttention,
+    TransformerBlockFast as TransformerBlockFast,
+)
+from .lessons.collate import (
+    custom_collate_draft_1 as custom_collate_draft_1,
+    custom_collate_draft_2 as custom_collate_draft_2,
+)
+from .lessons.downloads import (
+    download_and_load_file as download_and_load_file,
+    download_and_unzip_spam_data as download_and_unzip_spam_data,
+    download_file as download_file,
+)
+from .lessons.lora import (
+    LinearWithLoRA as LinearWithLoRA,
+    LoRALayer as LoRALayer,
+    replace_linear_with_lora as replace_linear_with_lora,
+)
+from .lessons.network import (
+    ExampleDeepNeuralNetwork as ExampleDeepNeuralNetwork,
+    find_highest_gradient as find_highest_gradient,
+    print_gradients as print_gradients,
+)
+from .lessons.softmax import (
+    print_sampled_tokens as print_sampled_tokens,
+    softmax_naive as softmax_naive,
+    softmax_with_temperature as softmax_with_temperature,
+)
+from .lessons.train_model import train_model as train_model
 from .model.attention import MultiHeadAttention as MultiHeadAttention
 from .model.cache import KVCache as KVCache
 from .model.classifier import set_trainable as set_trainable, to_classifier as to_classifier
@@ -110,6 +141,7 @@ from .weights.checkpoint import save_model as save_model
 from .weights.export import export as export
 from .weights.openai import (
     download_and_load_gpt2 as download_and_load_gpt2,
+    load_gpt2_params_from_tf_ckpt as load_gpt2_params_from_tf_ckpt,
     load_weights_into_gpt as load_weights_into_gpt,
 )
 from .weights.load import load_model as load_model

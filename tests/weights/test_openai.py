@@ -16,7 +16,7 @@ from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.weights.openai import (
     is_openai_directory,
-    load_gpt2_params,
+    load_gpt2_params_from_tf_ckpt,
     load_openai_model,
     load_weights_into_gpt,
 )
@@ -38,7 +38,7 @@ CFG = ModelConfig(
 
 @pytest.fixture
 def params() -> dict[str, Any]:
-    return load_gpt2_params(FIXTURE, SETTINGS)
+    return load_gpt2_params_from_tf_ckpt(FIXTURE, SETTINGS)
 
 
 def equal(one: GPTModel, other: GPTModel) -> bool:
@@ -92,7 +92,7 @@ def test_the_courses_params(params: dict[str, Any]) -> None:
     np.testing.assert_array_equal(w, values("model/h1/attn/c_attn/w", (1, 8, 24))[0])
     np.testing.assert_array_equal(params["g"], values("model/ln_f/g", (8,)))
     np.testing.assert_array_equal(params["wte"], values("model/wte", (50, 8)))
-    from_prefix = load_gpt2_params(FIXTURE / "model.ckpt", SETTINGS)
+    from_prefix = load_gpt2_params_from_tf_ckpt(FIXTURE / "model.ckpt", SETTINGS)
     np.testing.assert_array_equal(from_prefix["wpe"], params["wpe"])
 
 
@@ -183,7 +183,7 @@ def test_checkpoints_of_any_shape(
     assert not any(tensor.any() for tensor in state.values())  # the biases, if it had none
     hparams = json.loads((folder / "hparams.json").read_text())
     into = GPTModel(again.cfg)
-    load_weights_into_gpt(into, load_gpt2_params(folder, hparams))
+    load_weights_into_gpt(into, load_gpt2_params_from_tf_ckpt(folder, hparams))
     assert equal(into, again)
 
 
@@ -219,12 +219,12 @@ def test_hparams_of_another_model(tmp_path: Path, changes: Any, message: str) ->
     with pytest.raises(UserError, match=message):
         load_openai_model(folder)
     with pytest.raises(UserError, match=message.replace("hparams.json", "settings")):
-        load_gpt2_params(folder, SETTINGS | changes)
+        load_gpt2_params_from_tf_ckpt(folder, SETTINGS | changes)
 
 
 def test_settings_that_lack_something(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="settings lacks n_ctx, n_head"):
-        load_gpt2_params(FIXTURE, {"n_vocab": 50, "n_embd": 8, "n_layer": 2})
+        load_gpt2_params_from_tf_ckpt(FIXTURE, {"n_vocab": 50, "n_embd": 8, "n_layer": 2})
     with pytest.raises(UserError, match="there is no model directory"):
         load_openai_model(tmp_path / "nowhere")
 
@@ -234,6 +234,6 @@ def test_weights_that_are_no_floating_point_numbers(tmp_path: Path) -> None:
     tensors = dict(TensorBundle.open(FIXTURE))
     tensors["model/ln_f/g"] = torch.ones(8, dtype=torch.int32)
     write_bundle(folder / "model.ckpt", tensors.items())
-    for load in (load_openai_model, lambda path: load_gpt2_params(path, SETTINGS)):
+    for load in (load_openai_model, lambda path: load_gpt2_params_from_tf_ckpt(path, SETTINGS)):
         with pytest.raises(UserError, match="model/ln_f/g is torch.int32; expected floating"):
             load(folder)

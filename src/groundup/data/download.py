@@ -13,7 +13,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import responses
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from groundup.data.transfer import (
 from groundup.errors import UserError, did_you_mean, is_disk_full, write_error
 from groundup.files import locked
 
-__all__ = ["cache_dir", "check_request", "download", "download_openai"]
+__all__ = ["cache_dir", "check_request", "download", "download_openai", "fetch"]
 
 RUN_AGAIN = (
     "free some space and run the same command again, which goes on where this one stopped, or "
@@ -113,6 +113,23 @@ def download_openai(model_size: str, models_dir: str | Path, say: Say = print) -
         if model.problem(target, "openai") is not None:
             _get(model, model.name, "openai", target, say)
     return target
+
+
+def fetch(file: KnownFile, target: Path, say: Say = print) -> None:
+    """Download a file that has no name here from its own addresses, unless it is there.
+
+    Raises:
+        UserError: no server delivered it, or it cannot be written.
+    """
+    with _alone(target, say):
+        if file.problem(target) is None:
+            say(f"{target} is here already")
+        else:
+            _get_file(file, target, f"get it by hand and put it at {target}", say)
+    # This is somebody's own folder: nothing of ours stays. Whoever still waits for the lock finds
+    # the file in its place, and so writes nothing.
+    with suppress(OSError):
+        Path(f"{target}.lock").unlink(missing_ok=True)
 
 
 def check_request(name: str, source: str = "hub") -> Known:

@@ -16,6 +16,7 @@ from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import NextToken, mean_loss, to_device
+from groundup.train.parallel import Parallel
 from groundup.train.trainer import Listener, Plan, Record, Trainer
 
 
@@ -112,30 +113,53 @@ def generate_and_print_sample(
     print(token_ids_to_text(idx, tokenizer).replace("\n", " "))
 
 
-def _print_losses(record: Record) -> None:
+def _print_losses(record: Record, count: str = "Step") -> None:
     """Print an evaluation as the course does, which counts steps from 0."""
     print(
-        f"Ep {math.ceil(record['epoch'])} (Step {int(record['step']) - 1:06d}): "
+        f"Ep {math.ceil(record['epoch'])} ({count} {int(record['step']) - 1:06d}): "
         f"Train loss {record['train_loss']:.3f}, Val loss {record['val_loss']:.3f}"
     )
 
 
-class _CourseLog(Listener):
-    """Prints and collects what the course's ``train_model_simple`` prints and returns."""
+class CourseLog(Listener):
+    """Prints and collects what the course's ``train_model_simple`` prints and returns.
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, device: torch.device, start: str):
+    Args:
+        model: what is trained.
+        tokenizer: its tokenizer, for the samples.
+        device: where the model is.
+        start: what the samples continue.
+        count: what the course calls a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        device: torch.device | str,
+        start: str,
+        count: str = "Step",
+    ) -> None:
         self.model, self.tokenizer, self.device, self.start = model, tokenizer, device, start
+        self.count = count
         self.train_losses: list[float] = []
         self.val_losses: list[float] = []
         self.tokens_seen: list[int] = []
+        self.learning_rates: list[float] = []
+
+    def on_step(self, record: Record) -> None:
+        """Collect the learning rate."""
+        self.learning_rates.append(record["learning_rate"])
 
     def on_evaluate(self, record: Record) -> None:
+        """Collect and print the losses."""
         self.train_losses.append(record["train_loss"])
         self.val_losses.append(record["val_loss"])
         self.tokens_seen.append(int(record["tokens_seen"]))
-        _print_losses(record)
+        _print_losses(record, self.count)
 
     def on_epoch(self, epoch: int) -> None:
+        """Print a sample."""
         generate_and_print_sample(self.model, self.tokenizer, self.device, self.start)
 
 
@@ -158,8 +182,8 @@ def train_model_simple(
     Returns:
         Training losses, validation losses, and tokens seen, one of each per evaluation.
     """
-    log = _CourseLog(model, tokenizer, torch.device(device), start_context)
-    _train(
+    log = CourseLog(model, tokenizer, device, start_context)
+    train_as_the_course(
         model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, log
     )
     return log.train_losses, log.val_losses, log.tokens_seen
@@ -216,13 +240,13 @@ def train_classifier_simple(
         return train, calc_accuracy_loader(val_loader, model, device, num_batches=eval_iter)
 
     log = _ClassifierLog(accuracies)
-    _train(
+    train_as_the_course(
         model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter, log
     )
     return log.train_losses, log.val_losses, log.train_accs, log.val_accs, log.examples_seen
 
 
-def _train(
+def train_as_the_course(
     model: nn.Module,
     train_loader: Iterable[Batch],
     val_loader: Iterable[Batch],
@@ -232,8 +256,27 @@ def _train(
     eval_freq: int,
     eval_iter: int,
     log: Listener,
+    *,
+    schedule: Callable[[int], float] | None = None,
+    parallel: Parallel | None = None,
+    grad_clip: float = 0.0,
 ) -> None:
-    """Run the loop with the course's settings; say so if it was interrupted."""
+    """Run the loop with the course's settings; say so if it was interrupted.
+
+    Args:
+        model: what is trained, on ``device``.
+        train_loader: batches to learn from.
+        val_loader: batches to validate on.
+        optimizer: steps the model.
+        device: where.
+        num_epochs: how often all batches are seen.
+        eval_freq: steps from one evaluation to the next.
+        eval_iter: batches of each loader in an evaluation.
+        log: hears of every step and evaluation.
+        schedule: learning rate of a step, 0 the first; the optimizer's own if there is none.
+        parallel: what clips gradients.
+        grad_clip: to which norm.
+    """
 
     def evaluate() -> Record:
         train_loss, val_loss = evaluate_model(model, train_loader, val_loader, device, eval_iter)
@@ -249,10 +292,16 @@ def _train(
         optimizer=optimizer,
         data=data,
         runtime=Runtime(torch.device(device), "fp32", "as in the course"),
-        plan=Plan(steps, eval_due=lambda step: (step - 1) % eval_freq == 0),
+        plan=Plan(
+            steps,
+            schedule,
+            grad_clip=grad_clip,
+            eval_due=lambda step: (step - 1) % eval_freq == 0,
+        ),
         objective=CourseObjective(),
         evaluate=evaluate,
         listeners=[log],
+        parallel=parallel or Parallel(),
         stop=stop,
     )
     trainer.fit()

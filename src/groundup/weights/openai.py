@@ -82,16 +82,16 @@ def download_and_load_gpt2(
     """
     folder = download_openai(model_size, models_dir)
     settings = read_json(folder / HPARAMS)
-    return settings, load_gpt2_params(folder, settings)
+    return settings, load_gpt2_params_from_tf_ckpt(folder, settings)
 
 
-def load_gpt2_params(
-    directory_or_prefix: str | Path, settings: Mapping[str, Any]
+def load_gpt2_params_from_tf_ckpt(
+    ckpt_path: str | Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read OpenAI's checkpoint as the course's nested parameters.
 
     Args:
-        directory_or_prefix: the folder with the file ``checkpoint``, or the checkpoint's prefix.
+        ckpt_path: the folder with the file ``checkpoint``, or the checkpoint's prefix.
         settings: the contents of ``hparams.json``.
 
     Returns:
@@ -102,13 +102,13 @@ def load_gpt2_params(
     Raises:
         UserError: a file is missing or damaged, or the tensors' names do not match ``settings``.
     """
-    bundle = TensorBundle.open(directory_or_prefix)
+    bundle = TensorBundle.open(ckpt_path)
     cfg = _config(settings, bundle, "settings")
     _check_floating(bundle)
     with torch.device("meta"):
         shapes = _shapes(GPTModel(cfg))
     rows = list(openai_rows(cfg))
-    _check_shapes({n: bundle.shape_of(n) for n in bundle}, rows, shapes, str(directory_or_prefix))
+    _check_shapes({n: bundle.shape_of(n) for n in bundle}, rows, shapes, str(ckpt_path))
     params: dict[str, Any] = {"blocks": [{} for _ in range(cfg.n_layers)]}
     for row in rows:
         target: Any = params
