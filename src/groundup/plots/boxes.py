@@ -1,4 +1,4 @@
-"""Boxes with text on a sheet that is measured in letters and lines: what token pictures consist of."""
+"""Boxes with text, on a sheet measured in letters and lines: what token pictures consist of."""
 
 from __future__ import annotations
 

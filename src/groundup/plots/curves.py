@@ -214,6 +214,8 @@ def _figure(
 def _by_step(
     figure: FigureBase, label: str, values: Numbers, steps: Numbers | None
 ) -> tuple[Axes, list[tuple[object, str]]]:
+    from matplotlib.ticker import MaxNLocator
+
     y = numbers(label, values)
     x = np.arange(1, len(y) + 1) if steps is None else numbers("steps", steps)
     check_lengths(steps=x, **{label: y})
@@ -221,7 +223,7 @@ def _by_step(
     (line,) = axes.plot(x, y, color=TRAIN, linewidth=1.4, label=label)
     axes.set_xlabel("step")
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return axes, [(line, label)]
 
 

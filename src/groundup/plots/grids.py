@@ -184,7 +184,7 @@ def _masked(heads: np.ndarray, mask: Any) -> np.ndarray:
         if hidden.shape != (count, past):
             raise UserError(f"mask is of shape {hidden.shape}; expected {(count, past)}")
         return hidden
-    hidden = np.isneginf(heads).all(axis=0)
+    hidden = np.asarray(np.isneginf(heads).all(axis=0))
     future = np.triu(np.ones((count, past), dtype=bool), k=1 + past - count)
     if not hidden.any() and future.any() and not heads[:, future].any():
         return future

@@ -139,8 +139,9 @@ def overview(records: Sequence[Record]) -> Figure:
     parts = _parts(records)
     figure = new_figure(2 * WIDTH, 2 * HEIGHT)
     wide = len(parts) % 2  # an odd one out, the loss, gets a row of its own
-    rows = figure.subfigures(2, 1, hspace=0.04)
-    places = ([rows[0]] if wide else [*rows[0].subfigures(1, 2)]) + [*rows[1].subfigures(1, 2)]
+    rows: np.ndarray = figure.subfigures(2, 1, hspace=0.04)  # pyright: ignore
+    places = [rows[0]] if wide else [*rows[0].subfigures(1, 2)]
+    places += [*rows[1].subfigures(1, 2)]
     for draw, place in zip(parts.values(), places, strict=True):
         draw(place)
     return finish(figure)

@@ -1,8 +1,8 @@
 """The one look of all pictures: colours, fonts, axes; how they are shown and saved.
 
-Colours are Okabe and Ito's ("Color Universal Design", 2008) and neighbours of theirs, in an order in
-which each differs from the ones before in lightness too; and no series is told by its colour alone:
-lines have styles, bars have hatches.
+Colours are Okabe and Ito's ("Color Universal Design", 2008) and neighbours of theirs, in an order
+in which those that come first differ most in lightness too; and no series is told by its colour
+alone: lines have styles, bars have hatches.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def shown(figure: Figure) -> Figure:
     not imported pyplot, as ``<Figure …>``): only if it has been changed since.
     """
     finish(figure)
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if not hasattr(shell, "kernel"):
         return figure  # a script, or IPython in a terminal
 
@@ -157,7 +157,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     if form not in SUFFIXES:
         raise UserError(f"a picture's name ends in {', '.join(SUFFIXES)}, but this is {path}")
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "groundup", "pdf.fonttype": 42}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "groundup", "pdf.fonttype": 42}
     with atomic_file(path) as temporary, rc_context(settings):
         figure.savefig(temporary, format=form[1:], dpi=DPI, metadata=dates[form])
     return path

@@ -165,7 +165,7 @@ def plot_collate(
         return shorten(token_text(decode([token_id])), 14)
 
     texts = [[[cell(value) for value in row] for row in ids.tolist()] for ids in rows]
-    widths = [max(width_of(t[j]) for part in texts for t in part) + 1.0 for j in range(length)]
+    widths = [max(width_of(t[j]) for part in texts for t in part) + 2.6 for j in range(length)]
     edges = 9.0 + np.cumsum([0.0, *widths])
     looks = _collate_looks(rows[0], rows[1], pad_token_id, ignore_index)
     legend = {
