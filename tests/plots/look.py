@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -35,14 +36,15 @@ def check_texts(figure: Figure) -> list[str]:
     """Check that no two texts overlap and none leaves the picture; return them."""
     found = written(figure)
     page = figure.bbox.padded(1)
-    for i, (text, box) in enumerate(found):
+    texts = [text for text, _ in found]
+    for text, box in found:
         corners = ((box.x0, box.y0), (box.x1, box.y1))
         assert all(page.contains(*corner) for corner in corners), f"{text!r} leaves the picture"
-        for other, place in found[:i]:
-            shared = Bbox.intersection(box, place)
-            apart = shared is None or min(shared.width, shared.height) < 1
-            assert apart, f"{text!r} overlaps {other!r}"
-    return [text for text, _ in found]
+    low, high = (np.array([getattr(box, end) for _, box in found]) for end in ("min", "max"))
+    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # (N, N, 2)
+    for i, j in np.argwhere(np.triu(shared.min(axis=2) >= 1, k=1)):
+        raise AssertionError(f"{texts[i]!r} overlaps {texts[j]!r}")
+    return texts
 
 
 def lightness(color: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from groundup.plots.style import (
     INK,
     TRAIN,
     VAL,
+    Numbers,
     check_lengths,
     legend_below,
     new_axes,
@@ -24,9 +24,6 @@ from groundup.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
-
-Numbers = Sequence[float]
-"""A list, an array or a tensor, one-dimensional."""
 
 
 def plot_losses(

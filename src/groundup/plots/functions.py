@@ -13,6 +13,7 @@ from groundup.plots.style import (
     HATCHES,
     INK,
     SERIES,
+    Numbers,
     check_lengths,
     legend_below,
     line_of,
@@ -89,7 +90,7 @@ def plot_activations(
 
 
 def plot_temperatures(
-    logits: Sequence[float],
+    logits: Numbers,
     tokens: Sequence[str | bytes],
     temperatures: Sequence[float] = (1.0, 0.1, 5.0),
 ) -> Figure:

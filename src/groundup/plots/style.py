@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from groundup.files import atomic_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
+    from torch import Tensor
+
+Numbers: TypeAlias = "Sequence[float] | np.ndarray | Tensor"
+"""A list, an array or a tensor, one-dimensional."""
 
 SERIES = ("#0072B2", "#E69F00", "#882255", "#009E73", "#56B4E9", "#D55E00")
 TRAIN, VAL = SERIES[:2]

@@ -100,6 +100,8 @@ def _shape(facts: Facts, given: set[str]) -> dict[str, Any]:
         return {name: value for name, value in shape.items() if name in said}
     base = preset(facts.options.get("preset", "tiny"))
     said = {n: v for n, v in shape.items() if v != base[n] or n in given}
+    if facts.task == "classify":
+        said.pop("tie_weights", None)  # its output layer has taken the place of a tied one
     if facts.options.get("tokenizer", "bpe") != "bpe":
         said.pop("vocab_size", None)  # the tokenizer has it
     return said
