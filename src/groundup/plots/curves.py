@@ -156,7 +156,7 @@ def draw_values(
     axes = new_axes(figure, label)
     name = plain(label)
     if steps is not None:
-        axes.plot(*steps, color=TRAIN, alpha=0.22, linewidth=0.8, zorder=0, label="_every step")
+        axes.plot(*steps, color=TRAIN, alpha=0.4, linewidth=0.8, zorder=0, label="_every step")
     few = "o" if len(epochs) <= 30 else ""
     entries = []
     for kind, values, color, style in (
