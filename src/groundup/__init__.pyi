@@ -97,10 +97,20 @@ from .model.layers import (
 from .model.lora import LoRALinear as LoRALinear, add_lora as add_lora, merge_lora as merge_lora
 from .model.watch import watch as watch
 from .plots import (
+    plot_activations as plot_activations,
+    plot_attention as plot_attention,
+    plot_collate as plot_collate,
     plot_confusion as plot_confusion,
+    plot_gradient_norm as plot_gradient_norm,
+    plot_learning_rate as plot_learning_rate,
     plot_losses as plot_losses,
+    plot_merges as plot_merges,
     plot_run as plot_run,
+    plot_runs as plot_runs,
+    plot_temperatures as plot_temperatures,
+    plot_tokens as plot_tokens,
     plot_values as plot_values,
+    plot_windows as plot_windows,
 )
 from .prompts import (
     PROMPT_STYLES as PROMPT_STYLES,

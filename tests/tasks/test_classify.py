@@ -39,6 +39,7 @@ def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """They take longer than the training; the tests that ask for `pictures` get them."""
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr("groundup.tasks.run.plot_run", lambda out: [])
+        monkeypatch.setattr("groundup.tasks.run.write_page", lambda out: None)
         monkeypatch.setattr("groundup.tasks.classify.write_report", lambda reports, out: None)
 
 

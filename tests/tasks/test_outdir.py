@@ -22,10 +22,11 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_saved_nothing_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(RECORD)
+    (tmp_path / "samples.jsonl").write_text("")
     (tmp_path / LOCK).touch()
     with prepare_output(tmp_path, **NEW)():
         pass
-    assert not (tmp_path / "metrics.jsonl").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 @pytest.mark.parametrize("content", ["{}", "not json\n{}\n", ""])
@@ -39,7 +40,8 @@ def test_a_file_of_the_same_name_does_not_make_it_ours(tmp_path: Path, content: 
 
 def test_overwriting_keeps_what_the_user_put_there(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(RECORD)
-    for name in ("groundup.json", "model.safetensors", "notes.txt"):
+    ours = ("groundup.json", "model.safetensors", "samples.jsonl", "report.html")
+    for name in (*ours, "notes.txt"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "plots").mkdir()
     (tmp_path / "checkpoints" / "last").mkdir(parents=True)

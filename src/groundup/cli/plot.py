@@ -1,4 +1,4 @@
-"""``groundup plot``: pictures of a run."""
+"""``groundup plot``: pictures of runs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from groundup.cli.app import app
 
 
 @app.command
-def plot(run: Path, /, *, out: Path | None = None) -> None:
-    """Draw a run's loss, learning rate and gradient norm as PNG files.
+def plot(run: Path, /, *runs: Path, out: Path | None = None) -> None:
+    """Draw a run's loss, learning rate and gradient norm as PNG files; or compare several runs.
 
     Args:
         run: a model directory.
-        out: where the pictures go (RUN/plots).
+        runs: more of them, to be drawn into one picture.
+        out: the folder for the pictures (RUN/plots); or a name that ends in .png, .svg or .pdf, for
+            all in one picture.
     """
-    from groundup.plots import plot_run
+    from groundup.plots import plot_directories
 
-    for path in plot_run(run, out):
+    for path in plot_directories([run, *runs], out):
         print(path)

@@ -20,6 +20,9 @@ from groundup.tasks.resume import check_same_task
 
 T = TypeVar("T")
 
+PAGE = "report.html"
+"""The page of a run (``groundup.tasks.page`` writes it, which loads PyTorch)."""
+
 
 def saved_run(config: type[TaskConfig], out: Path) -> Facts:
     """What the last checkpoint of the run in ``out`` says.
@@ -96,6 +99,8 @@ def closing(
     )
     for name in files:
         say(f"{Path(name).parts[0].removesuffix('s') + ':':<7} {out / name}")
+    if (out / PAGE).exists():
+        say(f"page:   {out / PAGE}")
     # In a virtual environment that is not activated, the bare name would not be found.
     beside = Path(sys.executable).with_name("groundup")
     groundup = shlex.quote("groundup" if shutil.which("groundup") else str(beside))

@@ -82,25 +82,17 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     Raises:
         UserError: the disk is full or cannot be written to.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
+    from groundup.pages import environment_of, inline_svg
     from groundup.plots import plot_counts, svg
 
     report = describe(results)
     title = f"distribution of the {report.counted}: {report.in_words}"
     picture = svg(plot_counts(report.bars), title)
-    environment = Environment(
-        loader=PackageLoader("groundup.judge"),
-        autoescape=select_autoescape(["html"]),  # what anybody wrote is text, never markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = environment_of("groundup.judge")
     environment.filters |= {"inline": _inline, "cell": _cell, "fenced": _fenced}
     told = {
         "report": report,
-        "picture": picture[picture.index("<svg") :],  # within a page it needs no prologue
+        "picture": inline_svg(picture),
         "picture_file": PICTURE,
         "page_file": PAGE,
         "largest": LARGEST,

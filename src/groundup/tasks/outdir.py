@@ -11,9 +11,10 @@ from groundup.errors import UserError
 from groundup.facts import NAME
 from groundup.files import IN_USE, LOCK, finish_update, locked
 from groundup.plots import PLOTS
+from groundup.tasks.page import PAGE
 from groundup.train.checkpoints import can_resume
 from groundup.train.state import FOLDER
-from groundup.train.tracking import METRICS, read_metrics
+from groundup.train.tracking import METRICS, SAMPLES, read_metrics
 from groundup.weights.checkpoint import ADAPTER, MODEL_FILES
 from groundup.weights.load import CHECKPOINTS
 
@@ -41,7 +42,7 @@ def prepare_output(
         finish_update(out)
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     names -= {LOCK}
-    if names <= {METRICS, PLOTS} and not resume and (not names or _is_ours(out)):
+    if names <= {METRICS, SAMPLES, PLOTS} and not resume and (not names or _is_ours(out)):
         names = set()  # a run that ended before it had saved anything
     if resume and not can_resume(out):
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
@@ -81,7 +82,7 @@ def _is_ours(out: Path) -> bool:
 
 def _remove_ours(out: Path) -> None:
     """Delete what a run writes, and nothing else that may lie there."""
-    for name in MODEL_FILES | {METRICS}:
+    for name in MODEL_FILES | {METRICS, SAMPLES, PAGE}:
         (out / name).unlink(missing_ok=True)
     for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS):
         shutil.rmtree(out / folder, ignore_errors=True)

@@ -20,6 +20,7 @@ from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
 from groundup.tasks.outdir import prepare_output
+from groundup.tasks.page import write_page
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
 from groundup.tasks.task import Job, Material, Say, Task
 from groundup.tokenizers import Tokenizer
@@ -35,7 +36,7 @@ from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
 from groundup.train.parallel import check_alone
-from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss
+from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
 from groundup.train.trainer import Plan, Progress, Record, Trainer
 
 
@@ -152,7 +153,8 @@ class _Run:
         if self.job.saved is not None:
             finish_publishing(self.out, self.state)
         self.metrics.begin()
-        bar = ProgressBar(self.plan.steps, self.progress.step)
+        samples = SamplesFile(self.out, self.progress.step)
+        bar = ProgressBar(self.plan.steps, self.progress.step, samples)
         own = self.material.listeners(bar)
         try:
             Trainer(
@@ -172,6 +174,7 @@ class _Run:
         finally:
             bar.close()
         plot_run(self.out)
+        write_page(self.out)
         return self.latest.record
 
     def evaluate(self) -> Record:

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.trainer import Listener, Record
 
-METRICS = "metrics.jsonl"
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class MetricsFile(Listener):
@@ -46,6 +47,42 @@ class MetricsFile(Listener):
     def on_evaluate(self, record: Record) -> None:
         """Write the evaluation's record, which repeats the step's with the losses added."""
         self.file.append(record)
+
+
+class SamplesFile:
+    """Keeps what the model wrote in the course of a run: ``samples.jsonl``.
+
+    A row has the step and epoch, the prompt, and the text that the model put after it. On resume,
+    rows after the step that is resumed from are dropped, as those of the metrics are.
+    """
+
+    def __init__(self, directory: Path, resume_step: int = 0) -> None:
+        self.file = JsonLines(directory / SAMPLES, row="sample")
+        earlier = read_samples(directory)
+        rows = [row for row in earlier if row["step"] <= resume_step]
+        if len(rows) < len(earlier):
+            self.file.rewrite(rows)
+        self.file.mend()
+
+    def add(self, record: Record, prompt: str, text: str) -> None:
+        """Write a sample down."""
+        when = {"step": record["step"], "epoch": record["epoch"]}
+        self.file.append(when | {"prompt": prompt, "text": text})
+
+
+def read_samples(directory: Path) -> list[dict[str, Any]]:
+    """Read a run's samples, in order; none, if it has none.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    path = directory / SAMPLES
+    rows = JsonLines(path, row="sample").read()
+    for number, row in enumerate(rows, 1):
+        numbers = all(isinstance(row.get(name), int | float) for name in ("step", "epoch"))
+        if not numbers or not all(isinstance(row.get(name), str) for name in ("prompt", "text")):
+            raise UserError(f"{path} is damaged: line {number} is no sample")
+    return rows
 
 
 def is_evaluation(record: Record) -> bool:
@@ -108,9 +145,15 @@ class ProgressBar(Listener):
     """One line that lives: steps, tokens per second, losses, time left.
 
     Where stderr is not a terminal (a log file, CI), each evaluation prints one line instead.
+
+    Args:
+        total_steps: of the whole run.
+        done: how many of them were made before.
+        samples: where samples are kept, besides being shown.
     """
 
-    def __init__(self, total_steps: int, done: int = 0) -> None:
+    def __init__(self, total_steps: int, done: int = 0, samples: SamplesFile | None = None) -> None:
+        self.samples = samples
         self.live = sys.stderr.isatty()
         self.bar = tqdm(
             total=total_steps,
@@ -146,6 +189,12 @@ class ProgressBar(Listener):
         """Print a line above the bar."""
         tqdm.write(text, file=sys.stderr)
 
+    def sample(self, record: Record, prompt: str, text: str) -> None:
+        """Show what the model put after a prompt, in one line, and keep it."""
+        self.say("  " + " ".join((prompt + text).split()) + "\n")
+        if self.samples is not None:
+            self.samples.add(record, prompt, text)
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         self.bar.close()
@@ -159,7 +208,7 @@ class SamplePrinter(Listener):
         tokenizer: its tokenizer.
         start_context: the text.
         config: how to sample.
-        bar: the sample is printed above it.
+        bar: shows and keeps the sample.
         prompt_ids: what the model reads, if that is not just the text.
         stop: strings that end the sample.
     """
@@ -191,4 +240,4 @@ class SamplePrinter(Listener):
         except UserError as error:  # the loop itself says when training has diverged
             self.bar.say(f"  (no sample: {error})\n")
             return
-        self.bar.say("  " + " ".join((self.start + text).split()) + "\n")
+        self.bar.sample(record, self.start, text)
