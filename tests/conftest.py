@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 from groundup.cli import main
 from groundup.config import ModelConfig
-from groundup.facts import Facts
+from groundup.facts import NAME, Facts
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.checkpoint import save_model
@@ -90,6 +91,15 @@ def facts_of(directory: Path) -> Facts:
 
 
 LAST = "checkpoints/last"
+
+
+def unvouched(directory: Path) -> Path:
+    """Take the SHA-256 out of ``groundup.json``, so that a test may change the files."""
+    path = directory / NAME
+    values = json.loads(path.read_text("utf-8"))
+    del values["sha256"], values["digests"]
+    path.write_text(json.dumps(values), "utf-8")
+    return directory
 
 
 @pytest.fixture

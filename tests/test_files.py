@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from groundup.errors import UserError
-from groundup.files import STAGING, atomic_update, finish_update, read_json
+from groundup.files import atomic_update, finish_update, read_json
+from groundup.staging import STAGING
 
 
 def content(folder: Path) -> dict[str, str]:

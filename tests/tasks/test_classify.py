@@ -261,8 +261,7 @@ def test_only_the_same_run_can_be_resumed(tmp_path: Path) -> None:
         train(out, resume=True, max_length=5)
     with pytest.raises(UserError, match="was trained on another text"):
         train(out, labelled(41), resume=True)
-    with pytest.raises(UserError, match="has done its 14 steps already"):
-        train(out, resume=True)
+    assert train(out, resume=True).record["step"] == 14
     other = LabelledTexts(DATA.texts, DATA.labels[::-1], DATA.rows, "toy")
     with pytest.raises(UserError, match="was trained on another text"):
         train(out, other, resume=True)
