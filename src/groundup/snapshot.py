@@ -36,6 +36,9 @@ FOR_OTHERS = frozenset(
 SMALL = 1 << 24
 """Bytes of a file that is hashed before it is read, not beside it."""
 
+TRIES = 50
+"""Saves wait for readers (``staging.in_turn``), so that the second try is seldom needed."""
+
 SECONDS, CHUNK = 60.0, 1 << 18
 
 
@@ -72,8 +75,7 @@ def read_whole(
     """
     if not directory.is_dir():
         return read()
-    patient_until = time.monotonic() + SECONDS
-    while time.monotonic() < patient_until:
+    for _ in range(TRIES):
         with _one_state(directory) as changed:
             if changed():
                 continue
