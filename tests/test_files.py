@@ -1,11 +1,8 @@
 import errno
 import os
-import resource
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -211,17 +208,6 @@ def test_what_cannot_be_moved_is_told_before_anything_is(tmp_path: Path) -> None
 
 
 # What keeps one from writing and reading is told as what it is.
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may become larger than 100 kB, as on a disk that is full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def by_torch(path: Path) -> None:

@@ -252,6 +252,26 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
     assert resumed.reports == finished.reports
 
 
+@pytest.mark.parametrize("place", ["run.plot_run", "classify.write_report"])
+def test_a_run_that_was_killed_after_its_last_save_gets_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    class Killed(BaseException):
+        """Nothing catches it."""
+
+    def kill(*args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(f"groundup.tasks.{place}", kill)
+        train(tmp_path, max_steps=2)
+    assert not (tmp_path / "report").exists()
+    again = train(tmp_path, resume=True)
+    assert again.record["step"] == 2 and again.reports
+    assert (tmp_path / "report" / "report.md").exists()
+    assert (tmp_path / "plots" / "accuracy.png").exists()
+
+
 def test_only_the_same_run_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(out)
