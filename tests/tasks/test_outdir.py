@@ -71,8 +71,9 @@ def measured(out: Path) -> None:
 
 @pytest.mark.parametrize("metrics", [nothing, empty, half_a_line, measured])
 @pytest.mark.parametrize(
-    "litter", ["", f"{STAGING}x/metrics.jsonl", ".metrics.jsonl.123.part"]
-    + [f"checkpoints/last/{STAGING}x/model.safetensors", f"checkpoints/step-5/{STAGING}x/a"]
+    "litter",
+    ["", f"{STAGING}x/metrics.jsonl", ".metrics.jsonl.123.part"]
+    + [f"checkpoints/last/{STAGING}x/model.safetensors", f"checkpoints/step-5/{STAGING}x/a"],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_it_does_not_lock_its_directory(

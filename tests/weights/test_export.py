@@ -18,8 +18,8 @@ from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
-from groundup.weights.export import Format, export
 from groundup.weights.checkpoint import save_model
+from groundup.weights.export import Format, export
 from groundup.weights.load import load_model, read_facts
 from tests.assistants import save_assistant
 from tests.conftest import TEXT, Run, tiny_config

@@ -20,13 +20,13 @@ from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
+from groundup.snapshot import read_whole
 from groundup.tokenizers import (
     Tokenizer,
     get_gpt2_tokenizer,
     get_tokenizer,
     load_openai_tokenizer,
 )
-from groundup.snapshot import read_whole
 from groundup.weights.checkpoint import open_directory
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, put_adapter, read_adapter
@@ -125,9 +125,7 @@ def load_model(
     return read_whole(path, open_it, verify=verify)
 
 
-def read_facts(
-    source: str | Path, checkpoint: str | None = None, *, verify: bool = True
-) -> Facts:
+def read_facts(source: str | Path, checkpoint: str | None = None, *, verify: bool = True) -> Facts:
     """What is known about a model without opening it.
 
     Raises:
