@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ import torch
 
 from groundup.cli import main
 from groundup.config import ModelConfig
-from groundup.facts import Facts
+from groundup.facts import NAME, Facts
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.checkpoint import save_model
@@ -92,6 +95,15 @@ def facts_of(directory: Path) -> Facts:
 LAST = "checkpoints/last"
 
 
+def unvouched(directory: Path) -> Path:
+    """Take the SHA-256 out of ``groundup.json``, so that a test may change the files."""
+    path = directory / NAME
+    values = json.loads(path.read_text("utf-8"))
+    del values["sha256"], values["digests"]
+    path.write_text(json.dumps(values), "utf-8")
+    return directory
+
+
 @pytest.fixture
 def model_dir(tmp_path: Path, tokenizer: BPETokenizer) -> Path:
     """A saved model with random weights."""
@@ -107,6 +119,17 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text(TEXT * 30, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may become larger than 100 kB, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @dataclass

@@ -1,12 +1,17 @@
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from groundup.errors import UserError
-from groundup.files import STAGING, atomic_update, finish_update, read_json
+from groundup.errors import UserError, read_error
+from groundup.files import KEPT, atomic_file, atomic_update, finish_update, locked, read_json
+from groundup.staging import STAGING, new_staging, sweep
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -147,3 +152,126 @@ def test_bad_json(tmp_path: Path, text: str | None, message: str) -> None:
         path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
         read_json(path)
+
+
+# Whose staging folder is whose.
+
+
+def test_an_update_within_an_update_of_the_same_folder_deletes_nothing(tmp_path: Path) -> None:
+    with atomic_update(tmp_path) as outer:
+        (outer / "a").write_text("outer")
+        update(tmp_path, "inner")
+        with atomic_file(tmp_path / "c") as temporary:
+            temporary.write_text("file")
+        assert content(tmp_path) == {"a": "inner", "sub/b": "inner", "c": "file"}
+    assert content(tmp_path) == {"a": "outer", "sub/b": "inner", "c": "file"}
+    assert not list(tmp_path.glob(f"{STAGING}*"))
+
+
+DIE = """
+import os, signal, sys, time
+from pathlib import Path
+from groundup.files import atomic_file
+with atomic_file(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", DIE, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        update(tmp_path, "new")
+        sweep(tmp_path)
+        (staging,) = tmp_path.glob(f"{STAGING}*")
+        process.kill()
+        process.wait()
+    assert (staging / "a").read_text() == "half" and content(tmp_path)["a"] == "new"
+    sweep(tmp_path)
+    assert not staging.exists()
+
+
+def test_what_cannot_be_moved_is_told_before_anything_is(tmp_path: Path) -> None:
+    update(tmp_path, "old")
+    (tmp_path / "sub" / "b").unlink()
+    (tmp_path / "sub").rmdir()
+    (tmp_path / "sub").write_text("a file")
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}: Not a directory: sub"):
+        update(tmp_path, "new")
+    assert content(tmp_path) == {"a": "old", "sub": "a file"}
+    assert not list(tmp_path.glob(f"{STAGING}*"))
+
+
+# What keeps one from writing and reading is told as what it is.
+
+
+def by_torch(path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save({"a": torch.zeros(100_000)}, file)
+
+
+def by_safetensors(path: Path) -> None:
+    save_file({"a": torch.zeros(100_000)}, path)
+
+
+@pytest.mark.parametrize("write", [by_torch, by_safetensors])
+def test_a_librarys_error_is_what_the_system_said(
+    tmp_path: Path, small_files: None, write: object
+) -> None:
+    assert callable(write)
+    message = f"cannot write to {tmp_path}.*: File too large"
+    with pytest.raises(UserError, match=message), atomic_file(tmp_path / "a") as temporary:
+        write(temporary)
+    with pytest.raises(UserError, match=message), atomic_update(tmp_path) as staging:
+        write(staging / "a")
+    assert content(tmp_path) == {}
+
+
+def test_a_mistake_of_ours_is_no_writing_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shape"), atomic_update(tmp_path):
+        raise RuntimeError("shape mismatch")
+
+
+def test_a_full_disk_has_no_advice_of_runs_where_there_is_none(tmp_path: Path) -> None:
+    for context in (atomic_update(tmp_path), atomic_file(tmp_path / "a")):
+        with pytest.raises(UserError) as caught, context:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        assert "--resume" not in str(caught.value)
+
+
+def test_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in ("link", "link/within"):
+        with pytest.raises(UserError, match=r"link is a link to .*gone, where nothing is; remove"):
+            update(tmp_path / place, "1")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_where_no_file_can_be_made(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="cannot write to /proc: no file can be made there"),
+        locked(Path("/proc/.r.json.lock"), "another run is writing it"),
+    ):
+        pass
+    with (
+        pytest.raises(UserError, match="cannot write to /proc/r.json: "),
+        new_staging(Path("/proc"), Path("/proc/r.json"), KEPT),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot read a: Permission denied"),
+        (OSError("No such device (os error 19)"), "cannot read a: No such device"),
+        (ValueError("header too small"), "a is damaged: header too small"),
+    ],
+)
+def test_what_cannot_be_read_is_not_damaged(error: Exception, message: str) -> None:
+    assert str(read_error(Path("a"), error)) == message

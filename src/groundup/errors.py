@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,8 +25,33 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def os_error_in(error: BaseException | None) -> OSError | None:
+    """What the system said, where a library put its own error around it; None if it said nothing.
+
+    safetensors only quotes the number of the system's error; PyTorch raises a ``RuntimeError``
+    while it handles the file's ``OSError``.
+    """
+    while error is not None and not isinstance(error, UserError):
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        if isinstance(error, OSError) and (number is None or error.errno is not None):
+            return error
+        if number is not None:
+            return OSError(number, os.strerror(number))
+        if not isinstance(error, RuntimeError):
+            return None
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def write_error(path: Path, error: OSError, advice: str) -> UserError:
     """What to tell the user about an ``OSError`` while writing; ``advice`` is for a full disk."""
+    if error.errno in (errno.EEXIST, errno.ENOENT) and (link := dangling_link(path)) is not None:
+        return UserError(
+            f"cannot write to {path}: {link} is a link to {os.readlink(link)}, where nothing is; "
+            "remove the link, or choose another place"
+        )
     if not is_disk_full(error):
         return UserError(f"cannot write to {path}: {error.strerror or error}")
     detail = error.strerror
@@ -33,6 +59,20 @@ def write_error(path: Path, error: OSError, advice: str) -> UserError:
         folder = next(p for p in (path, *path.absolute().parents) if p.is_dir())
         detail = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
     return UserError(f"no space left while saving to {path} ({detail}); {advice}")
+
+
+def dangling_link(path: Path) -> Path | None:
+    """The link on the way to ``path``, or ``path`` itself, that leads nowhere."""
+    ways = (path, *path.parents)
+    return next((p for p in ways if os.path.islink(p) and not os.path.exists(p)), None)
+
+
+def read_error(path: Path, error: Exception) -> UserError:
+    """What to tell the user about a file that cannot be read: the system's reason, or damage."""
+    reason = os_error_in(error)
+    if reason is not None:
+        return UserError(f"cannot read {path}: {reason.strerror or reason}")
+    return UserError(f"{path} is damaged: {error}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

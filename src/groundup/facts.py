@@ -7,6 +7,8 @@ version: the first one, which did not say so, is read; a newer one is refused by
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from groundup.options import fits
 
 NAME = "groundup.json"
 VERSION = 2
+OWN_DIGEST = "sha256"
 
 Kind = Literal["language model", "classifier", "adapter"]
 """What a directory holds; an adapter with labels belongs to a classifier."""
@@ -82,6 +85,9 @@ class Facts:
         prompt_style: how the model was prompted while it was fine-tuned.
         base: what it began from.
         versions: of the software that wrote it.
+        digests: SHA-256 of the directory's other files by name, as far as they decide what the
+            model computes and how its run goes on (``snapshot.py``); of its own, the file has one
+            too.
     """
 
     kind: Kind = "language model"
@@ -96,6 +102,7 @@ class Facts:
     prompt_style: str | None = None
     base: Base = field(default_factory=Base)
     versions: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_classifier(self) -> bool:
@@ -108,8 +115,12 @@ class Facts:
         return config(**{name: self.options[name] for name in names if name in self.options})
 
     @classmethod
-    def read(cls, directory: Path) -> Facts | None:
+    def read(cls, directory: Path, *, verify: bool = False) -> Facts | None:
         """Read them from a directory; None if it has none (it is not ours).
+
+        Args:
+            directory: where they are.
+            verify: whether to check the file's own SHA-256, if it has one.
 
         Raises:
             UserError: the file is damaged, or of a version that this groundup does not know.
@@ -118,12 +129,15 @@ class Facts:
         if not path.exists():
             return None
         values = read_json(path)
+        own, said = values.pop(OWN_DIGEST, None), _own_digest(values)
         version = values.pop("version", 1)
         if fits(version, int) and version > VERSION:
             raise UserError(
                 f"{path} is of version {version}; this groundup reads up to version {VERSION}: "
                 "update groundup"
             )
+        if verify and own not in (None, said):
+            raise wrong_digest(path)
         try:
             if not fits(version, int) or version < 1:
                 raise ValueError(f"version is {version!r}")
@@ -133,7 +147,22 @@ class Facts:
 
     def write(self, directory: Path) -> None:
         """Write them into a directory."""
-        write_json(directory / NAME, {"version": VERSION} | asdict(self))
+        values = {"version": VERSION} | asdict(self)
+        write_json(directory / NAME, values | {OWN_DIGEST: _own_digest(values)})
+
+
+def wrong_digest(path: Path) -> UserError:
+    """What to tell the user about a file whose SHA-256 is not the one that was saved."""
+    return UserError(
+        f"{path} is not as it was saved: its SHA-256 is another one, so it is damaged or has been "
+        "changed; copy it again, or take it as it is with --no-verify (verify=False)"
+    )
+
+
+def _own_digest(values: Mapping[str, Any]) -> str:
+    """The SHA-256 of what the file says, however it is laid out."""
+    said = json.dumps(values, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -1,9 +1,7 @@
 """Writing that survives crashes: whole folders, files, lines of JSON; and the one lock.
 
 The new files of a folder are written to a staging folder, flushed to disk, and moved into place
-only when all are there. A marker file makes the moves repeatable: if the process dies between two
-of them, the next reader finishes them. Every update has a staging folder of its own, so a reader
-that helps with one cannot touch the next.
+only when all are there (``staging.py``).
 """
 
 from __future__ import annotations
@@ -11,77 +9,62 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError, write_error
+from groundup.errors import UserError, read_error, write_error
+from groundup.staging import complete, finish_update, flush, new_staging
 
 Row = Mapping[str, Any]
 
-STAGING = ".saving-"
-COMPLETE = ".complete"
 LOCK = ".lock"
 """The file in a run's directory that keeps other runs out of it."""
 
 IN_USE = "{} is in use by another run that is going on; choose another --out"
 
-KEPT = (
-    "nothing that was saved before is lost: free some space (a run goes on with --resume), or "
-    "choose another --out"
-)
+KEPT = "nothing that was saved before is lost: free some space, or choose another --out"
 """What to do about a full disk."""
+
+RUN_KEPT = (
+    "nothing that was saved before is lost: free some space (a run that has saved a checkpoint "
+    "goes on with --resume), or choose another --out"
+)
+"""The same for a run."""
 
 
 @contextmanager
-def atomic_update(directory: Path) -> Iterator[Path]:
+def atomic_update(directory: Path, *, advice: str = KEPT) -> Iterator[Path]:
     """Yield a staging folder whose files appear in ``directory`` all together, or not at all.
+
+    Args:
+        directory: made if it is missing.
+        advice: what to do about a full disk.
 
     Raises:
         UserError: the disk is full or cannot be written to; ``directory`` is as it was.
     """
-    staging = None
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
+    with new_staging(directory, directory, advice) as staging:
         finish_update(directory)
-        for litter in directory.glob(f"{STAGING}*"):  # of a process that died while it wrote
-            shutil.rmtree(litter, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=directory))
         yield staging
-        for path in staging.rglob("*"):
-            _flush(path)
-        _flush(staging)
-        (staging / COMPLETE).touch()
-        finish_update(directory)
-    except OSError as error:
-        raise write_error(directory, error, KEPT) from error
-    finally:
-        if staging is not None and not (staging / COMPLETE).exists():
-            shutil.rmtree(staging, ignore_errors=True)
+        complete(staging, directory)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` that takes its place when it is complete.
+    """Yield a temporary file that takes the place of ``path`` when it is complete.
 
     Raises:
         UserError: the disk is full or cannot be written to; ``path`` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_staging(path.parent, path, KEPT) as staging:
+        temporary = staging / path.name
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
-    except OSError as error:
-        raise write_error(path, error, KEPT) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        flush(path.parent)
 
 
 @contextmanager
@@ -107,6 +90,8 @@ def locked(
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not lock_file.exists():  # in /proc, say, where the library tries for ever
+                raise OSError(errno.EPERM, "no file can be made there") from None
             if wait is None:
                 raise UserError(busy) from None
             wait(busy)
@@ -187,35 +172,16 @@ class JsonLines:
             temporary.write_bytes(b"".join(map(_line, rows)))
 
     def _bytes(self) -> bytes:
-        return self.path.read_bytes() if self.path.exists() else b""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise read_error(self.path, error) from error
 
 
 def _line(row: Row) -> bytes:
     return json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def finish_update(directory: Path) -> None:
-    """Finish updates that were complete but not yet (all) moved into place.
-
-    Several processes may do so at once: each file is moved by one of them.
-    """
-    for staging in directory.glob(f"{STAGING}*"):
-        if not (staging / COMPLETE).exists():
-            continue
-        folders, paths = [directory], []
-        with suppress(FileNotFoundError):  # another process has finished it
-            paths = sorted(staging.rglob("*"))
-        for path in paths:
-            target = directory / path.relative_to(staging)
-            if path.is_dir():
-                target.mkdir(exist_ok=True)
-                folders.append(target)
-            elif path.name != COMPLETE:
-                with suppress(FileNotFoundError):  # another process has moved it
-                    os.replace(path, target)
-        for folder in folders:
-            _flush(folder)
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -233,22 +199,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent} is not a complete model: {path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise read_error(path, error) from error
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}; expected a JSON object")
     return value
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file, or a directory's list of names, is on disk and not only in memory."""
-    if path.is_dir() and os.name != "posix":
-        return  # Windows has no such call for directories
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot sync a directory
-            raise
-    finally:
-        os.close(handle)

@@ -87,6 +87,40 @@ def test_resume_needs_no_files_and_no_options_again(
     assert facts_of(out).shape["emb_dim"] == 32
 
 
+def test_a_run_that_was_killed_after_its_last_save_is_completed(
+    run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Nothing catches it."""
+
+    def kill(*args: object) -> None:
+        raise Killed
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("groundup.tasks.run.plot_run", kill)
+        run("pretrain", text_file, "--out", out, *QUICK)
+    for _ in range(2):  # and once more does no harm
+        result = run("pretrain", "--out", out, "--resume")
+        assert result.status == 0, result.err
+        assert "steps already" in result.err and "\ndone after" in result.err
+        assert (out / "plots" / "loss.png").exists()
+
+
+def test_resume_verifies_what_it_goes_on_from(
+    run: Run, fails: Fails, tmp_path: Path, text_file: Path
+) -> None:
+    out = tmp_path / "run"
+    run("pretrain", text_file, "--out", out, *QUICK)
+    path = out / "checkpoints" / "last" / "training_state" / "optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    again = "pretrain", "--out", out, "--resume", "--max-steps=5"
+    assert f"{path} is not as it was saved" in fails(*again)
+    assert run(*again, "--no-verify").status == 0
+
+
 def test_resume_refuses_what_would_make_it_another_run(
     run: Run, fails: Fails, tmp_path: Path, text_file: Path
 ) -> None:

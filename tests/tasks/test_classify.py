@@ -253,6 +253,26 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
     assert resumed.reports == finished.reports
 
 
+@pytest.mark.parametrize("place", ["run.plot_run", "classify.write_report"])
+def test_a_run_that_was_killed_after_its_last_save_gets_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    class Killed(BaseException):
+        """Nothing catches it."""
+
+    def kill(*args: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(f"groundup.tasks.{place}", kill)
+        train(tmp_path, max_steps=2)
+    assert not (tmp_path / "report").exists()
+    again = train(tmp_path, resume=True)
+    assert again.record["step"] == 2 and again.reports
+    assert (tmp_path / "report" / "report.md").exists()
+    assert (tmp_path / "plots" / "accuracy.png").exists()
+
+
 def test_only_the_same_run_can_be_resumed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(out)
@@ -262,8 +282,7 @@ def test_only_the_same_run_can_be_resumed(tmp_path: Path) -> None:
         train(out, resume=True, max_length=5)
     with pytest.raises(UserError, match="was trained on another text"):
         train(out, labelled(41), resume=True)
-    with pytest.raises(UserError, match="has done its 14 steps already"):
-        train(out, resume=True)
+    assert train(out, resume=True).record["step"] == 14
     other = LabelledTexts(DATA.texts, DATA.labels[::-1], DATA.rows, "toy")
     with pytest.raises(UserError, match="was trained on another text"):
         train(out, other, resume=True)

@@ -475,7 +475,7 @@ def test_only_the_same_run_can_be_resumed(tmp_path: Path, base: Path) -> None:
         ({"split_seed": 1}, "would change split_seed None to 1"),
         ({"entries": ENTRIES[1:]}, "was trained on another text; .* use --model .*bot"),
         ({"shape": {"drop_rate": 0.5}}, "would change drop_rate 0.0 to 0.5"),
-        ({}, "has done its 9 steps already"),
+        ({"epochs": None, "max_steps": 8}, "has done its 9 steps already"),
     ]
     for changes, message in refused:
         with pytest.raises(UserError, match=message):

@@ -1,10 +1,12 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from groundup.errors import UserError
 from groundup.files import LOCK
+from groundup.staging import STAGING, new_staging
 from groundup.tasks.outdir import prepare_output
 
 NEW = {"overwrite": False, "resume": False}
@@ -48,3 +50,93 @@ def test_overwriting_keeps_what_the_user_put_there(tmp_path: Path) -> None:
     with prepare_output(tmp_path, overwrite=True, resume=False)():
         pass
     assert {path.name for path in tmp_path.iterdir()} - {LOCK} == {"notes.txt"}
+
+
+# A run that ends before its first save.
+
+
+def nothing(out: Path) -> None:
+    """Nothing of it is there."""
+
+
+def empty(out: Path) -> None:
+    (out / "metrics.jsonl").touch()
+
+
+def half_a_line(out: Path) -> None:
+    (out / "metrics.jsonl").write_text('{"step": 1, "epo')
+
+
+def measured(out: Path) -> None:
+    (out / "metrics.jsonl").write_text(RECORD + RECORD[:9])
+
+
+@pytest.mark.parametrize("metrics", [nothing, empty, half_a_line, measured])
+@pytest.mark.parametrize(
+    "litter",
+    ["", f"{STAGING}x/metrics.jsonl", ".metrics.jsonl.123.part"]
+    + [f"checkpoints/last/{STAGING}x/model.safetensors", f"checkpoints/step-5/{STAGING}x/a"],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_it_does_not_lock_its_directory(
+    tmp_path: Path, metrics: Callable[[Path], None], litter: str, overwrite: bool
+) -> None:
+    metrics(tmp_path)
+    (tmp_path / LOCK).touch()
+    if litter:
+        (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / litter).write_text("half")
+    with pytest.raises(UserError, match="holds no run to resume; leave out --resume"):
+        prepare_output(tmp_path, overwrite=False, resume=True)
+    with prepare_output(tmp_path, overwrite=overwrite, resume=False)():
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+def test_what_somebody_else_put_beside_the_litter_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / f"{STAGING}x").mkdir()
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"was not made by groundup.*; choose another --out"):
+            prepare_output(tmp_path, overwrite=overwrite, resume=False)
+
+
+def test_a_model_without_a_state_is_not_said_to_be_resumable(tmp_path: Path) -> None:
+    """The best one, saved before the first checkpoint was due."""
+    (tmp_path / "groundup.json").write_text("{}")
+    with pytest.raises(UserError, match="exists; use --overwrite to replace it, or another"):
+        prepare_output(tmp_path, **NEW)
+    with pytest.raises(UserError, match="holds a model, but nothing to go on from.*--overwrite"):
+        prepare_output(tmp_path, overwrite=False, resume=True)
+    with prepare_output(tmp_path, overwrite=True, resume=False)():
+        pass
+
+
+def test_what_a_living_run_is_writing_is_not_swept(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last"
+    state = last / "training_state" / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    with new_staging(last, last, "") as living:
+        (last / f"{STAGING}dead").mkdir()
+        with prepare_output(tmp_path, overwrite=False, resume=True)():
+            assert living.exists() and not (last / f"{STAGING}dead").exists()
+
+
+def test_a_run_that_another_has_gone_on_with_meanwhile(tmp_path: Path) -> None:
+    last = tmp_path / "checkpoints" / "last"
+    (last / "training_state").mkdir(parents=True)
+    for name in ("training_state/state.json", "groundup.json"):
+        (last / name).write_text("{}")
+    ready = prepare_output(tmp_path, overwrite=False, resume=True)
+    (last / "new").write_text("{}")
+    (last / "new").replace(last / "groundup.json")
+    with pytest.raises(UserError, match="has been written by another run meanwhile"), ready():
+        pass
+
+
+def test_a_link_to_nowhere_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"out is a link to .*gone, where nothing is"):
+        prepare_output(tmp_path / "out", **NEW)

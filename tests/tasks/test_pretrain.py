@@ -95,9 +95,12 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
 
 
 def test_a_run_that_is_over_says_so(tmp_path: Path) -> None:
-    pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet)
-    with pytest.raises(UserError, match="has done its 12 steps already"):
-        pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet, resume=True)
+    done = pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=quiet)
+    with pytest.raises(UserError, match="has done its 12 steps already; give more"):
+        pretrain(DOCS, tmp_path / "run", options(max_steps=11), SHAPE, say=quiet, resume=True)
+    said: list[str] = []
+    again = pretrain(DOCS, tmp_path / "run", options(), SHAPE, say=said.append, resume=True)
+    assert again == done and any("has done its 12 steps already" in text for text in said)
 
 
 def test_resuming_on_another_text_is_refused(tmp_path: Path) -> None:

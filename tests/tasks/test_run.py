@@ -1,5 +1,6 @@
 """A fourth task: what it takes to add one, and that it gets all that the others have."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +135,42 @@ def test_a_run_that_gets_no_better_says_that_it_stopped_early(
     done = run_task(Repeating(tokenizer), tmp_path, options, {"drop_rate": 0.0}, **how)
     assert done.record["step"] < 50
     assert said[-1].startswith("stopped early: 2 evaluations brought nothing better than that of")
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+def kill(*args: object) -> None:
+    raise Killed
+
+
+def test_what_comes_after_the_last_save_is_made_up_for(
+    tmp_path: Path, tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run(whole, tokenizer, max_steps=4)
+    for place in ("groundup.tasks.run.plot_run", "groundup.train.checkpoints.publish"):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(place, kill)
+            run(killed, tokenizer, max_steps=4)
+        assert not (killed / "plots").exists()
+        again = run(killed, tokenizer, resume=True)
+        assert again.record["step"] == 4 and again.record["val_loss"] == done.record["val_loss"]
+        assert (killed / "plots" / "loss.png").exists()
+        ours, theirs = (load_model(d)[0].state_dict() for d in (whole, killed))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        shutil.rmtree(killed)
+
+
+def test_a_run_that_had_stopped_early_is_made_up_for_too(
+    tmp_path: Path, tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"learning_rate": 1e-12, "eval_freq": 1, "patience": 2, "weight_decay": 0.0}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("groundup.tasks.run.plot_run", kill)
+        run(tmp_path, tokenizer, max_steps=50, **options)
+    step = facts_of(tmp_path / LAST).progress["step"]
+    assert run(tmp_path, tokenizer, resume=True).record["step"] == step < 50
+    assert (tmp_path / "plots" / "loss.png").exists()
+    assert run(tmp_path, tokenizer, resume=True, patience=4).record["step"] > step

@@ -18,7 +18,7 @@ from groundup.prompts import PROMPT_STYLES, PromptStyle
 from groundup.tokenizers import BPETokenizer, GPT2Tokenizer, get_gpt2_tokenizer
 from groundup.weights.checkpoint import MODEL_FILES, save_model
 from groundup.weights.load import load_model, read_facts
-from tests.conftest import TEXT, tiny_config
+from tests.conftest import TEXT, tiny_config, unvouched
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -161,7 +161,7 @@ def edit(path: Path, **changes: object) -> None:
     ],
 )
 def test_weights_that_do_not_match_the_config(model_dir: Path, changes: dict, message: str) -> None:
-    edit(model_dir / "config.json", **changes)
+    edit(unvouched(model_dir) / "config.json", **changes)
     with pytest.raises(UserError, match=message):
         load_model(model_dir)
 
@@ -169,7 +169,7 @@ def test_weights_that_do_not_match_the_config(model_dir: Path, changes: dict, me
 def test_a_missing_directory_and_a_config_without_a_shape(tmp_path: Path, model_dir: Path) -> None:
     with pytest.raises(UserError, match="there is no model directory"):
         load_model(tmp_path / "none")
-    (model_dir / "config.json").write_text('{"model_type": "gpt2"}')
+    (unvouched(model_dir) / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UserError, match="it lacks vocab_size; it lacks n_positions"):
         load_model(model_dir)
 
@@ -195,7 +195,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
 
 def test_files_in_half_precision_open_as_fp32(model_dir: Path) -> None:
-    path = model_dir / "model.safetensors"
+    path = unvouched(model_dir) / "model.safetensors"
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
     model, _ = load_model(model_dir)

@@ -27,7 +27,7 @@ from groundup.weights.card import cell, model_card
 from groundup.weights.checkpoint import save_model
 from groundup.weights.export import Format, export
 from groundup.weights.load import expect_language_model, load_model, read_facts
-from tests.conftest import TEXT, tiny_config
+from tests.conftest import TEXT, tiny_config, unvouched
 from tests.labelled import TEXTS, make_classifier, perturbed, probabilities_of
 
 Fails = Callable[..., str]
@@ -155,7 +155,7 @@ def test_labels_without_names_or_of_another_number(tmp_path: Path, tokenizer: BP
 def test_damaged_labels(tmp_path: Path, tokenizer: BPETokenizer, id2label: object) -> None:
     save_model(tmp_path, make_classifier(tokenizer), tokenizer)
     values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(values | {"id2label": id2label}))
+    (unvouched(tmp_path) / "config.json").write_text(json.dumps(values | {"id2label": id2label}))
     with pytest.raises(UserError, match="id2label does not number|needs at least 2"):
         Classifier.load(tmp_path)
 

@@ -18,6 +18,7 @@ from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
+from groundup.weights.checkpoint import save_model
 from groundup.weights.export import Format, export
 from groundup.weights.load import load_model, read_facts
 from tests.assistants import save_assistant
@@ -191,3 +192,22 @@ def test_a_downloaded_model_is_opened_by_its_name(
     export(model, get_gpt2_tokenizer(), "hf", tmp_path / "cache" / "hub" / "gpt2")
     for name in ("gpt2", "124M"):
         assert run("generate", name, "Hello", "--max-new-tokens=3").out.startswith("Hello")
+
+
+@pytest.mark.parametrize(("to", "name"), [("hf", "out"), ("course", "a.pth"), ("gguf", "out")])
+def test_what_cannot_be_written_is_one_sentence(
+    fails: Callable[..., str],
+    tmp_path: Path,
+    tokenizer: BPETokenizer,
+    request: pytest.FixtureRequest,
+    to: str,
+    name: str,
+) -> None:
+    """Each library has its own error for it."""
+    model = GPTModel(tiny_config(emb_dim=64, vocab_size=tokenizer.vocab_size))
+    save_model(tmp_path / "model", model, tokenizer)
+    request.getfixturevalue("small_files")
+    message = fails("export", tmp_path / "model", "--to", to, "--out", tmp_path / name)
+    assert "cannot write to " in message or "no space left while saving" in message
+    assert "--resume" not in message
+    assert {path.name for path in tmp_path.iterdir()} <= {"model", "out"}

@@ -93,7 +93,7 @@ def test_what_is_said_of_a_model_is_what_is_opened(
     path = make(kind)
     n_heads, tokens = (4, str(model_dir)) if kind == "file" else (None, None)
     model, tokenizer = load_model(path, n_heads=n_heads, tokenizer=tokens)
-    assert read_shape(path, n_heads) == model.cfg and tokenizer.vocab_size == 300
+    assert read_shape(path, n_heads) == (model.cfg, model.facts) and tokenizer.vocab_size == 300
     facts = model.facts
     assert facts is not None and facts == read_facts(path)
     assert facts.kind == {"classifier": kind, "adapter": kind}.get(kind, "language model")
@@ -104,7 +104,7 @@ def test_what_is_said_of_a_model_is_what_is_opened(
 
 def test_of_openais_files_only_the_shape_is_known(make: Callable[[str], Path]) -> None:
     path = make("openai")
-    assert read_facts(path) == Facts() and read_shape(path).n_layers == 2
+    assert read_facts(path) == Facts() and read_shape(path)[0].n_layers == 2
     with pytest.raises(UserError, match="brings no tokenizer"):
         load_model(path)
 
@@ -125,7 +125,7 @@ def test_a_new_format_is_one_more_in_the_list(
     model, tokens = load_model(tmp_path / "a.toy", "cpu", drop_rate=0.5)
     assert tokens is tokenizer and heard == [Asked("cpu", 0.5)]
     assert model.facts == read_facts(tmp_path / "a.toy") == Facts(prompt_style="phi3")
-    assert read_shape(tmp_path / "a.toy") == model.cfg  # it is opened for that
+    assert read_shape(tmp_path / "a.toy")[0] == model.cfg  # it is opened for that
     with pytest.raises(UserError, match="says itself what n_heads and tokenizer are"):
         load_model(tmp_path / "a.toy", n_heads=4)
     with pytest.raises(UserError, match="brings no tokenizer"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, say, with_options
+from groundup.cli.app import Flag, WholeNumber, say, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import DEFAULT_STYLE, ChatConfig
 from groundup.errors import UserError, did_you_mean
@@ -44,6 +44,7 @@ def chat(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    no_verify: Flag = False,
     # One answer per message: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
     given: dict[str, Any],
@@ -60,6 +61,7 @@ def chat(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     options = ChatConfig(**given)
 
@@ -75,6 +77,7 @@ def chat(
         tokenizer=tokenizer,
         n_heads=n_heads,
         checkpoint=checkpoint,
+        verify=not no_verify,
         say=say,
     )
     conversation = Chat(

@@ -17,6 +17,7 @@ from groundup.config import ModelConfig
 from groundup.data.sources import data_file
 from groundup.data.text import STDIN
 from groundup.errors import UserError
+from groundup.facts import Facts
 from groundup.tasks.config import ClassifyConfig
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def train(
     recipe: str | None = None,
     overwrite: Flag = False,
     resume: Flag = False,
+    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> int:
     """Train a classifier on labelled texts and leave a model directory with a report.
@@ -57,6 +59,7 @@ def train(
             (chapter 6 of the course).
         overwrite: replace what an earlier run left in --out.
         resume: go on with the run in --out, exactly where it was saved.
+        no_verify: go on, or begin with a model, though a file is not as it was saved.
     """
     values = layered(given, ClassifyConfig, ModelConfig, config=config, recipe=recipe)
     saved = saved_run(ClassifyConfig, out) if resume else None
@@ -79,6 +82,7 @@ def train(
         values,
         overwrite=overwrite,
         resume=resume,
+        verify=not no_verify,
         say=say,
         stop=stop,
     )
@@ -123,6 +127,7 @@ def evaluate(
     separator: str | None = None,
     device: str = "auto",
     checkpoint: str | None = None,
+    no_verify: Flag = False,
 ) -> None:
     """Measure a classifier: accuracy, precision, recall, F1, what is mistaken for what.
 
@@ -138,6 +143,7 @@ def evaluate(
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another --out")
@@ -146,10 +152,10 @@ def evaluate(
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
     from groundup.tasks.splits import reports_on_file
-    from groundup.weights.load import read_facts
 
-    classifier = Classifier.load(model, resolve_device(device), checkpoint=checkpoint)
-    facts = read_facts(model, checkpoint)
+    where, verify = resolve_device(device), not no_verify
+    classifier = Classifier.load(model, where, checkpoint=checkpoint, verify=verify)
+    facts = classifier.model.facts or Facts()
     columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
     asked = {name: value for name, value in columns.items() if value is not None}
     reports = reports_on_file(classifier, facts, model, data, split, asked, say)
@@ -172,6 +178,7 @@ def predict(
     separator: str | None = None,
     device: str = "auto",
     checkpoint: str | None = None,
+    no_verify: Flag = False,
 ) -> None:
     """Say which class texts belong to, with the probability.
 
@@ -184,6 +191,7 @@ def predict(
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     if (text is None) == (file is None):
         raise UserError('give one of a text, "-" for stdin, and --file FILE')
@@ -195,7 +203,8 @@ def predict(
     from groundup.evaluate.classifier import Classifier
     from groundup.runtime import resolve_device
 
-    classifier = Classifier.load(model, resolve_device(device), checkpoint=checkpoint)
+    where, verify = resolve_device(device), not no_verify
+    classifier = Classifier.load(model, where, checkpoint=checkpoint, verify=verify)
     if file is not None:
         _predict_file(classifier, file, out, text_column, separator)
     elif text == STDIN:

@@ -20,6 +20,7 @@ def demo(
     out: Path = Path("runs/demo"),
     overwrite: Flag = False,
     resume: Flag = False,
+    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> int:
     """Watch a GPT learn to write: tokenizer, training, samples, model, plot; offline.
@@ -30,6 +31,7 @@ def demo(
         out: the model directory to write.
         overwrite: replace what an earlier run left in --out.
         resume: go on with the demo in --out, exactly where it was saved.
+        no_verify: go on, or begin with a model, though a file is not as it was saved.
     """
     values = given
     if not resume:
@@ -51,6 +53,7 @@ def demo(
         description=text,
         overwrite=overwrite,
         resume=resume,
+        verify=not no_verify,
         say=say,
         stop=stop,
     )

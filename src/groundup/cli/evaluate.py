@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, app, with_options
+from groundup.cli.app import Flag, WholeNumber, app, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def evaluate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    no_verify: Flag = False,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],
 ) -> None:
@@ -40,6 +41,7 @@ def evaluate(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
         as_json: print one JSON object.
     """
     config = PerplexityConfig(**given)
@@ -47,13 +49,18 @@ def evaluate(
     from groundup.data.text import read_documents
     from groundup.evaluate.perplexity import evaluate_text
     from groundup.runtime import resolve_device
-    from groundup.weights.load import expect_language_model, load_model, read_facts
+    from groundup.weights.load import expect_language_model, load_model
 
     where = resolve_device(device)
     documents = read_documents(files, document_separator)
-    expect_language_model(read_facts(model, checkpoint), model)
     gpt, tokens = load_model(
-        model, where, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+        model,
+        where,
+        n_heads=n_heads,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        expect=expect_language_model,
+        verify=not no_verify,
     )
     score = evaluate_text(gpt, tokens, documents, config)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from groundup.cli.app import WholeNumber, app, say
+from groundup.cli.app import Flag, WholeNumber, app, say
 
 
 @app.command
@@ -19,6 +19,7 @@ def export(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    no_verify: Flag = False,
 ) -> None:
     """Write a model for others: transformers, llama.cpp and Ollama, the course.
 
@@ -34,11 +35,18 @@ def export(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     from groundup.weights.export import export as write
     from groundup.weights.load import load_model
 
-    gpt, tokens = load_model(model, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint)
+    gpt, tokens = load_model(
+        model,
+        n_heads=n_heads,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        verify=not no_verify,
+    )
     written = write(gpt, tokens, to, out, dtype=dtype)
     for path in written:
         print(path)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, app, say, with_options
+from groundup.cli.app import Flag, WholeNumber, app, say, with_options
 from groundup.data.text import STDIN, read_stdin
 from groundup.decoding.config import SamplingConfig
 
@@ -23,6 +23,7 @@ def generate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> None:
     """Continue a prompt with a model, streaming the text.
@@ -35,20 +36,26 @@ def generate(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     options = SamplingConfig(**given)
     stops = ["-" if text == STDIN else text for text in stop or ()]
 
     from groundup.decoding.engine import TextStream, sampler_of
     from groundup.runtime import resolve_device
-    from groundup.weights.load import expect_language_model, load_model, read_facts
+    from groundup.weights.load import expect_language_model, load_model
 
     if prompt == STDIN:
         prompt = read_stdin()
     where = resolve_device(device)
-    expect_language_model(read_facts(model, checkpoint), model)
     gpt, tokens = load_model(
-        model, where, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+        model,
+        where,
+        n_heads=n_heads,
+        tokenizer=tokenizer,
+        checkpoint=checkpoint,
+        expect=expect_language_model,
+        verify=not no_verify,
     )
     options.check(gpt.cfg.vocab_size)
     ids = tokens.encode(prompt) or [tokens.eot_token or 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.cli.app import WholeNumber, app
+from groundup.cli.app import Flag, WholeNumber, app
 from groundup.config import ALIASES, PRESETS, ModelConfig, preset
 from groundup.errors import UserError, did_you_mean
 
@@ -17,6 +17,7 @@ def inspect(
     batch_size: WholeNumber = 1,
     context_length: WholeNumber | None = None,
     n_heads: WholeNumber | None = None,
+    no_verify: Flag = False,
 ) -> None:
     """Print a model's layers, parameters, memory and operations.
 
@@ -25,10 +26,11 @@ def inspect(
         batch_size: batch of the shapes and of the training memory.
         context_length: tokens per text, if not the model's own.
         n_heads: attention heads, for a .pth that cannot say it.
+        no_verify: open it though a file is not as it was saved.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    cfg, labels = _model_of(model, n_heads)
+    cfg, labels = _model_of(model, n_heads, not no_verify)
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
@@ -64,12 +66,13 @@ def inspect(
     print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
 
 
-def _model_of(source: str, n_heads: int | None) -> tuple[ModelConfig, list[str]]:
+def _model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
     """A model's shape, and the names of a classifier's classes."""
     if Path(source).exists():
-        from groundup.weights.load import read_facts, read_shape
+        from groundup.weights.load import read_shape
 
-        return read_shape(source, n_heads), read_facts(source).labels
+        cfg, facts = read_shape(source, n_heads, verify=verify)
+        return cfg, facts.labels
     if source in PRESETS or source in ALIASES:
         return preset(source), []
     raise UserError(

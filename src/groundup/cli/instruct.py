@@ -29,6 +29,7 @@ def train(
     recipe: str | None = None,
     overwrite: Flag = False,
     resume: Flag = False,
+    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> int:
     """Teach a model to follow instructions and leave a model directory.
@@ -42,6 +43,7 @@ def train(
         recipe: a packaged set of options: course (chapter 7 of the course, GPT-2 355M).
         overwrite: replace what an earlier run left in --out.
         resume: go on with the run in --out, exactly where it was saved.
+        no_verify: go on, or begin with a model, though a file is not as it was saved.
     """
     values = layered(given, InstructConfig, ModelConfig, config=config, recipe=recipe)
     saved = saved_run(InstructConfig, out) if resume else None
@@ -61,6 +63,7 @@ def train(
         values,
         overwrite=overwrite,
         resume=resume,
+        verify=not no_verify,
         say=say,
         stop=stop,
     )

@@ -21,6 +21,7 @@ def pretrain(
     recipe: str | None = None,
     overwrite: Flag = False,
     resume: Flag = False,
+    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> int:
     """Train a GPT on a text and leave a model directory.
@@ -32,6 +33,7 @@ def pretrain(
         recipe: a packaged set of options: course (chapter 5 of the course) or demo.
         overwrite: replace what an earlier run left in --out.
         resume: go on with the run in --out, exactly where it was saved.
+        no_verify: go on, or begin with a model, though a file is not as it was saved.
     """
     values = layered(given, PretrainConfig, ModelConfig, config=config, recipe=recipe)
     saved = saved_run(PretrainConfig, out) if resume else None
@@ -57,6 +59,7 @@ def pretrain(
         files=files,
         overwrite=overwrite,
         resume=resume,
+        verify=not no_verify,
         say=say,
         stop=stop,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, say, with_options
+from groundup.cli.app import Flag, WholeNumber, say, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import BATCH_SIZE, RespondConfig
 
@@ -28,6 +28,7 @@ def respond(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    no_verify: Flag = False,
     # One response per entry: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
     given: dict[str, Any],
@@ -50,6 +51,7 @@ def respond(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        no_verify: open it though a file is not as it was saved.
     """
     options = RespondConfig(**given)
 
@@ -58,7 +60,7 @@ def respond(
     from groundup.tasks.assistant import Assistant
 
     task.check_free(out)
-    entries = task.choose_entries(model, data, split, limit, say)
+    entries = task.choose_entries(model, data, split, limit, say, verify=not no_verify)
     assistant = Assistant.load(
         model,
         resolve_device(device),
@@ -66,6 +68,7 @@ def respond(
         tokenizer=tokenizer,
         n_heads=n_heads,
         checkpoint=checkpoint,
+        verify=not no_verify,
         say=say,
     )
     reasons = task.respond(assistant, entries, out, options, batch_size=batch_size, say=say)

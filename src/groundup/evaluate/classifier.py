@@ -17,7 +17,7 @@ from groundup.model.door import device_of, evaluating, scores
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.objective import to_device
-from groundup.weights.load import expect_classifier, load_model, read_facts
+from groundup.weights.load import expect_classifier, load_model
 
 BATCH = 32
 
@@ -57,6 +57,7 @@ class Classifier:
         device: torch.device | str = "cpu",
         *,
         checkpoint: str | None = None,
+        verify: bool = True,
     ) -> Classifier:
         """Open a classifier's directory, ours or Hugging Face's, or an adapter's.
 
@@ -64,12 +65,13 @@ class Classifier:
             source: where it is.
             device: where the weights go.
             checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
+            verify: whether to compare the files with the SHA-256 that were saved with them.
 
         Raises:
             UserError: it is missing or damaged, or a language model's.
         """
-        expect_classifier(read_facts(source, checkpoint), source)
-        model, tokenizer = load_model(source, device, checkpoint=checkpoint)
+        how = {"checkpoint": checkpoint, "expect": expect_classifier, "verify": verify}
+        model, tokenizer = load_model(source, device, **how)
         facts, context = model.facts or Facts(), model.cfg.context_length
         max_length = min(facts.reading.max_length or context, context)
         return cls(model, tokenizer, facts.labels, max_length, facts.reading.padded)

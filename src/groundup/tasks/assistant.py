@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from groundup.errors import UserError
+from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
-from groundup.weights.load import expect_language_model, load_model, read_facts
+from groundup.weights.load import expect_language_model, load_model
 
 Say = Callable[[str], None]
 
@@ -36,6 +37,7 @@ class Assistant:
         tokenizer: str | None = None,
         n_heads: int | None = None,
         checkpoint: str | None = None,
+        verify: bool = True,
         say: Say = print,
     ) -> Assistant:
         """Open a model to ask it.
@@ -48,19 +50,31 @@ class Assistant:
             tokenizer: ``gpt2`` or a directory, for a file that brings none.
             n_heads: attention heads, for a ``.pth`` that cannot say it.
             checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
+            verify: whether to compare the files with the SHA-256 that were saved with them.
             say: told if the model may not have been trained in the style.
 
         Raises:
             UserError: the model cannot be opened, or the style is unknown, missing, or another
                 than the one it was trained in.
         """
-        facts = read_facts(source, checkpoint)
-        expect_language_model(facts, source)
-        chosen = choose_style(source, facts.prompt_style, style, fallback, say)
+        chosen: dict[str | None, PromptStyle] = {}
+
+        def choose(facts: Facts, source: str | Path) -> None:
+            expect_language_model(facts, source)
+            if facts.prompt_style not in chosen:  # if it is asked again, nothing is said twice
+                saved = facts.prompt_style
+                chosen[saved] = choose_style(source, saved, style, fallback, say)
+
         model, tokens = load_model(
-            source, device, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
+            source,
+            device,
+            n_heads=n_heads,
+            tokenizer=tokenizer,
+            checkpoint=checkpoint,
+            expect=choose,
+            verify=verify,
         )
-        return cls(model, tokens, chosen)
+        return cls(model, tokens, chosen[(model.facts or Facts()).prompt_style])
 
 
 def choose_style(

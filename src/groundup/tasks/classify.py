@@ -67,6 +67,7 @@ def train_classifier(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    verify: bool = True,
     say: Callable[[str], None] = print,
     stop: StopRequest | None = None,
 ) -> Trained:
@@ -80,6 +81,8 @@ def train_classifier(
             one, only ``drop_rate``.
         overwrite: replace what an earlier run left in ``out``.
         resume: go on with the run that ``out`` holds, with its options but for those given.
+        verify: whether to compare the files that are begun with, or gone on from, with the SHA-256
+            that were saved with them.
         say: told what is being done.
         stop: lets a caller end the run early.
 
@@ -90,7 +93,7 @@ def train_classifier(
     out, task = Path(out), Classifying(data)
     if config is None and not resume:
         config = ClassifyConfig(train="all")
-    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop}
+    how = {"overwrite": overwrite, "resume": resume, "verify": verify, "say": say, "stop": stop}
     done = run_task(task, out, config, model_options, **how)
     classifier = Classifier.load(out)
     reports = report_on(classifier, task.splits, done.config)
@@ -116,7 +119,7 @@ class Classifying:
 
         def make(shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
             if job.config.model:
-                model, tokenizer = open_base(job.config.model, shape)
+                model, tokenizer = open_base(job.config.model, shape, verify=job.verify)
             else:
                 texts = self.splits.train.texts
                 tokenizer = build_tokenizer(job.config, shape, texts, job.say)

@@ -45,6 +45,7 @@ def train_assistant(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    verify: bool = True,
     say: Callable[[str], None] = print,
     stop: StopRequest | None = None,
 ) -> Record:
@@ -59,6 +60,8 @@ def train_assistant(
             ``n_heads``.
         overwrite: replace what an earlier run left in ``out``.
         resume: go on with the run that ``out`` holds, with its options but for those given.
+        verify: whether to compare the files that are begun with, or gone on from, with the SHA-256
+            that were saved with them.
         say: told what is being done.
         stop: lets a caller end the run early.
 
@@ -66,7 +69,7 @@ def train_assistant(
         UserError: an option makes no sense, there is nothing to learn, ``out`` exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop}
+    how = {"overwrite": overwrite, "resume": resume, "verify": verify, "say": say, "stop": stop}
     return run_task(Instructing(entries), Path(out), config, model_options, **how).record
 
 
@@ -86,7 +89,7 @@ class Instructing:
                 "an assistant begins as a language model: name one with --model (a directory, or a "
                 "downloaded one such as gpt2), or train one with `groundup pretrain`"
             )
-        return fine_tuned(job, lambda shape: open_base(base, shape))
+        return fine_tuned(job, lambda shape: open_base(base, shape, verify=job.verify))
 
     def prepare(self, job: Job[InstructConfig], model: GPTModel, tokenizer: Tokenizer) -> Material:
         """Conversations as tokens, in batches of like length."""

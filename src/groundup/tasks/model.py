@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.config import preset
 from groundup.errors import UserError
-from groundup.facts import Base, Facts
+from groundup.facts import Base
 from groundup.model.classifier import is_classifier, set_trainable
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
@@ -53,11 +53,18 @@ def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Token
     return model.init_gpt2() if config.init == "gpt2" else model
 
 
-def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+def open_model(
+    source: str | Path, shape: Mapping[str, Any], *, verify: bool = True
+) -> tuple[GPTModel, Tokenizer]:
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
     n_heads = shape.get("n_heads") if Path(source).is_file() else None  # a .pth cannot say it
-    model, tokenizer = load_model(source, drop_rate=shape.get("drop_rate"), n_heads=n_heads)
-    expect_language_model(model.facts or Facts(), source)
+    model, tokenizer = load_model(
+        source,
+        drop_rate=shape.get("drop_rate"),
+        n_heads=n_heads,
+        expect=expect_language_model,
+        verify=verify,
+    )
     problems = [
         f"{name} is {value}, but the model has {model.cfg[name]}"
         for name, value in shape.items()
@@ -73,15 +80,17 @@ def open_model(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, 
     return model, tokenizer
 
 
-def open_base(source: str | Path, shape: Mapping[str, Any]) -> tuple[GPTModel, Tokenizer]:
+def open_base(
+    source: str | Path, shape: Mapping[str, Any], *, verify: bool = True
+) -> tuple[GPTModel, Tokenizer]:
     """Open the model that a fine-tuning begins from; only its dropout may be changed."""
     if "context_length" in shape:
-        context = open_model(source, {})[0].cfg.context_length
+        context = open_model(source, {}, verify=verify)[0].cfg.context_length
         raise UserError(
             f"{source} has a context of its own ({context} tokens); leave context_length out, and "
             "give max_length for shorter texts"
         )
-    return open_model(source, shape)
+    return open_model(source, shape, verify=verify)
 
 
 def fine_tuned(
@@ -100,7 +109,7 @@ def fine_tuned(
     """
     config, checkpoint = job.config, job.checkpoint
     if checkpoint and config.train != "lora":
-        model, tokenizer = load_model(checkpoint)
+        model, tokenizer = load_model(checkpoint, verify=job.verify)
         return set_trainable(model, config.train), tokenizer
     if not config.model and config.train != "all":
         raise UserError(
@@ -113,7 +122,7 @@ def fine_tuned(
     if config.train != "lora":
         return set_trainable(model, config.train), tokenizer
     if checkpoint:
-        load_adapter(checkpoint / ADAPTER, model)
+        load_adapter(checkpoint / ADAPTER, model, verify=job.verify)
     else:
         add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout)
     # A classifier's output layer is new; a language model's stays.

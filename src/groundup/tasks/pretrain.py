@@ -35,6 +35,7 @@ def pretrain(
     files: Sequence[str] = (),
     overwrite: bool = False,
     resume: bool = False,
+    verify: bool = True,
     say: Callable[[str], None] = print,
     stop: StopRequest | None = None,
 ) -> Record:
@@ -49,6 +50,8 @@ def pretrain(
         files: where it came from, so that a resumed run finds it.
         overwrite: replace what an earlier run left in ``out``.
         resume: go on with the run that ``out`` holds, with its options but for those given.
+        verify: whether to compare the files that are begun with, or gone on from, with the SHA-256
+            that were saved with them.
         say: told what is being done.
         stop: lets a caller end the run early.
 
@@ -57,7 +60,7 @@ def pretrain(
         TrainingFailed: the loss is not finite any more.
     """
     task = Pretraining(documents, description, files)
-    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop}
+    how = {"overwrite": overwrite, "resume": resume, "verify": verify, "say": say, "stop": stop}
     return run_task(task, Path(out), config, model_options, **how).record
 
 
@@ -74,7 +77,7 @@ class Pretraining:
         """A new model, or one that exists, which brings its tokenizer."""
         source = job.checkpoint or job.config.init_from
         if source is not None:
-            return open_model(source, job.shape)
+            return open_model(source, job.shape, verify=job.verify)
         preset(job.config.preset).replace(**job.shape)  # a wrong shape is told before the work
         train, _ = split_documents(self.documents, job.config.train_ratio)
         tokenizer = build_tokenizer(job.config, job.shape, train, job.say)

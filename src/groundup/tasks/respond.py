@@ -48,6 +48,8 @@ def choose_entries(
     part: Part | None = None,
     limit: int | None = None,
     say: Say = print,
+    *,
+    verify: bool = True,
 ) -> list[dict[str, Any]]:
     """The entries that a model is to answer.
 
@@ -57,6 +59,7 @@ def choose_entries(
         part: without one, all entries of ``data``, or the test part of what it was trained on.
         limit: only so many, from the beginning.
         say: told what may not be as expected about the split.
+        verify: whether to check that what the model says of itself is as it was saved.
 
     Raises:
         UserError: the file cannot be read or has changed since the model was trained on it, or it
@@ -64,7 +67,7 @@ def choose_entries(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; expected at least 1")
-    facts = read_facts(model)
+    facts = read_facts(model, verify=verify)
     trained = facts.options_of(InstructConfig) if facts.task == InstructConfig.TASK else None
     source = data or (trained.data if trained else "")
     if not source:

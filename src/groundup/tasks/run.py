@@ -58,6 +58,7 @@ def run_task(
     resume: bool,
     say: Say,
     stop: StopRequest | None,
+    verify: bool = True,
 ) -> Finished:
     """Make a run of a task: assemble it, train, leave a model directory with plots.
 
@@ -70,20 +71,22 @@ def run_task(
         resume: go on with the run that ``out`` holds.
         say: told what is being done.
         stop: lets a caller end the run early.
+        verify: whether files that are begun with, or gone on from, must be as they were saved.
 
     Raises:
-        UserError: an option makes no sense, there is nothing left to do, ``out`` exists, ….
+        UserError: an option makes no sense, the run is asked to be shorter than it is, ``out``
+            exists, ….
         TrainingFailed: the loss is not finite any more.
     """
     check_alone()
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    saved = Facts.read(last_checkpoint(out)) if resume else None
+    saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say)
+    job = Job(out, config, wanted, saved, runtime, say, verify)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
@@ -117,7 +120,8 @@ class _Run:
         self.optimizer = build_optimizer(model, self.config)
         self.state: dict[str, Any] = {"progress": {}, "best": {}}
         if job.saved is not None:
-            self.state = load_last(self.out, self.optimizer, job.runtime.device)
+            device = job.runtime.device
+            self.state = load_last(self.out, self.optimizer, device, verify=job.verify)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
@@ -145,11 +149,21 @@ class _Run:
 
     def check_space(self) -> None:
         """Refuse to begin where the checkpoints have no room."""
+        if self.is_over:
+            return
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         check_space(self.out, self.model.num_parameters(), trained, keep=self.config.keep)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left to do."""
+        return self.progress.step >= self.plan.steps or self.best.is_stale(self.config.patience)
+
     def fit(self, stop: StopRequest) -> Record:
-        """Train, save, draw the plots; return the newest value of everything recorded."""
+        """Train, save, draw the plots; return the newest value of everything recorded.
+
+        Of a run that died after its last save, only what comes after that is left to do.
+        """
         if self.job.saved is not None:
             finish_publishing(self.out, self.state)
         self.metrics.begin()
@@ -233,7 +247,7 @@ class _Run:
         """How long the run will be.
 
         Raises:
-            UserError: it has done that already, or the warmup is longer.
+            UserError: it has done more than that already, or the warmup is longer.
         """
         config, saved = self.config, self.job.saved
         total = config.total_steps(self._steps_per_epoch())
@@ -250,13 +264,13 @@ class _Run:
                 "use a shorter warmup or more --epochs"
             )
         if self.progress.step >= total:
-            raise UserError(
-                f"{self.out} has done its {self.progress.step} steps already; "
-                "give more --epochs or --max-steps to go on"
-            )
-        if self.best.is_stale(config.patience):
-            raise UserError(
-                f"{self.out} has stopped early: {self.best.waited} evaluations brought nothing "
-                "better; give a larger --patience to go on"
+            done = f"{self.out} has done its {self.progress.step} steps already"
+            if planned != total:
+                raise UserError(f"{done}; give more --epochs or --max-steps to go on")
+            self.job.say(f"note: {done}; more --epochs or --max-steps go on")
+        elif self.best.is_stale(config.patience):
+            self.job.say(
+                f"note: {self.out} has stopped early: {self.best.waited} evaluations brought "
+                "nothing better; a larger --patience goes on"
             )
         return Schedule(total, warmup)

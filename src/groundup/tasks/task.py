@@ -33,6 +33,7 @@ class Job(Generic[C]):
         saved: what the last checkpoint says, if the run goes on.
         runtime: device and precision.
         say: told what is being done.
+        verify: whether files that are opened must be as they were saved.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Job(Generic[C]):
     saved: Facts | None
     runtime: Runtime
     say: Say
+    verify: bool = True
 
     @property
     def checkpoint(self) -> Path | None:

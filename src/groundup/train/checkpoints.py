@@ -21,7 +21,7 @@ import torch
 
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.files import atomic_update, finish_update
+from groundup.files import RUN_KEPT, atomic_update, finish_update
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
@@ -76,13 +76,14 @@ class Checkpoints:
         facts = replace(self.facts, progress=self.latest() | record)
         title = self.out.resolve().name
         if not due:
-            save_model(self.out, self.model, self.tokenizer, facts, title=title)
+            save_model(self.out, self.model, self.tokenizer, facts, title=title, advice=RUN_KEPT)
             return
         training = partial(
             save_training_state, optimizer=self.optimizer, state=state, device=self.device
         )
         last = self.out / CHECKPOINTS / LAST
-        save_model(last, self.model, self.tokenizer, facts, training, title=title)
+        what = self.model, self.tokenizer, facts, training
+        save_model(last, *what, title=title, advice=RUN_KEPT)
         if best or not (self.out / WEIGHTS).exists():
             publish(last, self.out)
         if self.keep:
@@ -95,9 +96,11 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def load_last(out: Path, optimizer: torch.optim.Optimizer, device: torch.device) -> dict[str, Any]:
+def load_last(
+    out: Path, optimizer: torch.optim.Optimizer, device: torch.device, *, verify: bool = True
+) -> dict[str, Any]:
     """Put the training state of a run's last checkpoint back; return the loop's own state."""
-    return load_training_state(last_checkpoint(out), optimizer, device)
+    return load_training_state(last_checkpoint(out), optimizer, device, verify=verify)
 
 
 def finish_publishing(out: Path, state: Mapping[str, Any]) -> None:
@@ -145,7 +148,7 @@ def publish(checkpoint: Path, target: Path) -> None:
 
     The files are linked, not copied, where the file system can: nothing ever writes into one.
     """
-    with atomic_update(target) as staging:
+    with atomic_update(target, advice=RUN_KEPT) as staging:
         for path in sorted(checkpoint.iterdir()):
             if path.name == ADAPTER:
                 shutil.copytree(path, staging / ADAPTER, copy_function=_link_or_copy)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.files import read_json, write_json
+from groundup.snapshot import read_whole
 from groundup.weights.tensors import load_tensors, save_tensors
 
 FOLDER, TENSORS, STATE = "training_state", "optimizer.safetensors", "state.json"
@@ -47,7 +48,7 @@ def save_training_state(
 
 
 def load_training_state(
-    directory: Path, optimizer: torch.optim.Optimizer, device: torch.device
+    directory: Path, optimizer: torch.optim.Optimizer, device: torch.device, *, verify: bool = True
 ) -> dict[str, Any]:
     """Put the optimizer and PyTorch's random numbers back; return the loop's own state.
 
@@ -63,8 +64,12 @@ def load_training_state(
             f"{directory} has no {FOLDER} to resume from; "
             f"start a new run that begins with its weights"
         )
-    state = read_json(folder / STATE)
-    tensors = load_tensors(folder / TENSORS, "cpu")
+    state, tensors = read_whole(
+        directory,
+        lambda: (read_json(folder / STATE), load_tensors(folder / TENSORS, "cpu")),
+        verify=verify,
+        part=FOLDER,
+    )
     try:
         rng = {name: tensors.pop(name) for name in list(tensors) if name.startswith("rng.")}
         moments: dict[int, dict[str, Tensor]] = {}

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
 from groundup.errors import UserError
-from groundup.files import JsonLines
+from groundup.files import RUN_KEPT, JsonLines
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
@@ -32,7 +32,7 @@ class MetricsFile(Listener):
     """
 
     def __init__(self, directory: Path, resume_step: int = 0) -> None:
-        self.file = JsonLines(directory / METRICS)
+        self.file = JsonLines(directory / METRICS, advice=RUN_KEPT)
         earlier = read_metrics(directory) if resume_step else []
         self.records = [r for r in earlier if r["step"] <= resume_step]
 

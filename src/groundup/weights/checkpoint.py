@@ -18,11 +18,12 @@ from torch import Tensor
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.facts import NAME, Facts
-from groundup.files import atomic_update, finish_update, read_json, write_json
+from groundup.files import KEPT, atomic_update, read_json, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora, lora_layers
 from groundup.prompts import get_style
+from groundup.snapshot import digests, read_whole
 from groundup.tokenizers import Tokenizer, load_tokenizer
 from groundup.weights.card import model_card
 from groundup.weights.huggingface import (
@@ -54,6 +55,7 @@ def save_model(
     extra: Callable[[Path], None] | None = None,
     *,
     title: str | None = None,
+    advice: str = KEPT,
 ) -> None:
     """Write a model directory, whole or not at all.
 
@@ -65,6 +67,7 @@ def save_model(
             unless given.
         extra: writes more files into the folder it is given; they appear together with the rest.
         title: what the card calls the model; the directory's name unless given.
+        advice: what to do about a full disk.
 
     Raises:
         UserError: the disk is full or cannot be written to, or the format cannot hold the model;
@@ -74,7 +77,7 @@ def save_model(
     facts = replace(facts or model.facts or Facts(), versions=versions())
     facts.labels = _labels(model, facts)
     facts.kind = "classifier" if facts.labels else "language model"
-    with atomic_update(directory) as staging:
+    with atomic_update(directory, advice=advice) as staging:
         write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, facts.labels))
         state = _without_head_bias(plain_state(model))
         rows = huggingface_rows(model.cfg, classifier=facts.is_classifier)
@@ -86,17 +89,18 @@ def save_model(
         else:
             ends = {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
             write_json(staging / "generation_config.json", ends)
-        facts.write(staging)
         if facts.prompt_style is not None:
             template = get_style(facts.prompt_style).chat_template()
             (staging / TEMPLATE).write_text(template, encoding="utf-8")
         if has_lora(model):
             save_adapter(staging / ADAPTER, model, facts.base.source)
-            replace(facts, kind="adapter").write(staging / ADAPTER)
+            adapter = replace(facts, kind="adapter", digests=digests(staging / ADAPTER))
+            adapter.write(staging / ADAPTER)
         card = model_card(title or directory.resolve().name, model, facts)
         (staging / "README.md").write_text(card, encoding="utf-8")
         if extra is not None:
             extra(staging)
+        replace(facts, digests=digests(staging)).write(staging)
 
 
 def plain_state(model: GPTModel) -> dict[str, Tensor]:
@@ -157,6 +161,7 @@ def load_directory(
     device: torch.device | str = "cpu",
     *,
     drop_rate: float | None = None,
+    verify: bool = True,
 ) -> tuple[GPTModel, Tokenizer]:
     """Open a model directory, a language model's or a classifier's; it is in eval mode.
 
@@ -164,14 +169,23 @@ def load_directory(
         directory: where it is.
         device: where the weights go.
         drop_rate: another dropout probability than the saved one, to train on.
+        verify: whether to compare the files with the SHA-256 that were saved with them.
 
     Raises:
         UserError: a file is missing or damaged, or the weights do not match the config.
     """
     directory = Path(directory)
+    return read_whole(
+        directory, lambda: open_directory(directory, device, drop_rate), verify=verify
+    )
+
+
+def open_directory(
+    directory: Path, device: torch.device | str, drop_rate: float | None
+) -> tuple[GPTModel, Tokenizer]:
+    """As :func:`load_directory`, for a caller that reads more of it at once."""
     if not directory.is_dir():
         raise UserError(f"there is no model directory {str(directory)!r}")
-    finish_update(directory)
     cfg = read_model_config(directory)
     if drop_rate is not None:
         cfg = cfg.replace(drop_rate=drop_rate)

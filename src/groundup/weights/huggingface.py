@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.config import ModelConfig
-from groundup.errors import UserError
+from groundup.errors import UserError, read_error
 from groundup.files import read_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -52,7 +52,7 @@ class TensorFiles(Mapping[str, Tensor]):
                 with safe_open(path, "pt") as file:
                     names = list(file.keys())
             except (SafetensorError, OSError) as error:
-                raise UserError(f"{path} is damaged: {error}") from error
+                raise read_error(path, error) from error
             for name in names:
                 if not MASKS.search(name):
                     full = name if name.startswith(("transformer.", "lm_head.", "score.")) else ""
@@ -89,7 +89,7 @@ class TensorFiles(Mapping[str, Tensor]):
             with safe_open(path, "pt", device=self.device) as file:
                 return file.get_tensor(theirs)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+            raise read_error(path, error) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._where)

@@ -16,19 +16,20 @@ from groundup.config import PRESETS, ModelConfig
 from groundup.data.sources import MODEL_NAMES, cached
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.files import finish_update, read_json
+from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
+from groundup.snapshot import read_whole
 from groundup.tokenizers import (
     Tokenizer,
     get_gpt2_tokenizer,
     get_tokenizer,
     load_openai_tokenizer,
 )
-from groundup.weights.checkpoint import load_directory
+from groundup.weights.checkpoint import open_directory
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
-from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, load_adapter
+from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, put_adapter, read_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
 
@@ -46,6 +47,7 @@ class Asked:
     device: torch.device | str = "cpu"
     drop_rate: float | None = None
     n_heads: int | None = None
+    verify: bool = True
 
 
 Opened = tuple[GPTModel, Tokenizer | None]
@@ -81,10 +83,13 @@ def load_model(
     n_heads: int | None = None,
     tokenizer: str | None = None,
     checkpoint: str | None = None,
+    expect: Callable[[Facts, str | Path], None] = lambda facts, source: None,
+    verify: bool = True,
 ) -> tuple[GPTModel, Tokenizer]:
     """Open a language model or a classifier; it is in fp32 and eval mode.
 
-    What it is, its labels and its prompt style are at ``model.facts``.
+    What it is, its labels and its prompt style are at ``model.facts``. It is one save's, whole,
+    even if the directory is saved to meanwhile.
 
     Args:
         source: a model directory of ours or of Hugging Face's GPT-2, an adapter's directory, a
@@ -95,42 +100,59 @@ def load_model(
         n_heads: attention heads, for a ``.pth`` that cannot say it.
         tokenizer: ``gpt2`` or a directory, for a file that brings none.
         checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
+        expect: raises ``UserError`` if what the model says of itself is not what is wanted; asked
+            before the weights are read.
+        verify: whether to compare the files with the SHA-256 that were saved with them.
 
     Raises:
         UserError: it is missing or damaged, or not such a model.
     """
     path = resolve_source(source, checkpoint)
-    found = _format_of(path)
-    if (n_heads and found.says_heads) or (tokenizer and found.says_tokens):
-        raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
-    model, tokens = found.open(path, Asked(device, drop_rate, n_heads))
-    if tokenizer is not None or tokens is None:
-        tokens = _tokenizer_for(model.cfg, tokenizer, path)
-    model.facts = found.facts(path)
-    return model, tokens
+    asked = Asked(device, drop_rate, n_heads, verify)
+
+    def open_it() -> tuple[GPTModel, Tokenizer]:
+        found = _format_of(path)
+        if (n_heads and found.says_heads) or (tokenizer and found.says_tokens):
+            raise UserError(f"{source} says itself what n_heads and tokenizer are; leave them out")
+        facts = found.facts(path)
+        expect(facts, source)
+        model, tokens = found.open(path, asked)
+        if tokenizer is not None or tokens is None:
+            tokens = _tokenizer_for(model.cfg, tokenizer, path)
+        model.facts = facts
+        return model, tokens
+
+    return read_whole(path, open_it, verify=verify)
 
 
-def read_facts(source: str | Path, checkpoint: str | None = None) -> Facts:
+def read_facts(source: str | Path, checkpoint: str | None = None, *, verify: bool = True) -> Facts:
     """What is known about a model without opening it.
 
     Raises:
         UserError: there is no such model, or what it says of itself is damaged.
     """
     path = resolve_source(source, checkpoint)
-    return _format_of(path).facts(path)
+    return read_whole(path, lambda: _format_of(path).facts(path), verify=verify, part=None)
 
 
-def read_shape(source: str | Path, n_heads: int | None = None) -> ModelConfig:
-    """A model's shape, without its weights and its tokenizer where that can be.
+def read_shape(
+    source: str | Path, n_heads: int | None = None, *, verify: bool = True
+) -> tuple[ModelConfig, Facts]:
+    """A model's shape and facts, without its weights and its tokenizer where that can be.
 
     Raises:
         UserError: there is no such model, or it is damaged.
     """
     path = resolve_source(source)
-    found = _format_of(path)
-    if found.shape is not None:
-        return found.shape(path)
-    return found.open(path, Asked(n_heads=n_heads))[0].cfg
+
+    def look() -> tuple[ModelConfig, Facts]:
+        found = _format_of(path)
+        facts = found.facts(path)
+        if found.shape is not None:
+            return found.shape(path), facts
+        return found.open(path, Asked(n_heads=n_heads, verify=verify))[0].cfg, facts
+
+    return read_whole(path, look, verify=verify, part=None)
 
 
 def expect_language_model(facts: Facts, source: str | Path) -> None:
@@ -212,16 +234,21 @@ def _open_adapter(path: Path, asked: Asked) -> Opened:
     n_heads = facts.base.n_heads if Path(base).is_file() else None
     try:
         model, tokenizer = load_model(
-            base, asked.device, drop_rate=asked.drop_rate, n_heads=n_heads
+            base,
+            asked.device,
+            drop_rate=asked.drop_rate,
+            n_heads=n_heads,
+            expect=expect_language_model,
+            verify=asked.verify,
         )
-        expect_language_model(model.facts or Facts(), base)
     except UserError as error:
         raise UserError(
             f"{path} adapts the model {base}, which cannot be opened: {error}"
         ) from error
     if facts.labels:
         to_classifier(model, len(facts.labels))
-    return merge_lora(load_adapter(path, model)).eval(), tokenizer
+    put_adapter(path, model, read_adapter(path, model.cfg))
+    return merge_lora(model).eval(), tokenizer
 
 
 def _adapter_facts(path: Path) -> Facts:
@@ -233,12 +260,11 @@ def _adapter_facts(path: Path) -> Facts:
 
 
 def _open_directory(path: Path, asked: Asked) -> Opened:
-    return load_directory(path, asked.device, drop_rate=asked.drop_rate)
+    return open_directory(path, asked.device, asked.drop_rate)
 
 
 def _directory_facts(path: Path) -> Facts:
     """Our own; Hugging Face's config says whether it is a classifier, and names the classes."""
-    finish_update(path)
     if not path.is_dir() or not (path / CONFIG).exists():
         read_model_config(path)  # says what is missing
     facts = Facts.read(path) or Facts()

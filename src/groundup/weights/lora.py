@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError
-from groundup.files import atomic_update, finish_update, write_json
+from groundup.files import atomic_update, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import LoRALinear, has_lora, lora_layers, name_ends_with
+from groundup.snapshot import read_whole
 from groundup.weights.names import first_of, name_problems
 from groundup.weights.peft import HEAD, peft_layers, per_kind, read_config
 from groundup.weights.tensors import load_tensors, save_tensors
@@ -85,7 +86,7 @@ def save_adapter(directory: str | Path, model: GPTModel, base: str) -> None:
         save_tensors(tensors, staging / ADAPTER_WEIGHTS)
 
 
-def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
+def load_adapter(directory: str | Path, model: GPTModel, *, verify: bool = True) -> GPTModel:
     """Put a PEFT adapter onto the model that it was trained on.
 
     The model is frozen, but for the updates and for a classifier's output layer: if the adapter
@@ -98,6 +99,7 @@ def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
     Args:
         directory: where the adapter is, be it ours or PEFT's.
         model: a model without LoRA; changed in place, its mode is kept.
+        verify: whether to compare the files with the SHA-256 that were saved with them.
 
     Returns:
         The model.
@@ -111,9 +113,30 @@ def load_adapter(directory: str | Path, model: GPTModel) -> GPTModel:
         raise UserError("the model has LoRA layers already; merge them first (merge_lora)")
     if not directory.is_dir():
         raise UserError(f"there is no adapter directory {str(directory)!r}")
-    finish_update(directory)
-    config = read_config(directory / ADAPTER_CONFIG, model.cfg)
-    tensors = load_tensors(directory / ADAPTER_WEIGHTS, "cpu")
+    found = read_whole(directory, lambda: read_adapter(directory, model.cfg), verify=verify)
+    return put_adapter(directory, model, found)
+
+
+class Adapter(NamedTuple):
+    """What an adapter's files say."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def read_adapter(directory: Path, cfg: ModelConfig) -> Adapter:
+    """Read an adapter for a model of this shape.
+
+    Raises:
+        UserError: a file is missing or damaged, or no such model can have it.
+    """
+    config = read_config(directory / ADAPTER_CONFIG, cfg)
+    return Adapter(config, load_tensors(directory / ADAPTER_WEIGHTS, "cpu"))
+
+
+def put_adapter(directory: Path, model: GPTModel, adapter: Adapter) -> GPTModel:
+    """Put an adapter that was read onto the model; see :func:`load_adapter`."""
+    config, tensors = adapter
     problems = _misfits(tensors, config, model)
     updates = {} if problems else _updates(tensors, config, model.cfg)
     problems += [

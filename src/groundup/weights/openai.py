@@ -16,7 +16,7 @@ import torch
 from groundup.config import ModelConfig
 from groundup.data.download import download_openai
 from groundup.errors import UserError
-from groundup.files import finish_update, read_json
+from groundup.files import read_json
 from groundup.model.gpt import GPTModel
 from groundup.weights.checkpoint import build_model
 from groundup.weights.names import Row, from_theirs, openai_rows
@@ -57,7 +57,6 @@ def load_openai_model(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"there is no model directory {str(directory)!r}")
-    finish_update(directory)
     bundle = TensorBundle.open(directory)
     cfg = _config(read_json(directory / HPARAMS), bundle, str(directory / HPARAMS))
     if drop_rate is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,19 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from groundup.errors import UserError
+from groundup.errors import UserError, read_error
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; a full disk raises ``OSError`` as it does everywhere else."""
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        if found is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+    """Write a safetensors file."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner may read
 
 
 def _umask() -> int:
@@ -53,4 +46,4 @@ def load_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
     try:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise read_error(path, error) from error

@@ -69,8 +69,8 @@ def save_course_file(model: GPTModel, path: Path) -> None:
     T = model.cfg.context_length
     for i in range(model.cfg.n_layers):
         state[f"trf_blocks.{i}.att.mask"] = torch.triu(torch.ones(T, T), diagonal=1)
-    with atomic_file(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # a file of Python's says what the system says
 
 
 def _read(path: Path) -> dict[str, Any]:
