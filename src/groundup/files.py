@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, write_error
+from groundup.parsing import from_json
+from groundup.parsing import read_json as read_json  # here, too, beside write_json
 
 Row = Mapping[str, Any]
 
@@ -148,8 +150,8 @@ class JsonLines:
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = from_json(line)
+            except ValueError:
                 row = None
             if not isinstance(row, dict):
                 raise UserError(f"{self.path} is damaged: line {number} is no {self.row}")
@@ -221,23 +223,6 @@ def finish_update(directory: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON with a newline at the end."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: the file is missing, or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is not a complete model: {path.name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}; expected a JSON object")
-    return value
 
 
 def _flush(path: Path) -> None:

@@ -155,7 +155,7 @@ def edit(path: Path, **changes: object) -> None:
         ({"n_layer": 1}, r"transformer\.h\.1\.ln_1\.weight is unexpected"),
         ({"tie_word_embeddings": False}, "lm_head.weight is missing"),
         ({"n_head": 5}, "not divisible"),
-        ({"n_head": "4"}, "n_heads is '4'"),
+        ({"n_head": "4"}, "n_head is '4'; expected a whole number"),
         ({"model_type": "llama"}, "describes a 'llama' model"),
         ({"vocab_size": 200}, "the tokenizer has 300 tokens"),
     ],

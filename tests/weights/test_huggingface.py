@@ -108,7 +108,8 @@ def test_a_tied_head_that_is_stored_must_be_the_embedding(tmp_path: Path, check:
         ),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ({"n_inner": 100}, "n_inner is 100"),
+        ({"n_inner": 100}, r"c_fc.weight of shape \(32, 128\) .* the config \(100, 32\)"),
+        ({"n_inner": 0}, "hidden_dim is 0"),
         ({"architectures": ["GPT2ForTokenClassification"]}, "GPT2ForTokenClassification"),
         (
             {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
