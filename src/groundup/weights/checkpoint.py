@@ -175,7 +175,7 @@ def load_directory(
     cfg = read_model_config(directory)
     if drop_rate is not None:
         cfg = cfg.replace(drop_rate=drop_rate)
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory, cfg.vocab_size)
     if tokenizer.vocab_size > cfg.vocab_size:
         raise UserError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "

@@ -158,6 +158,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Vocabulary, vocab_size: 
         tokens[index], types[index] = to_characters(token), gguf.TokenType.NORMAL
     for token, index in vocabulary.special_tokens.items():
         tokens[index], types[index] = token, gguf.TokenType.CONTROL
+    for token, index in vocabulary.added_tokens.items():
+        tokens[index], types[index] = token, gguf.TokenType.USER_DEFINED
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise UserError(
