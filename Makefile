@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## train a small GPT on text that comes with Python (m
 test: $(VENV)/.installed-dev  ## run the tests
 	$(BIN)/python -m pytest
 
-test-oracle:  ## compare with TensorFlow and PEFT themselves (in .venv-oracle, about 1.5 GB)
+test-oracle:  ## compare with TensorFlow, PEFT and llama.cpp themselves (in .venv-oracle, about 1.5 GB)
 	$(MAKE) VENV=.venv-oracle .venv-oracle/.installed-dev
 	@.venv-oracle/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[oracle]'
 	.venv-oracle/bin/python -m pytest -m oracle

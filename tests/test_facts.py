@@ -198,7 +198,8 @@ def test_the_first_versions_language_model(run: Run, first: Path) -> None:
     assert facts.prompt_style is None and facts.base.source == ""
     options = facts.options_of(PretrainConfig)
     assert (options.max_steps, options.learning_rate, options.eval_freq) == (4, 0.01, 2)
-    assert facts.shape == dict(model.cfg) == dict(read_shape("language")[0])
+    assert facts.shape.items() <= dict(model.cfg).items()
+    assert model.cfg == read_shape("language")[0]
     assert (facts.schedule.total_steps, facts.schedule.warmup_steps) == (4, 0)
     assert facts.data.files == ["text.txt"] and facts.data.description.startswith("1 document")
     assert (facts.data.train_tokens, facts.data.val_tokens) == (619, 66)

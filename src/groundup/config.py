@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from groundup.errors import UserError, did_you_mean
 from groundup.options import option
 
 IGNORE_INDEX = -100
 """A target that does not count, PyTorch's default."""
+
+FeedForwardKind = Literal["gelu", "gelu_exact"]
+"""What stands between the two linear layers of a feed-forward network."""
+
+# A shape beyond these is a mistake or a trap: laying it out would take hours, or overflow.
+_MOST = {
+    **dict.fromkeys(("vocab_size", "context_length"), 1 << 24),
+    **dict.fromkeys(("emb_dim", "n_heads", "hidden_dim"), 1 << 20),
+    "n_layers": 1 << 10,
+}
 
 
 @dataclass(frozen=True)
@@ -30,15 +40,32 @@ class ModelConfig:
     drop_rate: float = option(0.1, "dropout probability while training")
     qkv_bias: bool = option(False, "bias in the query, key and value projections (GPT-2 has it)")
     tie_weights: bool = option(False, "share the output layer's matrix with the token embedding")
+    feed_forward: FeedForwardKind = option(
+        "gelu", "the activation: gelu (GPT-2's, by tanh) or gelu_exact (by the error function)"
+    )
+    hidden_dim: int | None = option(
+        None, "width inside the feed-forward networks (four times emb_dim)"
+    )
 
     def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in _MOST}
+        if self.hidden_dim is None:
+            del counts["hidden_dim"]
         problems = [
-            f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1"
-            for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-            if not _is_count(getattr(self, name))
+            f"{name} is {value!r:.40}; expected a whole number of at least 1, at most {_MOST[name]}"
+            for name, value in counts.items()
+            if not _is_count(value) or value > _MOST[name]
         ]
         if not isinstance(self.drop_rate, int | float) or not 0.0 <= self.drop_rate < 1.0:
-            problems.append(f"drop_rate is {self.drop_rate!r}; expected 0 <= drop_rate < 1")
+            problems.append(f"drop_rate is {self.drop_rate!r:.40}; expected 0 <= drop_rate < 1")
+        problems += [
+            f"{name} is {value!r:.40}; expected true or false"
+            for name in ("qkv_bias", "tie_weights")
+            if (value := getattr(self, name)) not in (True, False)
+        ]
+        if self.feed_forward not in (kinds := get_args(FeedForwardKind)):
+            given = f"feed_forward is {self.feed_forward!r:.40}"
+            problems.append(f"{given}; expected one of {', '.join(kinds)}")
         if not problems and self.emb_dim % self.n_heads:
             divisors = [n for n in range(1, self.emb_dim + 1) if self.emb_dim % n == 0]
             near = min(divisors, key=lambda n: (abs(n - self.n_heads), n))
@@ -71,6 +98,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Columns per attention head."""
         return self.emb_dim // self.n_heads
+
+    @property
+    def feed_forward_dim(self) -> int:
+        """Columns inside a feed-forward network: ``hidden_dim``, or GPT-2's four times as wide."""
+        return self.hidden_dim or 4 * self.emb_dim
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeGuard
@@ -18,6 +19,15 @@ class UserError(ValueError):
 
 class TrainingFailed(RuntimeError):
     """A run that cannot go on (a non-finite loss, say); the command line exits with status 1."""
+
+
+class Note(UserWarning):
+    """What a user should know though it is no mistake; the command line prints it once."""
+
+
+def note(text: str) -> None:
+    """Tell the user something: a warning in Python, a line on the command line's stderr."""
+    warnings.warn(text, Note, stacklevel=3)
 
 
 def is_disk_full(error: BaseException) -> TypeGuard[OSError]:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError, read_error, write_error
+from groundup.errors import UserError, write_error
+from groundup.parsing import from_json
+from groundup.parsing import read_json as read_json  # here, too, beside write_json
 from groundup.staging import complete, finish_update, flush, new_staging
 
 Row = Mapping[str, Any]
@@ -133,8 +135,8 @@ class JsonLines:
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = from_json(line)
+            except ValueError:
                 row = None
             if not isinstance(row, dict):
                 raise UserError(f"{self.path} is damaged: line {number} is no {self.row}")
@@ -187,22 +189,3 @@ def _line(row: Row) -> bytes:
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON with a newline at the end."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: the file is missing, or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is not a complete model: {path.name} is missing") from None
-    except OSError as error:
-        raise read_error(path, error) from error
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}; expected a JSON object")
-    return value

@@ -7,7 +7,6 @@ saved beside a checkpoint all derive from such fields. Nothing else in the proje
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -16,8 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.errors import UserError, did_you_mean
+from groundup.parsing import from_toml, read_text
 
 RECIPES = resources.files("groundup") / "recipes"
+
+LARGEST_TOML = 1 << 20
+"""Bytes of a TOML file that people write."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -65,23 +68,25 @@ def read_toml(path: Path, *configs: type) -> dict[str, Any]:
         UserError: the file is missing, is not TOML, or has a key or a value that no option takes.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, LARGEST_TOML)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the config file {path}: {error}") from error
     return _checked(text, str(path), configs)
 
 
 def _checked(text: str, source: str, configs: tuple[type, ...]) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = from_toml(text)
+    except ValueError as error:
         raise UserError(f"{source} is not valid TOML: {error}") from error
     known = option_fields(*configs)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in _flatten(tables):
         name = key.replace("-", "_")
-        if name not in known:
+        if name in values:
+            problems.append(f"{key} is there twice, in two tables or spelled with - and _")
+        elif name not in known:
             problems.append(f"unknown key {key!r}{did_you_mean(name, known)}")
         elif not fits(value, known[name][1]):
             problems.append(f"{key} is {value!r}; expected {describe_type(known[name][1])}")
@@ -114,6 +119,8 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, dict) and all(fits(v, of[1]) for v in value.values())
     if isinstance(value, bool):  # which Python takes for a whole number
         return hint is bool
+    if isinstance(value, int) and abs(value) >= 1 << 64:  # which no tensor and no counter holds
+        return False
     return isinstance(value, int | float if hint is float else hint)
 
 

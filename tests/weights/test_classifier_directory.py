@@ -89,6 +89,21 @@ def test_long_texts_are_cut_off_alike(tmp_path: Path, tokenizer: BPETokenizer) -
         assert AutoTokenizer.from_pretrained(out).model_max_length == (max_length or 16)
 
 
+def test_texts_that_spell_a_special_token_are_read_alike(
+    tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    """It is a word as any other: neither the end of the text nor padding."""
+    texts = ["<|endoftext|>", "The<|endoftext|> fox", "fox <|endoftext|>", "<|endoftext|>" * 2]
+    save_model(tmp_path, make_classifier(tokenizer), tokenizer, Facts(task="classify"))
+    ours = probabilities_of(tmp_path, texts)
+    torch.testing.assert_close(in_a_pipeline(tmp_path, texts), ours, atol=1e-5, rtol=0)
+    batched = in_a_pipeline(tmp_path, texts, batch_size=4)
+    torch.testing.assert_close(batched, ours, atol=1e-5, rtol=0)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("split_special_tokens", "x"))
+    assert not torch.allclose(in_a_pipeline(tmp_path, texts), ours, atol=1e-3)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_directory_of_transformers(tmp_path: Path, tokenizer: BPETokenizer, named: bool) -> None:
     """Two classes without names, whose config does not mention them, or three with names."""

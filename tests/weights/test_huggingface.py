@@ -1,6 +1,7 @@
 """Models that transformers wrote, in all the forms that it writes."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,80 @@ def test_a_tied_head_that_is_stored_must_be_the_embedding(tmp_path: Path, check:
         load_model(tmp_path)
 
 
+def as_bin(directory: Path, *, old: bool = False, prefix: str = "", shards: int = 1) -> None:
+    """The weights as ``torch.save`` wrote them before there was safetensors, the tied head too."""
+    state = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    state["lm_head.weight"] = state["transformer.wte.weight"]
+    state = {prefix + name: tensor for name, tensor in state.items()}
+    if shards == 1:
+        torch.save(state, directory / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+        return
+    where = {name: f"pytorch_model-{i % shards}.bin" for i, name in enumerate(state)}
+    for shard in set(where.values()):
+        part = {name: tensor for name, tensor in state.items() if where[name] == shard}
+        torch.save(part, directory / shard)
+    (directory / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": where}))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"old": True}, {"shards": 3}, {"prefix": "module."}, {"prefix": "_orig_mod.module."}],
+)
+def test_pytorch_model_bin(tmp_path: Path, check: Callable, how: dict[str, Any]) -> None:
+    model = theirs()
+    model.save_pretrained(tmp_path)
+    as_bin(tmp_path, **how)
+    check(model)
+    for path in tmp_path.glob("pytorch_model*.bin"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match="is damaged"):
+            load_model(tmp_path)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pytorch_model_bin_is_not_unpickled(tmp_path: Path, check: Callable, old: bool) -> None:
+    theirs().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    path, mark = tmp_path / "pytorch_model.bin", tmp_path / "mark"
+    for content, message in (
+        ({"wte.weight": Runs(mark)}, "would run code from the file"),
+        ({"wte.weight": "text"}, "'wte.weight' is no tensor"),
+        ([1, 2], "holds a list"),
+    ):
+        torch.save(content, path, _use_new_zipfile_serialization=not old)
+        with pytest.raises(UserError, match=message):
+            load_model(tmp_path)
+    assert not mark.exists()
+
+
+class Runs:
+    """What a malicious file would hold."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_names_in_safetensors(tmp_path: Path, check: Callable, prefix: str) -> None:
+    """Of a model that was saved inside DataParallel, or compiled."""
+    model = theirs()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file({prefix + n: t for n, t in tensors.items()}, path, metadata={"format": "pt"})
+    check(model)
+    twice = {prefix + n: t for n, t in tensors.items()} | {"transformer.wte.weight": torch.ones(1)}
+    save_file(twice, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"has transformer\.wte\.weight twice"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,7 +183,8 @@ def test_a_tied_head_that_is_stored_must_be_the_embedding(tmp_path: Path, check:
         ),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ({"n_inner": 100}, "n_inner is 100"),
+        ({"n_inner": 100}, r"c_fc.weight of shape \(32, 128\) .* the config \(100, 32\)"),
+        ({"n_inner": 0}, "hidden_dim is 0"),
         ({"architectures": ["GPT2ForTokenClassification"]}, "GPT2ForTokenClassification"),
         (
             {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},

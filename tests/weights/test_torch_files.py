@@ -14,6 +14,9 @@ from tests.conftest import tiny_config
 
 IDX = torch.arange(10)[None]
 
+ARGS = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 16, "vocab_size": 300}
+"""What nanoGPT says of a model's shape."""
+
 
 def same(a: GPTModel, b: GPTModel) -> bool:
     with torch.no_grad():
@@ -69,15 +72,7 @@ def test_nanogpts_checkpoints(tmp_path: Path, bias: bool) -> None:
     if not bias:
         state = {n: t for n, t in state.items() if not n.endswith(".bias")}
     state["lm_head.weight"] = state["transformer.wte.weight"]
-    args = {
-        "n_layer": 2,
-        "n_head": 4,
-        "n_embd": 32,
-        "block_size": 16,
-        "vocab_size": 300,
-        "bias": bias,
-        "dropout": 0.0,
-    }
+    args = ARGS | {"bias": bias, "dropout": 0.0}
     compiled = {f"_orig_mod.{n}": t for n, t in state.items()}
     torch.save({"model": compiled, "model_args": args, "iter_num": 5}, tmp_path / "ckpt.pt")
     again = load_torch_file(tmp_path / "ckpt.pt")
@@ -86,6 +81,52 @@ def test_nanogpts_checkpoints(tmp_path: Path, bias: bool) -> None:
     del args["n_head"]
     torch.save({"model": compiled, "model_args": args}, tmp_path / "ckpt.pt")
     with pytest.raises(UserError, match="model_args lack n_head"):
+        load_torch_file(tmp_path / "ckpt.pt")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_names(tmp_path: Path, prefix: str) -> None:
+    """As DataParallel and torch.compile save them, also within a model."""
+    model = GPTModel(tiny_config())
+    state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    inner = {
+        name.replace("trf_blocks.1.", f"trf_blocks.1.{prefix}"): t for name, t in state.items()
+    }
+    for content in (state, inner, {"model_state_dict": state}):
+        torch.save(content, tmp_path / "m.pth")
+        assert same(model, load_torch_file(tmp_path / "m.pth", n_heads=4))
+    torch.save(state | model.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(UserError, match=r"has tok_emb\.weight twice"):
+        load_torch_file(tmp_path / "m.pth", n_heads=4)
+
+
+def test_another_inner_width_is_read_and_what_the_course_cannot_hold_is_not_written(
+    tmp_path: Path,
+) -> None:
+    model = GPTModel(tiny_config(hidden_dim=40))
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    again = load_torch_file(tmp_path / "m.pth", n_heads=4)
+    assert again.cfg == model.cfg and same(model, again)
+    for other in (model, GPTModel(tiny_config(feed_forward="gelu_exact"))):
+        with pytest.raises(UserError, match=r"4 \* emb_dim columns with the tanh GELU.*--to hf"):
+            save_course_file(other, tmp_path / "out.pth")
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": 5, "model_args": {}}, "must be by name"),
+        ({"model": {}, "model_args": [1]}, "must be by name"),
+        ({"model": {"a": 1}, "model_args": ARGS}, "a in its model: no tensor"),
+        ({"model": {}, "model_args": ARGS | {"n_layer": 1 << 40}}, "n_layers is 1099511627776"),
+        ({"model": {}, "model_args": ARGS | {"n_head": "x"}}, "n_heads is 'x'"),
+        ({5: torch.zeros(2)}, "it has the key 5"),
+    ],
+)
+def test_damaged_checkpoints_of_nanogpt(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "ckpt.pt")
+    with pytest.raises(UserError, match=message):
         load_torch_file(tmp_path / "ckpt.pt")
 
 

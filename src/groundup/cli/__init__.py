@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
@@ -31,7 +34,7 @@ from groundup.cli import (
 )
 from groundup.cli.app import app, say
 from groundup.data.text import STDIN
-from groundup.errors import TrainingFailed, UserError
+from groundup.errors import Note, TrainingFailed, UserError
 from groundup.spinning import choose_spins
 
 __all__ = [  # importing a module makes its command known
@@ -66,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args and not {"-h", "--help", "--version"} & set(args):
         choose_spins()  # before PyTorch is loaded
     try:
-        return app(args, exit_on_error=False, print_error=False) or 0
+        with _notes():
+            return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:
         status, message, trouble = 2, _sentence(error), error
     except TrainingFailed as error:
@@ -91,6 +95,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise trouble
     say(f"groundup: {message}")
     return status
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print notes as lines of their own, not as Python prints warnings."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say_or_show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, Note):
+                say(f"note: {message}")
+            else:
+                show(message, category, *rest)
+
+        warnings.showwarning = say_or_show
+        yield
 
 
 def _sentence(error: Exception) -> str:

@@ -43,7 +43,9 @@ def inspect(
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     with console.capture() as captured:
         console.print(f"[bold]{escape(model)}[/bold]")
-        console.print("  " + "  ".join(f"{k}={cfg[k]}" for k in cfg.keys()))
+        usual = {"feed_forward": "gelu", "hidden_dim": None}  # GPT-2's, and the course's
+        shown = [f"{k}={cfg[k]}" for k in cfg.keys() if k not in usual or cfg[k] != usual[k]]
+        console.print("  " + "  ".join(shown))
         if labels:
             console.print(f"  a classifier of {len(labels)} classes: {escape(', '.join(labels))}")
         console.print(_layers(layer_table(cfg, batch_size, len(labels))))

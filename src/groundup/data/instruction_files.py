@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from groundup.data.lines import Problems, json_lines
 from groundup.data.text import fingerprint, read_documents
 from groundup.errors import UserError
+from groundup.parsing import from_json
 from groundup.prompts import message_problems
 
 
@@ -52,8 +53,8 @@ def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[
 def _parse(text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
     """A JSON list's entries or JSONL's lines, numbered; a line that is not JSON is noted."""
     try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        whole = from_json(text)
+    except ValueError as error:
         # Only line feeds separate: within its quotes, JSON may hold Unicode's other line ends.
         parsed = list(json_lines(text.split("\n")))
         if parsed[0][2]:

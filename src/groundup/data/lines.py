@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, first_ten
+from groundup.parsing import from_json
 
 NOT_UTF8 = "not UTF-8 (convert the file, for example with `iconv -f latin1 -t utf-8`)"
 
@@ -106,9 +107,9 @@ def json_lines(lines: Iterable[str]) -> Iterator[tuple[int, Any, str, str]]:
             continue
         value, problem, place = None, "", ""
         try:
-            value = json.loads(line)
+            value = from_json(line)
         except json.JSONDecodeError as error:
             problem, place = error.msg, f"column {error.colno}"
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             problem = str(error)
         yield number, value, problem, place

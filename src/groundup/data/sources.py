@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from groundup.errors import UserError, did_you_mean
+from groundup.errors import UserError, did_you_mean, note
 from groundup.tokenizers.gpt2 import SHA256 as GPT2_SHA256
 
 Source = Literal["hub", "openai"]
@@ -247,6 +247,19 @@ def cached(
     return None
 
 
+def note_if_shadowed(source: str) -> None:
+    """Say so if a path that was taken is also the name of a download, and how to get that."""
+    if source in MODEL_NAMES or source in DATA:
+        found = cached(source)
+        other = (
+            f"give its path, {found}" if found else f"run `groundup download {source}` elsewhere"
+        )
+        note(
+            f"{source!r} is the one that is here in {Path.cwd()}, not the download of that name; "
+            f"for the download {other}"
+        )
+
+
 def data_file(source: str) -> Path:
     """The path of a data set that is given as a path, or as the name of a downloaded one.
 
@@ -257,6 +270,7 @@ def data_file(source: str) -> Path:
         raise UserError(f"no data was given; name a file, or one of {', '.join(DATA)}")
     path = Path(source)
     if path.exists():  # a pipe, too: `<(zcat …)`
+        note_if_shadowed(source)
         return path
     if source in DATA:
         found = cached(source)

@@ -20,6 +20,7 @@ from typing import Any
 from groundup.data.columns import choose_columns, has_header
 from groundup.data.lines import Problems, file_lines, json_lines
 from groundup.errors import UserError
+from groundup.parsing import from_json
 
 SNIFFED_LINES = 100
 """From so many lines the separator is guessed."""
@@ -168,8 +169,8 @@ def _json_rows(lines: Iterable[str], is_list: bool, problems: Problems) -> Itera
         text = "".join(lines)
         problems.raise_if_any()  # a line that is not UTF-8 may belong to any entry
         try:
-            entries = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            entries = from_json(text)
+        except ValueError as error:
             raise UserError(f"{problems.source} is not valid JSON: {error}") from error
         problems.unit = ("entry", "entries")
         values = ((number, entry, "", "") for number, entry in enumerate(entries, 1))

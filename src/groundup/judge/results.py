@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -13,6 +12,7 @@ from groundup.judge.answers import Answer
 from groundup.judge.intervals import CONFIDENCE, bootstrap_interval, wilson_interval
 from groundup.judge.responses import Entry, numbered
 from groundup.judge.work import Work
+from groundup.parsing import from_json
 
 RESULTS = "results.json"
 
@@ -150,7 +150,7 @@ def read_earlier(run: Path, entries: Sequence[Entry], scale: tuple[int, int]) ->
     """
     path = run / RESULTS if run.is_dir() else run
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = from_json(path.read_bytes())
         rows, theirs = results["entries"], tuple(results["template"]["scale"])
         tasks = [(row["instruction"], row["input"]) for row in rows]
         if not all({"score", "response"} <= set(row) for row in rows):

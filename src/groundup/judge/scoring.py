@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError, did_you_mean
 from groundup.judge.responses import Entry
+from groundup.parsing import from_json, from_toml, read_text
 
 COMMON = ("instruction", "input", "prompt", "reference")
 """Placeholders of every template; ``{prompt}`` is instruction and input as the course puts them."""
@@ -98,14 +97,15 @@ def read_template(path: Path, *, pairwise: bool = False) -> Template:
         UserError: the file cannot be read, or a placeholder is unknown or lacks.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values: dict[str, Any] = {"prompt": text}
-        if path.suffix == ".toml":
-            values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"template {path} is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the template {path}: {error}") from error
+    values: dict[str, Any] = {"prompt": text}
+    if path.suffix == ".toml":
+        try:
+            values = from_toml(text)
+        except ValueError as error:
+            raise UserError(f"template {path} is not valid TOML: {error}") from error
     keys = ("prompt",) if pairwise else ("prompt", "scale")
     problems = [
         f"unknown key {name!r}{did_you_mean(name, keys)}" for name in values if name not in keys
@@ -176,7 +176,7 @@ _BARE_WINNER = re.compile(
 def _field(answer: str, name: str) -> Any:
     """The value of an answer that is a JSON object with just this field; else None."""
     try:
-        value = json.loads(answer)
-    except (ValueError, RecursionError):
+        value = from_json(answer)
+    except ValueError:
         return None
     return value[name] if isinstance(value, dict) and list(value) == [name] else None

@@ -54,16 +54,22 @@ class GELU(nn.Module):
         return 0.5 * x * (1 + torch.tanh(inner))
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": GELU,
+    "gelu_exact": nn.GELU,  # x * Phi(x) itself, through the error function
+}
+
+
 class FeedForward(nn.Module):
-    """Each token on its own: widen four times, GELU, narrow back."""
+    """Each token on its own: widen (four times, unless told otherwise), GELU, narrow back."""
 
     def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
         super().__init__()
         cfg = ModelConfig.of(cfg)
         self.layers = nn.Sequential(
-            nn.Linear(cfg.emb_dim, 4 * cfg.emb_dim),
-            GELU(),
-            nn.Linear(4 * cfg.emb_dim, cfg.emb_dim),
+            nn.Linear(cfg.emb_dim, cfg.feed_forward_dim),
+            ACTIVATIONS[cfg.feed_forward](),
+            nn.Linear(cfg.feed_forward_dim, cfg.emb_dim),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -119,12 +119,13 @@ def costs(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> Costs:
 def flops_per_token(cfg: ModelConfig, num_classes: int = 0) -> float:
     """Floating-point operations of a forward pass per token, at full context.
 
-    Two for each weight of a matrix product (``12 * C**2`` per block, ``V * C`` in the output
-    layer), and ``4 * T * C`` per block for scores and mixing, the masked half included (Chowdhery
-    et al. 2022, appendix B).
+    Two for each weight of a matrix product (``4 * C**2`` per block for attention, ``2 * C`` times
+    the inner width for the feed-forward network, ``V * C`` in the output layer), and ``4 * T * C``
+    per block for scores and mixing, the masked half included (Chowdhery et al. 2022, appendix B).
     """
     C, T = cfg.emb_dim, cfg.context_length
-    matrices = cfg.n_layers * 12 * C**2 + (num_classes or cfg.vocab_size) * C
+    block = 4 * C**2 + 2 * C * cfg.feed_forward_dim
+    matrices = cfg.n_layers * block + (num_classes or cfg.vocab_size) * C
     return 2 * matrices + 4 * cfg.n_layers * T * C
 
 

@@ -106,9 +106,11 @@ class BPETokenizer(Tokenizer):
         check_text(text)
         allowed = check_allowed_special(allowed_special, self.special_tokens)
         split, ids = splitter(), []
-        for part, is_special in split_special(text, allowed):
-            if is_special:
-                ids.append(self.special_tokens[part])
+        whole = {token: self.special_tokens[token] for token in allowed}
+        whole |= self.vocabulary.added_tokens
+        for part, is_whole in split_special(text, whole):
+            if is_whole:
+                ids.append(whole[part])
             else:
                 ids.extend(chain.from_iterable(map(self._pieces.__getitem__, split(part))))
         return ids

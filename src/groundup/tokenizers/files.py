@@ -8,15 +8,24 @@ original pair of files, for older tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
+from groundup.parsing import from_json, read_json, read_text
 from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
+from groundup.tokenizers.settings import check_settings
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
+CONFIG = "tokenizer_config.json"
+
 MERGES_HEADER = "#version: 0.2"
+
+LARGEST = 128 << 20
+"""Bytes of a file with a vocabulary; the largest that models have are a fourth of that."""
+
+_ROLES = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
 
 def write_vocabulary(
@@ -33,11 +42,11 @@ def write_vocabulary(
     directory.mkdir(parents=True, exist_ok=True)
 
     vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
-    vocab |= vocabulary.special_tokens
+    vocab |= vocabulary.special_tokens | vocabulary.added_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     config = _tokenizer_config(vocabulary, model_max_length)
     _write(directory / "tokenizer.json", _tokenizer_json(vocab, vocabulary))
-    _write(directory / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2))
+    _write(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2))
     _write(directory / "vocab.json", json.dumps(vocab, ensure_ascii=False))
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
 
@@ -49,18 +58,11 @@ def read_openai_vocabulary(directory: Path) -> Vocabulary:
         UserError: one is missing or damaged, or the two do not fit together.
     """
     try:
-        encoder = json.loads((directory / "encoder.json").read_text(encoding="utf-8"))
-        merges = parse_merges((directory / "vocab.bpe").read_text(encoding="utf-8"))
-        special = [END_OF_TEXT] if END_OF_TEXT in encoder else []
-        vocabulary = Vocabulary.from_merges(merges, special)
-        names = {to_characters(token): index for token, index in vocabulary.ids.items()}
-        if names | vocabulary.special_tokens != encoder:
-            raise ValueError("encoder.json does not number what vocab.bpe merges")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _parse(_pair(directory, "encoder.json", "vocab.bpe", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{directory}: encoder.json and vocab.bpe cannot be used: {error}"
         ) from None
-    return vocabulary
 
 
 def merges_file(merges: Iterable[Merge]) -> bytes:
@@ -70,9 +72,12 @@ def merges_file(merges: Iterable[Merge]) -> bytes:
 
 
 def parse_merges(text: str) -> list[Merge]:
-    """Undo :func:`merges_file`; a line that is no pair of tokens raises an error of Python's."""
-    pairs = [line.split(" ") for line in text.splitlines()[1:] if line]
-    return [(to_bytes(left), to_bytes(right)) for left, right in pairs]
+    """Undo :func:`merges_file`.
+
+    Raises:
+        UserError: a line is no pair of tokens.
+    """
+    return [_merge(line) for line in text.splitlines() if line and not line.startswith("#version")]
 
 
 def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> str:
@@ -85,6 +90,7 @@ def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> str:
     library.decoder = decoders.ByteLevel()
     specials = [token for token in vocab if token in vocabulary.special_tokens]
     library.add_special_tokens([AddedToken(token, normalized=False) for token in specials])
+    library.add_tokens([AddedToken(token, normalized=False) for token in vocabulary.added_tokens])
     return library.to_str(pretty=True)
 
 
@@ -108,7 +114,9 @@ def _write(path: Path, text: str) -> None:
 def read_vocabulary(path: str | Path) -> Vocabulary:
     """Read a `tokenizer.json`, given the file or its directory, without the `tokenizers` library.
 
-    Its `truncation` and `padding` are settings of a call, not of the vocabulary, and are left out.
+    A directory may have the pair `vocab.json` and `merges.txt` instead. What the settings in these
+    files do to a text must be what GPT-2's do (`settings.py`). `truncation` and `padding` are
+    settings of a call, not of the vocabulary, and are left out.
 
     Raises:
         UserError: the file is missing, not valid, inconsistent, or asks for something that
@@ -116,93 +124,104 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
+    in_two = path.is_dir() and not file.exists() and (path / "vocab.json").exists()
+    file = path / "vocab.json" if in_two else file
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        has_config = path.is_dir() and (path / CONFIG).exists()
+        config = read_json(path / CONFIG) if has_config else {}
+        content = _pair(path, "vocab.json", "merges.txt", config) if in_two else _read(file)
+        if config.get("add_prefix_space") and "GPT2Tokenizer" in config.get("tokenizer_class", ""):
+            content = content | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}
+        check_settings(content)
+        return _parse(content)
     except OSError as error:
         raise UserError(
-            f"cannot read {file} ({error.strerror}); give a model directory with a tokenizer.json"
+            f"cannot read {error.filename} ({error.strerror}); give a model directory with a "
+            "tokenizer.json, or with vocab.json and merges.txt"
         ) from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise UserError(
-            f"{file} is not valid JSON ({error}); it may be truncated, so copy or save it again"
-        ) from None
-    try:
-        _check_is_byte_level_bpe(content)
-        return _parse(content)
     except UserError as error:
         raise UserError(f"cannot use {file}: {error}") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{file} is not laid out as a tokenizer.json ({problem}); save the tokenizer again"
+            f"{file} is not laid out as a tokenizer's ({problem:.300}); save the tokenizer again"
         ) from None
 
 
-# What a tokenizer.json may say, part by part; a key that is absent has the first value.
-_ACCEPTED: dict[str, dict[str, tuple[Any, ...]]] = {
-    "pre_tokenizer": {"type": ("ByteLevel",), "add_prefix_space": (False,), "use_regex": (True,)},
-    "decoder": {"type": ("ByteLevel",)},
-    "normalizer": {"type": (None,)},
-    "post_processor": {"type": (None, "ByteLevel")},  # GPT-2's own is ByteLevel: it adds nothing
-    "model": {
-        "type": ("BPE",),
-        "dropout": (None, 0),
-        "continuing_subword_prefix": (None, ""),
-        "end_of_word_suffix": (None, ""),
-        "byte_fallback": (False,),
-        "ignore_merges": (False,),
-    },
-}
-_ACCEPTED_ADDED_TOKEN: dict[str, tuple[Any, ...]] = {
-    "special": (True,),
-    **dict.fromkeys(("single_word", "lstrip", "rstrip"), (False,)),
-}
+def _read(file: Path) -> Any:
+    try:
+        return from_json(read_text(file, LARGEST))
+    except ValueError as error:  # not UTF-8, or not JSON
+        problem = f"{file.name} is not valid JSON ({error})"
+        raise UserError(f"{problem}; it may be truncated, so copy or save it again") from None
 
 
-def _check_is_byte_level_bpe(content: dict[str, Any]) -> None:
-    """Refuse whatever would make the `tokenizers` library give other ids than ours."""
-    for part, accepted in _ACCEPTED.items():
-        _check_part(part, content.get(part) or {"type": None}, accepted)
-    for token in content.get("added_tokens") or []:
-        _check_part(f"added token {token['content']!r}", token, _ACCEPTED_ADDED_TOKEN)
+def _pair(
+    directory: Path, vocab_name: str, merges_name: str, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A vocabulary and its merges in two files, as the `tokenizer.json` that says the same.
+
+    Which tokens are special is said elsewhere, if at all; `<|endoftext|>` always is.
+    """
+    vocab = _read(directory / vocab_name)
+    merges = parse_merges(read_text(directory / merges_name, LARGEST))
+    others, more = (
+        read_json(directory / name) if (directory / name).exists() else {}
+        for name in ("special_tokens_map.json", "added_tokens.json")
+    )
+    roles = [config.get(role, others.get(role)) for role in _ROLES]
+    roles += others.get("additional_special_tokens") or []
+    specials = {END_OF_TEXT, *(t["content"] if isinstance(t, dict) else t for t in roles if t)}
+    ids = more | {name: vocab[name] for name in specials if name in vocab}
+    added = {
+        name: {"content": name, "id": index, "special": name in specials}
+        for name, index in ids.items()
+    }
+    for index, token in (config.get("added_tokens_decoder") or {}).items():
+        added[token["content"]] = {**token, "id": int(index)}
+    bos = [{"SpecialToken": {"id": str(config.get("bos_token", END_OF_TEXT))}}]
+    begin = bos if config.get("add_bos_token") else []
+    return {
+        "model": {"vocab": vocab, "merges": merges},
+        "added_tokens": list(added.values()),
+        "pre_tokenizer": {"type": "ByteLevel"},
+        "decoder": {"type": "ByteLevel"},
+        "post_processor": {"type": "TemplateProcessing", "single": [*begin, {"Sequence": "A"}]},
+    }
 
 
-def _check_part(part: str, found: dict[str, Any], accepted: dict[str, tuple[Any, ...]]) -> None:
-    for key, values in accepted.items():
-        if found.get(key, values[0]) not in values:
-            raise UserError(
-                f"its {part} has {key} = {json.dumps(found[key])}, and only "
-                f"{' or '.join(map(json.dumps, values))} is supported here (byte-level BPE with "
-                "GPT-2's split); open it with transformers.AutoTokenizer"
-            )
-
-
-def _parse(content: dict[str, Any]) -> Vocabulary:
+def _parse(content: Mapping[str, Any]) -> Vocabulary:
     vocab: dict[str, int] = dict(content["model"]["vocab"])
     specials: dict[str, int] = {}
+    added: dict[str, int] = {}
     for token in content.get("added_tokens") or []:
         name, index = token["content"], token["id"]
         if vocab.pop(name, index) != index:
             raise UserError(f"the special token {name!r} has two ids, {index} among them")
-        specials[name] = index
+        name.encode()  # half a character raises ValueError
+        (specials if token.get("special", True) else added)[name] = index
+    if not all(type(index) is int for ids in (vocab, specials, added) for index in ids.values()):
+        raise TypeError("an id is not a whole number")
     ids = {_token(characters): index for characters, index in vocab.items()}
     merges = [_merge(merge) for merge in content["model"]["merges"]]
-    return Vocabulary(ids, merges, specials)
+    return Vocabulary(ids, merges, specials, added)
 
 
-def _merge(merge: str | list[str]) -> Merge:
+def _merge(merge: str | Sequence[str | bytes]) -> Merge:
     """Parse `["a", "b"]`, or `"a b"` as older files have it."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
-        raise UserError(f"the merge {merge!r} is not a pair of tokens")
+        raise UserError(f"the merge {merge!r:.60} is not a pair of tokens")
     return _token(parts[0]), _token(parts[1])
 
 
-def _token(characters: str) -> bytes:
+def _token(characters: str | bytes) -> bytes:
+    if isinstance(characters, bytes):
+        return characters
     try:
         return to_bytes(characters)
     except KeyError:
         raise UserError(
-            f"the token {characters!r} is not spelled in GPT-2's byte characters, so this is not a "
-            "byte-level vocabulary"
+            f"the token {characters!r:.60} is not spelled in GPT-2's byte characters, so this is "
+            "not a byte-level vocabulary"
         ) from None

@@ -11,13 +11,18 @@ from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer, is_gpt2
 from groundup.tokenizers.vocabulary import Vocabulary
 
 
-def load_tokenizer(directory: str | Path) -> BPETokenizer | GPT2Tokenizer:
+def load_tokenizer(
+    directory: str | Path, vocab_size: int | None = None
+) -> BPETokenizer | GPT2Tokenizer:
     """Open the tokenizer of a model directory; GPT-2's own vocabulary gets tiktoken's speed.
+
+    Tokens that were added for a model that knows only ``vocab_size`` of them are left out.
 
     Raises:
         UserError: there is no `tokenizer.json`, or not one that can be used here.
     """
-    return _tokenizer_of(read_vocabulary(directory))
+    vocabulary = read_vocabulary(directory)
+    return _tokenizer_of(vocabulary.within(vocab_size) if vocab_size else vocabulary)
 
 
 def load_openai_tokenizer(directory: Path) -> BPETokenizer | GPT2Tokenizer:

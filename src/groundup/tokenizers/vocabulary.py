@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from groundup.errors import UserError
@@ -29,9 +29,11 @@ class Vocabulary:
     merges: list[Merge]
     """Best first: the place in this list is the merge's rank."""
     special_tokens: dict[str, int]
+    added_tokens: dict[str, int] = field(default_factory=dict)
+    """Words that somebody added later: wherever a text spells one, it is one token."""
 
     def __post_init__(self) -> None:
-        used = sorted([*self.ids.values(), *self.special_tokens.values()])
+        used = sorted([*self.ids.values(), *self._whole.values()])
         if used != list(range(len(used))):
             wrong = next(i for i, index in enumerate(used) if index != i)
             raise UserError(
@@ -62,13 +64,34 @@ class Vocabulary:
         return cls(ids, merges, specials)
 
     def __len__(self) -> int:
-        return len(self.ids) + len(self.special_tokens)
+        return len(self.ids) + len(self._whole)
+
+    @property
+    def _whole(self) -> dict[str, int]:
+        """The tokens that no merge makes."""
+        return self.special_tokens | self.added_tokens
+
+    def within(self, size: int) -> Vocabulary:
+        """Without tokens that were added at the end of it for a model that has no room for them.
+
+        Its ids are below ``size`` then, unless more than such tokens are beyond.
+        """
+        kept, added = (
+            {
+                token: index
+                for token, index in tokens.items()
+                if index < size or token == END_OF_TEXT
+            }
+            for tokens in (self.special_tokens, self.added_tokens)
+        )
+        fits = len(self.ids) + len(kept) + len(added) <= size < len(self)
+        return Vocabulary(self.ids, self.merges, kept, added) if fits else self
 
     @cached_property
     def token_bytes(self) -> dict[int, bytes]:
         """Every id's bytes, special tokens included."""
         ordinary = {index: token for token, index in self.ids.items()}
-        return ordinary | {index: token.encode() for token, index in self.special_tokens.items()}
+        return ordinary | {index: token.encode() for token, index in self._whole.items()}
 
     @property
     def eot_token(self) -> int | None:

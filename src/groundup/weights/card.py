@@ -41,6 +41,8 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
         "query/key/value bias": "yes" if cfg.qkv_bias else "no",
         "tied output layer": "yes" if cfg.tie_weights else "no",
     }
+    if cfg.feed_forward != "gelu" or cfg.hidden_dim:
+        rows["feed-forward"] = f"{cfg.feed_forward_dim:,} wide, {cfg.feed_forward}"
     training = {
         "classes": cell(", ".join(labels)) or None,
         "training text": cell(facts.data.description) or None,

@@ -85,7 +85,7 @@ def save_model(
         longest = facts.reading.max_length if facts.is_classifier else None
         tokenizer.save(staging, model_max_length=longest or model.cfg.context_length)
         if facts.is_classifier:
-            _name_padding(staging / "tokenizer_config.json")
+            _for_classification(staging / "tokenizer_config.json")
         else:
             ends = {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
             write_json(staging / "generation_config.json", ends)
@@ -149,11 +149,16 @@ def _without_head_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state | {"final_norm.shift": (shift + more).to(shift.dtype)}
 
 
-def _name_padding(path: Path) -> None:
-    """Say which token pads, so that ``transformers`` can classify several texts at once."""
-    config = read_json(path)
+def _for_classification(path: Path) -> None:
+    """Make ``transformers`` read texts as we do.
+
+    The padding token lets it classify several at once. Texts to classify are strangers': one that
+    spells ``<|endoftext|>`` must not end there, so a special token is split as any other word.
+    """
+    config = read_json(path) | {"split_special_tokens": True}
     if "eos_token" in config:
-        write_json(path, config | {"pad_token": config["eos_token"]})
+        config["pad_token"] = config["eos_token"]
+    write_json(path, config)
 
 
 def load_directory(
@@ -189,7 +194,7 @@ def open_directory(
     cfg = read_model_config(directory)
     if drop_rate is not None:
         cfg = cfg.replace(drop_rate=drop_rate)
-    tokenizer = load_tokenizer(directory)
+    tokenizer = load_tokenizer(directory, cfg.vocab_size)
     if tokenizer.vocab_size > cfg.vocab_size:
         raise UserError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "

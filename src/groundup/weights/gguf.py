@@ -59,9 +59,9 @@ def export_gguf(
     """Write ``model`` and its tokenizer as one GGUF file, whole or not at all.
 
     Vectors (norms, biases) and the position embedding stay f32, as llama.cpp keeps them. q8_0
-    works on 32 numbers at a time: a matrix whose rows do not divide by 32 is f16 instead. The
-    output layer is written even if it is tied to the embedding: llama.cpp before March 2025 asks
-    for it.
+    works on 32 numbers at a time: a matrix whose rows do not divide by 32 is f16 instead. An output
+    layer that is tied to the embedding is not written again: llama.cpp takes the embedding (since
+    March 2025).
 
     Args:
         model: the model; its tensors are converted and written one at a time.
@@ -91,10 +91,10 @@ def export_gguf(
 def gguf_rows(cfg: ModelConfig) -> Iterator[Row]:
     """The table for GGUF: llama.cpp's names, in the layout of ``nn.Linear``.
 
-    The output layer always has its own tensor, and query, key and value always have biases.
+    Query, key and value always have biases.
     """
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, cfg.n_layers)
-    for row in huggingface_rows(cfg.replace(tie_weights=False)):
+    for row in huggingface_rows(cfg):
         name = names.get_name(row.theirs, try_suffixes=(".weight", ".bias"))
         assert name is not None, row.theirs
         yield replace(row, theirs=name, transposed=False)
@@ -112,7 +112,8 @@ def read_gguf_state(path: str | Path, cfg: ModelConfig) -> dict[str, Tensor]:
     }
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in GPTModel(cfg).state_dict().items()}
-    return from_theirs(tensors, gguf_rows(cfg), shapes, str(path))
+    state = from_theirs(tensors, gguf_rows(cfg), shapes, str(path))
+    return state | ({"out_head.weight": state["tok_emb.weight"]} if cfg.tie_weights else {})
 
 
 def _check_can_be_expressed(model: GPTModel, vocabulary: Vocabulary, dtype: str) -> None:
@@ -122,6 +123,11 @@ def _check_can_be_expressed(model: GPTModel, vocabulary: Vocabulary, dtype: str)
         raise UserError(
             f"the model's output layer has {model.out_head.weight.shape[0]} rows, not one per "
             "token: llama.cpp's GPT-2 is a language model, so a classifier cannot be exported"
+        )
+    if model.cfg.feed_forward != "gelu":
+        raise UserError(
+            f"the model's activation is {model.cfg.feed_forward}; llama.cpp's GPT-2 knows the tanh "
+            "GELU only, and would write other texts: use --to hf"
         )
     if len(vocabulary) > model.cfg.vocab_size:
         raise UserError(
@@ -143,7 +149,7 @@ def _add_model_facts(
     writer.add_block_count(cfg.n_layers)
     writer.add_context_length(cfg.context_length)
     writer.add_embedding_length(cfg.emb_dim)
-    writer.add_feed_forward_length(4 * cfg.emb_dim)
+    writer.add_feed_forward_length(cfg.feed_forward_dim)
     writer.add_head_count(cfg.n_heads)
     writer.add_layer_norm_eps(1e-5)
     writer.add_file_type(file_type)
@@ -158,6 +164,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Vocabulary, vocab_size: 
         tokens[index], types[index] = to_characters(token), gguf.TokenType.NORMAL
     for token, index in vocabulary.special_tokens.items():
         tokens[index], types[index] = token, gguf.TokenType.CONTROL
+    for token, index in vocabulary.added_tokens.items():
+        tokens[index], types[index] = token, gguf.TokenType.USER_DEFINED
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise UserError(

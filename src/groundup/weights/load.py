@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from groundup.config import PRESETS, ModelConfig
-from groundup.data.sources import MODEL_NAMES, cached
+from groundup.data.sources import MODEL_NAMES, cached, note_if_shadowed
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import read_json
@@ -183,6 +183,7 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     if checkpoint is not None:
         return _checkpoint(path, checkpoint)
     if path.exists():
+        note_if_shadowed(str(source))
         return path
     if str(source) in MODEL_NAMES:
         found = cached(str(source))
@@ -226,9 +227,7 @@ def _is_adapter(path: Path) -> bool:
 
 def _open_adapter(path: Path, asked: Asked) -> Opened:
     """The adapter's base model, with the adapter merged into it."""
-    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base or not isinstance(base, str):
-        raise UserError(f"{path / ADAPTER_CONFIG} does not say which model it adapts")
+    base = _base_of(path)
     facts = _adapter_facts(path)
     # A .pth cannot say its heads; the run that trained the adapter on it was told.
     n_heads = facts.base.n_heads if Path(base).is_file() else None
@@ -249,6 +248,28 @@ def _open_adapter(path: Path, asked: Asked) -> Opened:
         to_classifier(model, len(facts.labels))
     put_adapter(path, model, read_adapter(path, model.cfg))
     return merge_lora(model).eval(), tokenizer
+
+
+def _base_of(path: Path) -> str:
+    """The model that an adapter adapts: what its config says, followed to see that it ends."""
+    seen, at = [path.resolve()], path
+    bases: list[str] = []
+    while _is_adapter(at):
+        base = read_json(at / ADAPTER_CONFIG).get("base_model_name_or_path")
+        if not base or not isinstance(base, str) or not base.isprintable():
+            raise UserError(f"{at / ADAPTER_CONFIG} does not say which model it adapts")
+        bases.append(base)
+        try:
+            at = Path(base)
+            at.exists()
+        except OSError as error:  # a name longer than any
+            raise UserError(f"{path} adapts {base!r:.60}: {error.strerror}") from error
+        if at.resolve() in seen:
+            raise UserError(
+                f"{path} adapts itself, in the end: {' → '.join(bases)}; name its model"
+            )
+        seen.append(at.resolve())
+    return bases[0]
 
 
 def _adapter_facts(path: Path) -> Facts:

@@ -244,10 +244,10 @@ def _misfits(
     cfg, layers = model.cfg, peft_layers(model.cfg)
     blocks = {int(m[1]) for name in tensors if (m := re.search(r"\.h\.(\d+)\.", name))}
     pairs = [(tensors.get(layer.A), tensors.get(layer.B)) for layer in layers]
-    # The smaller side of all these layers is emb_dim.
+    # The smaller side of all these layers is emb_dim, but for a narrow feed-forward network.
     widths = {min(A.shape[-1], len(B)) for A, B in pairs if _is_matrix(A) and _is_matrix(B)}
     sizes = []
-    if widths and cfg.emb_dim not in widths:
+    if widths and not widths & {cfg.emb_dim, min(cfg.emb_dim, cfg.feed_forward_dim)}:
         sizes.append(f"the adapter is for emb_dim {max(widths)}, the model has {cfg.emb_dim}")
     if blocks and max(blocks) >= cfg.n_layers:
         sizes.append(f"the adapter is for n_layers {max(blocks) + 1}, the model has {cfg.n_layers}")

@@ -42,6 +42,25 @@ class Row:
         return -1 if self.transposed else 0
 
 
+WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""What DataParallel, ``torch.compile``, FSDP and activation checkpointing put into names."""
+
+
+def unwrapped(names: Iterable[str], source: str) -> dict[str, str]:
+    """Parameters' names without what PyTorch's wrappers put into them: ours to those of the file.
+
+    Raises:
+        UserError: two would be the same.
+    """
+    found: dict[str, str] = {}
+    for name in map(str, names):
+        plain = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if plain in found:
+            raise UserError(f"{source} has {plain} twice, as {found[plain]} and as {name}")
+        found[plain] = name
+    return found
+
+
 def huggingface_rows(cfg: ModelConfig, *, classifier: bool = False) -> Iterator[Row]:
     """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape, or for its classifier."""
     yield from _gpt2_rows(

@@ -167,7 +167,7 @@ def _config(settings: Mapping[str, Any], bundle: TensorBundle, source: str) -> M
         )
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    if cfg.n_layers > len(bundle) or max(settings[name] for name in _SETTINGS) >= 1 << 24:
+    if cfg.n_layers > len(bundle):
         # Said before a model of that size is laid out.
         raise UserError(
             f"{source} describes another model than the {len(bundle)} tensors beside it"

@@ -1,11 +1,14 @@
-"""Safetensors files, written and read whole."""
+"""Files of tensors: safetensors, written and read whole; PyTorch's, read without unpickling."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.errors import UserError, read_error
+
+_OLD = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How files begin that PyTorch before 1.6 wrote, which were no archives and had no checksums."""
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -47,3 +53,33 @@ def load_tensors(path: Path, device: torch.device | str) -> dict[str, Tensor]:
         return load_file(path, device=str(device))
     except (SafetensorError, OSError) as error:
         raise read_error(path, error) from error
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """Read what ``torch.save`` wrote: tensors and plain values, nothing else; lazily where it can.
+
+    Raises:
+        UserError: it is missing or damaged, or needs unpickling, or holds no names.
+    """
+    try:
+        with path.open("rb") as file:
+            old = file.read(len(_OLD)) == _OLD
+        if not old:  # PyTorch does not look at the archive's checksums
+            with zipfile.ZipFile(path) as archive:
+                wrong = archive.testzip()
+            if wrong is not None:
+                raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not old)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, and opening it would run code from "
+            "the file; save the weights alone with torch.save(model.state_dict(), path)"
+        ) from error
+    except OSError as error:
+        raise read_error(path, error) from error
+    except Exception as error:  # torch raises whatever its reader and parser stumble over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged or no PyTorch file: {reason}") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected a state dict")
+    return dict(content)

@@ -6,9 +6,7 @@ file that needs more would run whatever code its maker put into it, and is refus
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.weights.checkpoint import build_model
-from groundup.weights.names import Row, nanogpt_rows
+from groundup.weights.names import Row, nanogpt_rows, unwrapped
+from groundup.weights.tensors import read_torch_file
 
 GPT2_HEAD_DIM = 64
 """Columns per head in every GPT-2; a state dict does not say how many heads there are."""
@@ -41,16 +40,19 @@ def load_torch_file(
     Raises:
         UserError: the file is damaged, needs unpickling, or does not hold such a model.
     """
-    content = _read(path)
+    content = read_torch_file(path)
+    strange = [name for name in content if not isinstance(name, str)]
+    if strange:
+        raise UserError(f"{path} is not a state dict: it has the key {strange[0]!r:.60}")
     if "model_args" in content and "model" in content:
         return _nanogpt(content, path, drop_rate)
     for key in ("model_state_dict", "state_dict", "model"):  # saved beside an optimizer's
         if isinstance(content.get(key), Mapping):
             content = content[key]
-    state = {name.removeprefix("_orig_mod."): t for name, t in content.items()}
-    strange = [str(name) for name, t in state.items() if not isinstance(t, Tensor)]
+    state = {ours: content[theirs] for ours, theirs in unwrapped(content, str(path)).items()}
+    strange = [name for name, t in state.items() if not isinstance(t, Tensor)]
     if strange or "tok_emb.weight" not in state:
-        found = ", ".join(list(map(str, state))[:5]) or "nothing"
+        found = ", ".join(list(state)[:5]) or "nothing"
         raise UserError(
             f"{path} is not a state dict of the course's GPTModel: it has no tok_emb.weight, but "
             f"{found} …"
@@ -63,37 +65,20 @@ def save_course_file(model: GPTModel, path: Path) -> None:
     """Write the ``.pth`` that the course's own ``GPTModel`` loads, causal masks included.
 
     Raises:
-        UserError: the disk is full or cannot be written to.
+        UserError: the disk is full or cannot be written to, or the course's class cannot hold it.
     """
+    cfg = model.cfg
+    if cfg.feed_forward != "gelu" or cfg.feed_forward_dim != 4 * cfg.emb_dim:
+        raise UserError(
+            "the course's GPTModel has feed-forward networks of 4 * emb_dim columns with the tanh "
+            f"GELU, this model {cfg.feed_forward_dim} columns and {cfg.feed_forward}; use --to hf"
+        )
     state = {name: t.detach().cpu() for name, t in model.state_dict().items()}
     T = model.cfg.context_length
     for i in range(model.cfg.n_layers):
         state[f"trf_blocks.{i}.att.mask"] = torch.triu(torch.ones(T, T), diagonal=1)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)  # a file of Python's says what the system says
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # PyTorch does not look at the archive's checksums.
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-        if wrong is not None:
-            raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values, and opening it would run code from "
-            "the file; save the weights alone with torch.save(model.state_dict(), path)"
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises whatever its reader and parser stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no PyTorch file: {reason}") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}; expected a state dict")
-    return dict(content)
 
 
 def _course_config(
@@ -112,7 +97,8 @@ def _course_config(
             )
         n_heads = emb_dim // GPT2_HEAD_DIM
     blocks = {m[1] for name in state if (m := re.match(r"trf_blocks\.(\d+)\.", name))}
-    head = state.get("out_head.weight")
+    head, wide = state.get("out_head.weight"), state.get("trf_blocks.0.ff.layers.0.weight")
+    inner = len(wide) if wide is not None and wide.dim() else 4 * emb_dim
     return ModelConfig(
         vocab_size=vocab_size,
         context_length=context_length,
@@ -122,6 +108,7 @@ def _course_config(
         drop_rate=drop_rate or 0.0,
         qkv_bias="trf_blocks.0.att.W_query.bias" in state,
         tie_weights=head is None or torch.equal(head, state["tok_emb.weight"]),
+        hidden_dim=None if inner == 4 * emb_dim else inner,
     )
 
 
@@ -142,6 +129,8 @@ def _without_masks(state: Mapping[str, Tensor], cfg: ModelConfig) -> dict[str, T
 
 def _nanogpt(content: Mapping[str, Any], path: Path, drop_rate: float | None) -> GPTModel:
     given, state = content["model_args"], content["model"]
+    if not isinstance(given, Mapping) or not isinstance(state, Mapping):
+        raise UserError(f"{path} is no checkpoint of nanoGPT: model and model_args must be by name")
     names = {
         "vocab_size": "vocab_size",
         "block_size": "context_length",
@@ -154,8 +143,11 @@ def _nanogpt(content: Mapping[str, Any], path: Path, drop_rate: float | None) ->
         raise UserError(f"{path}: its model_args lack {', '.join(lacking)}")
     shape = {ours: given[theirs] for theirs, ours in names.items()}
     cfg = ModelConfig(**shape, drop_rate=drop_rate or 0.0, qkv_bias=True, tie_weights=True)
-    tensors = {name.removeprefix("_orig_mod."): t for name, t in state.items()}
+    tensors = {ours: state[theirs] for ours, theirs in unwrapped(state, str(path)).items()}
     tensors = {n: t for n, t in tensors.items() if not n.endswith(".attn.bias")}  # masks
+    strange = [name for name, t in tensors.items() if not isinstance(t, Tensor)]
+    if strange:
+        raise UserError(f"{path}: {', '.join(strange[:5])} in its model: no tensor")
     rows = list(nanogpt_rows(cfg))
     if not given.get("bias", True):
         # nanoGPT without biases computes what GPT-2 computes with biases of 0.
@@ -167,4 +159,4 @@ def _nanogpt(content: Mapping[str, Any], path: Path, drop_rate: float | None) ->
 
 def _zeros_for(row: Row, cfg: ModelConfig) -> Tensor:
     wide = row.theirs.endswith("mlp.c_fc.bias")
-    return torch.zeros(4 * cfg.emb_dim if wide else len(row.ours) * cfg.emb_dim)
+    return torch.zeros(cfg.feed_forward_dim if wide else len(row.ours) * cfg.emb_dim)

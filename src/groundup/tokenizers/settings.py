@@ -1,0 +1,131 @@
+"""What the settings in somebody's tokenizer files do to a text, whatever they are called.
+
+Only the effect counts. A post-processor that adds nothing is none, though it be a template (as all
+that transformers 5 saves); a sequence of one step is that step. What would give other ids or
+another text than byte-level BPE with GPT-2's split is refused, and the message says what it does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from groundup.errors import UserError
+from groundup.tokenizers.byte_level import SPLIT_PATTERN
+
+Step = Mapping[str, Any]
+
+_PARTS = {  # and what each calls the list of its steps
+    "normalizer": "normalizers",
+    "pre_tokenizer": "pretokenizers",
+    "post_processor": "processors",
+    "decoder": "decoders",
+}
+
+# Steps that do nothing when they are set like this.
+_IDLE: dict[tuple[str, str], Callable[[Step], bool]] = {
+    ("normalizer", "Strip"): lambda step: not (step["strip_left"] or step["strip_right"]),
+    ("normalizer", "Prepend"): lambda step: step["prepend"] == "",
+    ("normalizer", "Replace"): lambda step: step["pattern"] == {"String": step["content"]},
+    ("post_processor", "ByteLevel"): lambda step: True,  # it only moves the offsets
+    ("post_processor", "TemplateProcessing"): lambda step: not _added(step),
+    ("decoder", "Fuse"): lambda step: True,  # the bytes become one text in any case
+}
+
+_MODEL: dict[str, tuple[Any, ...]] = {
+    "type": ("BPE",),
+    "dropout": (None, 0),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "ignore_merges": (False,),
+    # unk_token, fuse_unk and byte_fallback say what becomes of a byte that is no token: all are.
+}
+"""What the model may say; a key that is absent has the first value."""
+
+_ADDED_TOKEN = dict.fromkeys(("single_word", "lstrip", "rstrip"), (False,))
+
+_BYTES = {"add_prefix_space": (False,), "use_regex": (True,)}
+
+# OpenAI's pattern, and the same as tiktoken spells it.
+_PATTERNS = (
+    {"Regex": SPLIT_PATTERN},
+    {"Regex": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""},
+)
+_WHOLE = (("Isolated", False), ("Removed", True))  # every piece is kept, either way
+
+
+def check_settings(content: Mapping[str, Any]) -> None:
+    """Refuse what would make others' libraries give other ids than ours, or another text.
+
+    Args:
+        content: of ``tokenizer.json``.
+
+    Raises:
+        UserError: some setting does.
+    """
+    steps = {part: _steps(part, content.get(part) or {}) for part in _PARTS}
+    for step in steps["normalizer"]:
+        raise _unsupported("normalizer", "type", step.get("type"), (None,))
+    _check_split(steps["pre_tokenizer"])
+    _check_part("decoder", _only(steps["decoder"]), {"type": ("ByteLevel",)})
+    if added := [token for step in steps["post_processor"] for token in _added(step)]:
+        raise UserError(
+            f"its post_processor adds {' and '.join(dict.fromkeys(added))} to every text, which "
+            "groundup does not; open it with transformers.AutoTokenizer, or set post_processor to "
+            "null if the model was not trained with it"
+        )
+    _check_part("model", content["model"], _MODEL)
+    for token in content.get("added_tokens") or []:
+        _check_part(f"added token {token['content']!r:.60}", token, _ADDED_TOKEN)
+
+
+def _steps(part: str, found: Step) -> list[Step]:
+    """The steps that have an effect, in order."""
+    kind = found.get("type")
+    if kind == "Sequence":
+        return [step for inner in found[_PARTS[part]] for step in _steps(part, inner)]
+    idle = _IDLE.get((part, str(kind)))
+    return [] if kind is None or (idle is not None and idle(found)) else [found]
+
+
+def _only(steps: list[Step]) -> Step:
+    """The one step; several are one of no known type."""
+    return steps[0] if len(steps) == 1 else {"type": [step["type"] for step in steps] or None}
+
+
+def _check_split(steps: list[Step]) -> None:
+    """GPT-2's split and bytes as letters, in one step or in two."""
+    if len(steps) == 2 and steps[0].get("type") == "Split":
+        split, use_regex = steps[0], False
+        if split["pattern"] not in _PATTERNS or (split["behavior"], split["invert"]) not in _WHOLE:
+            raise _unsupported("pre_tokenizer", "pattern", split["pattern"], _PATTERNS[:1])
+        steps = steps[1:]
+    else:
+        use_regex = True
+    accepted = {"type": ("ByteLevel",), **_BYTES, "use_regex": (use_regex,)}
+    _check_part("pre_tokenizer", {"use_regex": True, **_only(steps)}, accepted)
+
+
+def _added(step: Step) -> list[str]:
+    """The tokens that a post-processor adds to a text that stands alone."""
+    if step["type"] == "TemplateProcessing":
+        pieces = [
+            piece["SpecialToken"]["id"] for piece in step["single"] if "Sequence" not in piece
+        ]
+        return pieces if len(step["single"]) - len(pieces) == 1 else [*pieces, "the text again"]
+    return [str(step[name][0]) for name in ("cls", "sep") if name in step] or [str(step["type"])]
+
+
+def _check_part(part: str, found: Step, accepted: Mapping[str, tuple[Any, ...]]) -> None:
+    for key, values in accepted.items():
+        if found.get(key, values[0]) not in values:
+            raise _unsupported(part, key, found[key], values)
+
+
+def _unsupported(part: str, key: str, value: object, accepted: tuple[Any, ...]) -> UserError:
+    return UserError(
+        f"its {part} has {key} = {json.dumps(value):.200}, and only "
+        f"{' or '.join(map(json.dumps, accepted))} is supported here (byte-level BPE with "
+        "GPT-2's split); open it with transformers.AutoTokenizer"
+    )
