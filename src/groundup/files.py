@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import UserError, write_error
+from groundup.errors import UserError, read_error, write_error
 from groundup.parsing import from_json
 from groundup.parsing import read_json as read_json  # here, too, beside write_json
 from groundup.staging import complete, finish_update, flush, new_staging

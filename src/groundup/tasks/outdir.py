@@ -10,9 +10,9 @@ from pathlib import Path
 
 from groundup.errors import UserError, dangling_link, write_error
 from groundup.facts import NAME
-from groundup.files import IN_USE, LOCK, RUN_KEPT, finish_update, locked
+from groundup.files import IN_USE, LOCK, RUN_KEPT, locked
 from groundup.plots import PLOTS
-from groundup.staging import STAGING, sweep
+from groundup.staging import STAGING, finish_update, sweep
 from groundup.tasks.page import PAGE
 from groundup.train.checkpoints import LAST, can_resume, kept_steps, last_checkpoint
 from groundup.train.state import FOLDER
