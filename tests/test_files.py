@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.errors import UserError, read_error
-from groundup.files import KEPT, atomic_file, atomic_update, finish_update, locked, read_json
-from groundup.staging import STAGING, new_staging, sweep
+from groundup.files import KEPT, atomic_file, atomic_update, locked, read_json
+from groundup.staging import STAGING, finish_update, new_staging, sweep
 
 
 def content(folder: Path) -> dict[str, str]:

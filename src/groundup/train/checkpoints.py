@@ -21,8 +21,9 @@ import torch
 
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.files import RUN_KEPT, atomic_update, finish_update
+from groundup.files import RUN_KEPT, atomic_update
 from groundup.model.gpt import GPTModel
+from groundup.staging import finish_update
 from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
 from groundup.train.state import FOLDER, STATE, load_training_state, save_training_state
