@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, app, with_options
+from groundup.cli.app import WholeNumber, app, say, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
 
 if TYPE_CHECKING:
@@ -50,12 +50,12 @@ def evaluate(
     from groundup.weights.load import expect_language_model, load_model, read_facts
 
     where = resolve_device(device)
-    documents = read_documents(files, document_separator)
+    documents = read_documents(files, document_separator, say=say)
     expect_language_model(read_facts(model, checkpoint), model)
     gpt, tokens = load_model(
         model, where, n_heads=n_heads, tokenizer=tokenizer, checkpoint=checkpoint
     )
-    score = evaluate_text(gpt, tokens, documents, config)
+    score = evaluate_text(gpt, tokens, documents, config, say=say)
     if as_json:
         print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
     else:
