@@ -12,7 +12,7 @@ from groundup.tasks.config import PretrainConfig
 
 
 @app.command
-@with_options(from_preset="Model", Model=ModelConfig, Training=PretrainConfig)
+@with_options(from_preset="Model", hide=["validation"], Model=ModelConfig, Training=PretrainConfig)
 def demo(
     *,
     out: Path = Path("runs/demo"),
