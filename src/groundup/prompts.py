@@ -16,8 +16,8 @@ from typing import Any
 from groundup.errors import UserError, did_you_mean
 
 Entry = Mapping[str, Any]
-"""``{"instruction", "input", "output"}`` as in the course (input and output may be absent), or
-``{"messages": [...]}``."""
+"""``{"instruction", "input", "output"}`` as in the course (input and output may be absent), perhaps
+with a ``system`` message and a ``history`` of pairs of texts; or ``{"messages": [...]}``."""
 
 Message = Mapping[str, str]
 """``{"role": "system", "user" or "assistant", "content": text}``."""
@@ -51,12 +51,23 @@ class PromptStyle:
     default_system: str | None = None
 
     def conversation(self, entry: Entry) -> list[Message]:
-        """An entry as messages: one from the user and, if there is an output, the response."""
+        """An entry as messages: one from the user and, if there is an output, the response.
+
+        Before them come its system message and the turns of its history, if it has any.
+
+        Raises:
+            UserError: the history is not a list of pairs.
+        """
         if "messages" in entry:
             return list(entry["messages"])
         given = entry.get("input")
         content = entry["instruction"] + (self.before_input + given if given else "")
-        messages: list[Message] = [{"role": "user", "content": content}]
+        system = entry.get("system")
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        for asked, answered in earlier_turns(entry):
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": answered})
+        messages.append({"role": "user", "content": content})
         if "output" in entry:
             messages.append({"role": "assistant", "content": entry["output"]})
         return messages
@@ -197,6 +208,23 @@ def get_style(name: str) -> PromptStyle:
             f"unknown prompt style {name!r}{hint} there are: {', '.join(PROMPT_STYLES)}"
         )
     return PROMPT_STYLES[name]
+
+
+def earlier_turns(entry: Entry) -> Sequence[Sequence[str]]:
+    """The pairs of an entry's history: what the user asked, what the assistant answered.
+
+    Raises:
+        UserError: it is not a list of pairs.
+    """
+    history = entry.get("history") or ()
+    if not isinstance(history, list | tuple) or any(
+        not isinstance(turn, list | tuple) or len(turn) != 2 for turn in history
+    ):
+        raise UserError(
+            f"the history is {history!r:.40}; expected a list of pairs of an instruction and its "
+            "response"
+        )
+    return history
 
 
 def message_problems(messages: object) -> list[str]:

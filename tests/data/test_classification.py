@@ -222,7 +222,8 @@ class TestBadFiles:
             ("old.csv", b"label,text\ra,x\rb,y\r", "a carriage return within a row"),
             ("open.csv", b'label,text\na,"' + b"x" * 200_000, "a quote that is not closed"),
             ("book.xlsx", b"PK\x03\x04rest", "is a zip archive or a workbook"),
-            ("utf-16.txt", "a\tHello\nb\tYou there\n".encode("utf-16"), "line 1 (byte 0xff)"),
+            ("utf-16.txt", "a\tHello\nb\tYou there\n".encode("utf-16")[:-1], "is not UTF-16, as"),
+            ("no-mark.txt", "a\tHello\nb\tYou\n".encode("utf-16-le"), "iconv -f UTF-16LE"),
         ],
     )
     def test_whole_files(self, tmp_path: Path, name: str, data: bytes, message: str) -> None:
@@ -231,7 +232,7 @@ class TestBadFiles:
     def test_a_cell_beyond_all_measure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("groundup.data.tables.LONGEST_CELL", 1000)
+        monkeypatch.setattr("groundup.data.separators.LONGEST_CELL", 1000)
         text = "label{0}text\na{0}Yes\nb{0}" + "x" * 1001 + "\n"
         message = refuses(write(tmp_path / "a.tsv", text.format("\t")))
         assert "a cell of more than 1,000 characters in line 3;" in message

@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from groundup.config import ModelConfig
+from groundup.data.tokens import encode_documents
 from groundup.errors import TrainingFailed, UserError
 from groundup.options import read_recipe
 from groundup.tasks.config import PretrainConfig
-from groundup.tasks.pretrain import encode_documents, pretrain
+from groundup.tasks.pretrain import pretrain
 from groundup.tokenizers import BPETokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.tracking import read_metrics
@@ -124,7 +125,11 @@ def test_going_on_from_a_models_weights(tmp_path: Path) -> None:
 
 def test_documents_are_separated_by_the_end_token(tokenizer: BPETokenizer) -> None:
     ids = encode_documents(["The fox", "A dog"], tokenizer)
-    assert ids == [*tokenizer.encode("The fox"), tokenizer.eot_token, *tokenizer.encode("A dog")]
+    assert ids.tolist() == [
+        *tokenizer.encode("The fox"),
+        tokenizer.eot_token,
+        *tokenizer.encode("A dog"),
+    ]
     literal = encode_documents(["a<|endoftext|>b"], tokenizer)
     assert tokenizer.eot_token not in literal
 

@@ -13,7 +13,10 @@ from groundup.tasks.config import PretrainConfig
 
 @app.command
 @with_options(
-    from_preset="Model", hide=("document_separator",), Model=ModelConfig, Training=PretrainConfig
+    from_preset="Model",
+    hide=("document_separator", "validation"),
+    Model=ModelConfig,
+    Training=PretrainConfig,
 )
 def demo(
     *,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, app, with_options
+from groundup.cli.app import Flag, WholeNumber, app, say, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def evaluate(
     from groundup.weights.load import expect_language_model, load_model
 
     where = resolve_device(device)
-    documents = read_documents(files, document_separator)
+    documents = read_documents(files, document_separator, say=say)
     gpt, tokens = load_model(
         model,
         where,
@@ -62,7 +62,7 @@ def evaluate(
         expect=expect_language_model,
         verify=not no_verify,
     )
-    score = evaluate_text(gpt, tokens, documents, config)
+    score = evaluate_text(gpt, tokens, documents, config, say=say)
     if as_json:
         print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
     else:

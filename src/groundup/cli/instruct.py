@@ -34,8 +34,9 @@ def train(
 ) -> int:
     """Teach a model to follow instructions and leave a model directory.
 
-    The data is a JSON or JSONL file in Alpaca's format (instruction, input, output) or with chat
-    messages; "instructions" is the course's, once downloaded. --model says which model learns.
+    The data is a JSON or JSONL file in Alpaca's format (instruction, input, output; system,
+    history), dolly's or ShareGPT's, with chat messages, or with prompts and completions;
+    "instructions" is the course's, once downloaded. --model says which model learns.
 
     Args:
         out: the model directory to write.
@@ -58,7 +59,7 @@ def train(
 
     stop = StopRequest(say)
     record = train_assistant(
-        read_instructions(path),
+        read_instructions(path, say=say),
         out,
         values,
         overwrite=overwrite,

@@ -42,12 +42,18 @@ def pretrain(
     elif values.get("init_from"):
         _check_init_from(values)
     options = effective(PretrainConfig, values, saved)
+    if options.validation is not None and "train_ratio" in given:
+        raise UserError("with --validation all of the text trains; leave out --train-ratio")
 
     from groundup.data.text import read_documents
     from groundup.tasks.pretrain import pretrain as run
     from groundup.train.interrupt import StopRequest
 
-    documents = read_documents(files, options.document_separator)
+    separator = options.document_separator
+    documents = read_documents(files, separator, say=say)
+    validation = []
+    if options.validation is not None:
+        validation = read_documents([options.validation], separator, say=say, apart_from=files)
     characters = sum(map(len, documents))
     count = f"{len(documents)} document{'s' * (len(documents) != 1)}"
     stop = StopRequest(say)
@@ -57,6 +63,7 @@ def pretrain(
         values,
         description=f"{count}, {characters:,} characters",
         files=files,
+        validation=validation,
         overwrite=overwrite,
         resume=resume,
         verify=not no_verify,

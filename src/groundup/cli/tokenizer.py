@@ -41,7 +41,8 @@ def train(
         raise UserError(f"{out} is a model, whose tokenizer belongs to it; choose another --out")
     if (out / "tokenizer.json").exists() and not overwrite:
         raise UserError(f"{out} holds a tokenizer; use --overwrite or another --out")
-    trained = train_tokenizer(read_documents(files, document_separator), vocab_size, say)
+    documents = read_documents(files, document_separator, say=say)
+    trained = train_tokenizer(documents, vocab_size, say)
     with atomic_update(out) as folder:
         trained.save(folder)
     fewer = (

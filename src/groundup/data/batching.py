@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,35 +79,37 @@ class ShuffledBatches:
         self.lengths = None if lengths is None else torch.tensor(lengths)
         self.drop_last = drop_last and size >= batch_size
         self.epoch = self.batch = 0
-        self._order: tuple[int, list[list[int]]] | None = None  # an epoch's number, its rows
+        self._order: tuple[int, Tensor] | None = None  # an epoch's number, its examples' order
 
     def rows(self, epoch: int) -> list[list[int]]:
         """The examples' numbers in an epoch's batches; a smaller one comes last."""
+        batches = list(self._shuffled(epoch).split(self.batch_size))
+        return [batch.tolist() for batch in batches[: len(self)]]
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        """The examples' numbers, batch after batch, ``(size,)``: 8 bytes each, and no list."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         order = torch.randperm(self.size, generator=generator)
         if self.lengths is None:
-            batches = list(order.split(self.batch_size))
-        else:
-            pools = order.split(self.POOL * self.batch_size)
-            by_length = (pool[self.lengths[pool].argsort(stable=True)] for pool in pools)
-            batches = [batch for pool in by_length for batch in pool.split(self.batch_size)]
+            return order
+        pools = order.split(self.POOL * self.batch_size)
+        by_length = (pool[self.lengths[pool].argsort(stable=True)] for pool in pools)
+        batches = [batch for pool in by_length for batch in pool.split(self.batch_size)]
         full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = (
-            [] if self.drop_last else [batch for batch in batches if len(batch) < self.batch_size]
-        )
-        if self.lengths is not None:
-            full = [full[i] for i in torch.randperm(len(full), generator=generator)]
-        return [batch.tolist() for batch in full + rest]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]
+        mixed = [full[i] for i in torch.randperm(len(full), generator=generator)]
+        return torch.cat([*mixed, *rest])
 
     def next(self, count: int) -> list[Batch]:
         """The next batches; see :class:`Batches`."""
         if self._order is None or self._order[0] != self.epoch:
-            self._order = self.epoch, self.rows(self.epoch)
-        rows = self._order[1][self.batch : self.batch + count]
-        self.batch += len(rows)
+            self._order = self.epoch, self._shuffled(self.epoch)
+        order, end = self._order[1], min(self.batch + count, len(self))
+        begins = range(self.batch * self.batch_size, end * self.batch_size, self.batch_size)
+        self.batch = end
         if self.batch >= len(self):
             self.epoch, self.batch = self.epoch + 1, 0
-        return [self.collate(row) for row in rows]
+        return [self.collate(order[i : i + self.batch_size].tolist()) for i in begins]
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, batch, and how many batches an epoch has."""
@@ -173,12 +176,12 @@ def evaluation_rows(
     size: int,
     batch_size: int,
     max_batches: int | None = None,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[int] | np.ndarray | None = None,
 ) -> list[list[int]]:
     """Fixed batches, of all examples or of as many, spread over all, as fit; sorted by length."""
     chosen = evenly_spaced(size, None if max_batches is None else max_batches * batch_size)
     if lengths is not None:
-        chosen.sort(key=lambda row: lengths[row])
+        chosen.sort(key=lengths.__getitem__)
     return [chosen[i : i + batch_size] for i in range(0, len(chosen), batch_size)]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.columns import cell_text
+from groundup.data.columns import cell_text, is_column_name
 from groundup.data.lines import Problems
 from groundup.data.tables import open_table
 from groundup.errors import UserError, first_ten
@@ -88,7 +88,8 @@ def read_labelled(
 
     Raises:
         UserError: the file cannot be read, rows are bad (all of them are named), a column is not
-            there or not clear, or there is only one class.
+            there or not clear, or there is only one class. A label that occurs once and is what
+            the column is called is a header that was taken for a row, which is bad.
     """
     problems = Problems(str(path))
     with open_table(
@@ -114,6 +115,10 @@ def read_labelled(
             texts.append(row.get(text, ""))
             labels.append(name)
             rows.append(number)
+    for name, count in Counter(labels).items():
+        place = labels.index(name)
+        if count == 1 and is_column_name(name, label, first=place == 0):
+            problems.add(rows[place], f"the column's name {name!r} as the label")
     problems.raise_if_any()
     if len(set(labels)) < 2:
         raise UserError(

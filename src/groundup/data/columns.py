@@ -113,6 +113,18 @@ def choose_columns(
     return text, label
 
 
+def is_column_name(label: str, column: str, *, first: bool) -> bool:
+    """Whether this is no label but what a column of labels is called.
+
+    Args:
+        label: as the file has it.
+        column: the label column's name; a number, where there was no header.
+        first: whether it is the first row's.
+    """
+    plain = label.strip("\"' ").casefold()
+    return plain == column.casefold() or first and column.isdecimal() and plain in LABEL_NAMES
+
+
 def cell_text(value: Any) -> str:
     """A value as text; empty if it is missing. JSON's numbers and truths are spelled as in JSON."""
     if isinstance(value, str):

@@ -1,32 +1,43 @@
-"""Instructions from files (Alpaca's JSON, JSONL, chats), and the split of them."""
+"""Instructions from files (JSON or JSONL, in any known dialect), and the split of them."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from groundup.data.dialects import Reading, describe, read_entry
 from groundup.data.lines import Problems, json_lines
 from groundup.data.text import fingerprint, read_documents
 from groundup.errors import UserError
 from groundup.parsing import from_json
-from groundup.prompts import message_problems
+from groundup.prompts import earlier_turns, message_problems
 
 
-def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[dict[str, Any]]:
+def read_instructions(
+    path: str | Path,
+    *,
+    with_responses: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
     """Read entries from a JSON list, or from JSONL (one entry per line).
 
-    An entry is ``{"instruction", "input", "output"}``, of which ``input`` may be absent, or
-    ``{"messages": [{"role", "content"}, ...]}``; other keys are kept.
+    An entry is ``{"instruction", "input", "output"}``, of which ``input`` may be absent, with
+    ``system`` and ``history`` (pairs of an instruction and its response) if there are any; or
+    ``{"messages": [{"role", "content"}, ...]}``; other keys are kept. What other formats have
+    (see :mod:`groundup.data.dialects`) becomes one of these.
 
     Args:
         path: a file (``.gz`` too), a downloaded one by name (``instructions``), or ``-`` for stdin.
         with_responses: whether each entry must have a response to learn from.
+        say: told which format was recognised, and what of it is not read.
 
     Returns:
-        The entries as they are in the file; an absent ``input`` is an empty one.
+        The entries as they are in the file, but for other formats' keys; an absent ``input`` is an
+        empty one.
 
     Raises:
         UserError: the file cannot be read, or entries are not as they should be; the message
@@ -35,19 +46,20 @@ def read_instructions(path: str | Path, *, with_responses: bool = True) -> list[
     documents = read_documents([str(path)])
     if len(documents) > 1:
         raise UserError(f"{path} stands for {len(documents)} files; give one")
-    entries: list[dict[str, Any]] = []
+    readings: list[Reading] = []
     problems = Problems(str(path), by_row=True)
     for number, value in _parse(documents[0], problems):
-        wrong = _problems(value, with_responses)
-        for problem in wrong:
+        reading = read_entry(value)
+        for problem in reading.problems or _problems(reading.entry, with_responses):
             problems.add(number, problem)
-        if not wrong:
-            given = {} if "messages" in value else {"input": value.get("input") or ""}
-            entries.append(value | given)
+        readings.append(reading)
     problems.raise_if_any()
-    if not entries:
+    if not readings:
         raise UserError(f"{path} has no entries; give at least one instruction with its output")
-    return entries
+    if say is not None:
+        for line in describe(readings):
+            say(line)
+    return [reading.entry for reading in readings]
 
 
 def _parse(text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
@@ -72,17 +84,19 @@ def _parse(text: str, problems: Problems) -> Iterator[tuple[int, Any]]:
         yield number, value
 
 
-def _problems(entry: object, with_responses: bool) -> list[str]:
-    """What is wrong with one entry."""
-    if not isinstance(entry, dict):
-        return [f"is {entry!r:.40}; expected an object with an instruction"]
+def _problems(entry: Mapping[str, Any], with_responses: bool) -> list[str]:
+    """What is wrong with one entry of ours."""
     if "messages" in entry:
         return _message_problems(entry["messages"], with_responses)
-    if "instruction" not in entry:
-        return [f"has no instruction and no messages (but: {', '.join(entry) or 'nothing'})"]
     problems = _text_problems("the instruction", entry["instruction"])
-    if entry.get("input") is not None:
-        problems += _text_problems("the input", entry["input"], may_be_empty=True)
+    for name in ("input", "system"):
+        if entry.get(name) is not None:
+            problems += _text_problems(f"the {name}", entry[name], may_be_empty=True)
+    try:
+        for text in chain.from_iterable(earlier_turns(entry)):
+            problems += _text_problems("a text of the history", text)
+    except UserError as error:
+        problems.append(str(error))
     if "output" in entry:
         problems += _text_problems("the output", entry["output"], may_be_empty=not with_responses)
     elif with_responses:

@@ -28,6 +28,10 @@ class Example:
     ids: list[int]
     responses: list[tuple[int, int]]
 
+    def loses_response(self, max_length: int) -> bool:
+        """Whether nothing of any response is left where only so many tokens are read."""
+        return self.responses[0][0] > max_length
+
 
 def encode_entry(entry: Entry, tokenizer: Tokenizer, style: PromptStyle) -> Example:
     """Encode an entry to learn from.

@@ -64,6 +64,14 @@ class LabelledTokens:
         )
 
     @property
+    def confused(self) -> int:
+        """How many texts are, as far as they are read, the same as one of another class."""
+        classes: dict[tuple[int, ...], set[int]] = {}
+        for ids, label in zip(self.ids, self.classes, strict=True):
+            classes.setdefault(tuple(ids), set()).add(label)
+        return sum(len(classes[tuple(ids)]) > 1 for ids in self.ids)
+
+    @property
     def lengths(self) -> list[int]:
         """Tokens of each text."""
         return [len(ids) for ids in self.ids]

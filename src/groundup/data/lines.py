@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import zlib
 from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from groundup.data.encodings import SAMPLE, conversion, marked_encoding, refuse_unmarked
 from groundup.errors import UserError, first_ten
 from groundup.parsing import from_json
-
-NOT_UTF8 = "not UTF-8 (convert the file, for example with `iconv -f latin1 -t utf-8`)"
 
 
 class Problems:
@@ -32,6 +33,7 @@ class Problems:
         self.unit: tuple[str, str] = ("line", "lines")
         self.rows: set[int] = set()
         self._noted: list[tuple[int, str, str]] = []
+        self._undecoded = b""  # some of the lines that are not UTF-8
 
     def add(self, row: int, problem: str, detail: str = "") -> None:
         """Note a row's problem; the detail is what differs between rows that have it."""
@@ -39,6 +41,12 @@ class Problems:
         self._noted.append((row, problem, f" ({detail})" if detail else ""))
         if self.at_once:
             self.raise_if_any()
+
+    def add_undecoded(self, row: int, line: bytes, error: UnicodeDecodeError) -> None:
+        """Note a line that is not UTF-8."""
+        if len(self._undecoded) < SAMPLE:
+            self._undecoded += line
+        self.add(row, "not UTF-8", f"byte 0x{error.object[error.start]:02x}")
 
     def raise_if_any(self) -> None:
         """Raise everything noted as one ``UserError``."""
@@ -55,7 +63,8 @@ class Problems:
                 f"{what} in {self.unit[len(which) > 1]} {first_ten(which)}"
                 for what, which in rows.items()
             )
-        raise UserError(f"{self.source}: {text}; mend or remove what is named")
+        advice = f"; {conversion(self._undecoded, self.source)}" if self._undecoded else ""
+        raise UserError(f"{self.source}: {text}; mend or remove what is named{advice}")
 
 
 def file_lines(problems: Problems) -> Generator[str, None, None]:
@@ -85,15 +94,43 @@ def file_lines(problems: Problems) -> Generator[str, None, None]:
 
 
 def text_lines(file: Iterable[bytes], problems: Problems) -> Iterator[str]:
-    """Lines of bytes as text, each as soon as it is there; one that is not UTF-8 is noted."""
-    for number, data in enumerate(file, 1):
-        encoding = "utf-8-sig" if number == 1 else "utf-8"
+    """Lines of bytes as text, each as soon as it is there; one that is not UTF-8 is noted.
+
+    A byte order mark says what else they are, if it is at their beginning.
+
+    Raises:
+        UserError: they are not what their mark says, or UTF-16 without one.
+    """
+    lines = iter(file)
+    first = next(lines, b"")
+    encoding = marked_encoding(first)
+    if encoding not in (None, "utf-8-sig"):
         try:
-            line = data.decode(encoding)
+            yield from _lines_of(chain([first], lines), encoding)
+        except UnicodeError as error:
+            raise UserError(
+                f"{problems.source} is not {encoding.upper()}, as its beginning says: {error}"
+            ) from error
+        return
+    refuse_unmarked(first, problems.source)
+    for number, data in enumerate(chain([first] if first else [], lines), 1):
+        try:
+            line = data.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            problems.add(number, NOT_UTF8, f"byte 0x{error.object[error.start]:02x}")
-            line = data.decode(encoding, "replace")
+            problems.add_undecoded(number, data, error)
+            line = data.decode("utf-8", "replace")
         yield line
+
+
+def _lines_of(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
+    """Lines of bytes that were cut anywhere."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    rest = ""
+    for chunk in chunks:
+        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        yield from (line + "\n" for line in lines)
+    if rest := rest + decoder.decode(b"", final=True):
+        yield rest
 
 
 def json_lines(lines: Iterable[str]) -> Iterator[tuple[int, Any, str, str]]:

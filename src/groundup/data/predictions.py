@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from groundup.data.lines import Problems
-from groundup.data.tables import Table, open_table, table_dialect
+from groundup.data.separators import table_dialect
+from groundup.data.tables import Table, open_table
 from groundup.errors import UserError
 
 
@@ -49,8 +50,8 @@ class RowWriter:
 
     Where the input has such a column already, the added one is ``predicted_label``, and so on. A
     table always gets a header; columns that had no name are called by their number. Text is quoted
-    as it was: a TSV not at all (pandas reads it with ``quoting=csv.QUOTE_NONE``). A ``.json`` list
-    comes out as JSONL.
+    as it was: a TSV that had no quotes around fields gets none (pandas reads it with
+    ``quoting=csv.QUOTE_NONE``). A ``.json`` list comes out as JSONL.
 
     Args:
         stream: where to write; a file must be opened with ``newline=""`` and as UTF-8.
@@ -60,7 +61,8 @@ class RowWriter:
     def __init__(self, stream: TextIO, rows: Table) -> None:
         self.label_column = _free_name("label", rows.columns)
         self.probability_column = _free_name("probability", rows.columns)
-        self._stream, self._source, self._separator = stream, rows.source, rows.separator
+        self._stream, self._source = stream, rows.source
+        self._separator, self._quoted = rows.separator, rows.quoted
         if rows.separator:
             self._write([*rows.columns, self.label_column, self.probability_column])
 
@@ -82,7 +84,7 @@ class RowWriter:
             self._stream.write(json.dumps(row | added, ensure_ascii=False) + "\n")
 
     def _write(self, cells: list[Any]) -> None:
-        dialect = table_dialect(self._separator)
+        dialect = table_dialect(self._separator, self._quoted)
         if any("\r" in cell for cell in cells if isinstance(cell, str)):
             dialect["quoting"] = csv.QUOTE_ALL  # else Python leaves a carriage return unquoted
         csv.writer(self._stream, lineterminator="\n", **dialect).writerow(cells)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from groundup.data.encodings import conversion, marked_encoding
 from groundup.errors import UserError, did_you_mean, first_ten
 from groundup.tokenizers import Tokenizer
 
@@ -109,12 +110,21 @@ class SpamDataset(Dataset[tuple[Tensor, Tensor]]):
 def _read_csv(path: str | Path) -> DataFrame:
     import pandas as pd
 
+    bad = f"{path} is not a CSV file that pandas can read"
     try:
-        return pd.read_csv(path, keep_default_na=False)  # "NA" is a text like any other
+        encoding = None
+        if Path(path).is_file():  # it may be an address
+            with open(path, "rb") as file:
+                encoding = marked_encoding(file.read(4))
+        # "NA" is a text like any other
+        return pd.read_csv(path, encoding=encoding, keep_default_na=False)
+    except UnicodeDecodeError as error:
+        advice = conversion(error.object, str(path))
+        raise UserError(f"{bad}: {error}; {advice}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # pandas' own errors are such, and what is not UTF-8
-        raise UserError(f"{path} is not a CSV file that pandas can read: {error}") from error
+    except ValueError as error:  # pandas' own errors are such
+        raise UserError(f"{bad}: {error}") from error
 
 
 def _check_columns(df: DataFrame, source: str, wanted: list[str]) -> None:

@@ -19,6 +19,13 @@ from typing import Any
 
 from groundup.data.columns import choose_columns, has_header
 from groundup.data.lines import Problems, file_lines, json_lines
+from groundup.data.separators import (
+    SUFFIXES,
+    csv_problem,
+    csv_reader,
+    find_separator,
+    quotes_fields,
+)
 from groundup.errors import UserError
 from groundup.parsing import from_json
 
@@ -28,16 +35,6 @@ SNIFFED_LINES = 100
 SAMPLE_ROWS = 1000
 """From so many rows it is guessed which columns there are; this much is in memory at once."""
 
-LONGEST_CELL = 100_000_000
-"""Characters; Python's own limit is 131,072, which a document can have.
-
-There is a limit so that after a quote that is not closed not all the rest is held in memory.
-"""
-
-SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
-"""By the names that ``separator=`` takes, besides the character itself."""
-
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 Row = tuple[int, dict[str, Any]]
@@ -53,6 +50,7 @@ class Table:
         columns: their names, as the header or the first JSON entries have them; without a header
             they are called by their numbers, from "1".
         separator: between two fields of a row; empty if the rows are JSON objects.
+        quoted: whether a quote around a field is no part of it.
         text_column: the column with the text; ``row[table.text_column]`` is never empty.
         label_column: the column with the label, if there must be one.
         numbered: the rows as they are there, with their numbers.
@@ -61,6 +59,7 @@ class Table:
     source: str
     columns: list[str]
     separator: str
+    quoted: bool
     text_column: str
     label_column: str | None
     numbered: Iterator[Row]
@@ -83,7 +82,8 @@ def open_table(
 
     What it is follows from its suffix; without one that says it, from its first lines. CSV has the
     usual quoting. With tabs between the fields, quotes are text like any other, as in the SMS Spam
-    Collection. Only a ``.json`` list is read whole; everything else row by row.
+    Collection, unless the first lines show that they stand around fields (see
+    :func:`quotes_fields`). Only a ``.json`` list is read whole; everything else row by row.
 
     Args:
         problems: of the file ``problems.source``: rows that cannot be read are noted there and left
@@ -100,7 +100,7 @@ def open_table(
     source = problems.source
     named = [name for name in (text_column, label_column) if name]
     with closing(file_lines(problems)) as lines:
-        mark, columns, rows = _open_rows(lines, problems, separator, named, label_needed)
+        mark, quoted, columns, rows = _open_rows(lines, problems, separator, named, label_needed)
         sample = list(islice(rows, SAMPLE_ROWS))
         entries = [entry for _, entry in sample]
         columns = columns or list(dict.fromkeys(chain.from_iterable(entries)))
@@ -115,13 +115,13 @@ def open_table(
             problems.raise_if_any()  # the rows that were left out are what is missing
             raise
         checked = _checked(chain(sample, rows), text, problems)
-        yield Table(source, columns, mark, text, label, checked)
+        yield Table(source, columns, mark, quoted, text, label, checked)
 
 
 def _open_rows(
     lines: Iterator[str], problems: Problems, given: str | None, named: list[str], several: bool
-) -> tuple[str, list[str], Iterator[Row]]:
-    """The separator, the columns and the rows; of JSON, the rows alone."""
+) -> tuple[str, bool, list[str], Iterator[Row]]:
+    """The separator, whether fields are quoted, the columns and the rows; of JSON, the rows."""
     source = problems.source
     head = list(islice(lines, SNIFFED_LINES))
     start = "".join(head).lstrip()
@@ -132,9 +132,13 @@ def _open_rows(
     if suffix in JSON_SUFFIXES or suffix not in SUFFIXES and re.match(r'\[\s*\{|\{"', start):
         if given is not None:
             raise UserError(f"{source} is JSON, which has no separator; leave out --separator")
-        return "", [], _json_rows(every_line, start.startswith("["), problems)
-    mark = _separator(source, head, given, SUFFIXES.get(suffix), several)
-    return mark, *_table_rows(_records(every_line, mark, problems), named, problems)
+        return "", False, [], _json_rows(every_line, start.startswith("["), problems)
+    mark = find_separator(source, head, given, SUFFIXES.get(suffix), several)
+    quoted = mark != "\t"
+    if not quoted:
+        head = list(islice(every_line, SAMPLE_ROWS))
+        every_line, quoted = chain(head, lines), quotes_fields(head)
+    return mark, quoted, *_table_rows(_records(every_line, mark, quoted, problems), named, problems)
 
 
 def _checked(rows: Iterable[Row], column: str, problems: Problems) -> Iterator[Row]:
@@ -148,19 +152,6 @@ def _checked(rows: Iterable[Row], column: str, problems: Problems) -> Iterator[R
         elif not (text or "").strip():
             problems.add(number, "an empty text")
         yield number, row
-
-
-def table_dialect(separator: str) -> dict[str, Any]:
-    """What ``csv.reader`` and ``csv.writer`` must know of a table."""
-    if separator == "\t":
-        return {"delimiter": separator, "quoting": csv.QUOTE_NONE, "quotechar": None}
-    return {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL}
-
-
-def _reader(lines: Iterable[str], separator: str, *, strict: bool = False) -> Any:
-    """A ``csv.reader`` that takes long cells too; the limit holds for the whole process."""
-    csv.field_size_limit(LONGEST_CELL)
-    return csv.reader(lines, strict=strict, **table_dialect(separator))
 
 
 def _json_rows(lines: Iterable[str], is_list: bool, problems: Problems) -> Iterator[Row]:
@@ -217,10 +208,10 @@ def _table_rows(
 
 
 def _records(
-    lines: Iterable[str], separator: str, problems: Problems
+    lines: Iterable[str], separator: str, quoted: bool, problems: Problems
 ) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row, with the number of the line in which the row begins."""
-    reader = _reader(lines, separator, strict=True)
+    reader = csv_reader(lines, separator, quoted, strict=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -228,59 +219,7 @@ def _records(
         except StopIteration:
             return
         except csv.Error as error:
-            problems.add(start, _csv_problem(str(error), separator))
+            problems.add(start, csv_problem(str(error), quoted))
             continue
         if cells and problems.rows.isdisjoint(range(start, reader.line_num + 1)):
             yield start, cells
-
-
-def _csv_problem(message: str, separator: str) -> str:
-    if "new-line" in message:
-        return "a carriage return within a row"
-    if "limit" in message:
-        perhaps_open = "" if separator == "\t" else ", or a quote that is not closed,"
-        return f"a cell of more than {LONGEST_CELL:,} characters{perhaps_open}"
-    return "a quote that is not closed or not doubled"
-
-
-def _separator(
-    source: str, head: list[str], given: str | None, usual: str | None, several: bool
-) -> str:
-    """The separator: as given, as is usual for the suffix, or as the first lines suggest.
-
-    Raises:
-        UserError: it is no separator, or leaves rows in one piece that another one divides (one
-            that was given may, unless there must be ``several`` columns).
-    """
-    asked = SEPARATORS.get(given or "", "\t" if given == r"\t" else given)
-    if asked is not None and (len(asked) != 1 or asked in '"\r\n'):
-        raise UserError(
-            f"--separator is {given!r}; expected one character or {', '.join(SEPARATORS)}"
-        )
-    wanted = asked or usual
-    fitting = next((name for name, mark in SEPARATORS.items() if _divides(head, mark)), None)
-    if wanted is None:
-        return SEPARATORS[fitting or "tab"]
-    if fitting and not _divides(head, wanted) and (asked is None or several):
-        names = {mark: name for name, mark in SEPARATORS.items()}
-        raise UserError(
-            f"{source} has no columns with the separator {names.get(wanted, wanted)}; it looks as "
-            f"if it were {fitting}: give --separator {fitting}"
-        )
-    return wanted
-
-
-def _divides(lines: list[str], separator: str) -> bool:
-    """Whether nearly all rows have the same number of fields, at least two.
-
-    A comma with a space behind it is one of prose (``csv.Sniffer`` takes it for a separator).
-    """
-    try:
-        rows = [cells for cells in _reader(lines, separator) if cells]
-    except csv.Error:
-        return False
-    width, count = Counter(map(len, rows)).most_common(1)[0] if rows else (0, 0)
-    prose = sum(any(cell.startswith(" ") for cell in cells[1:]) for cells in rows)
-    if separator != "\t" and prose > 0.5 * len(rows):
-        return False
-    return width > 1 and count >= 0.9 * len(rows)

@@ -2,43 +2,52 @@
 
 from __future__ import annotations
 
-import glob
 import gzip
 import hashlib
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from groundup.data.sources import data_file
-from groundup.errors import UserError
-
-STDIN = "<stdin>"
-"""What the command line makes of a bare ``-``, which would look like an option to its parser."""
-
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
-"""What is read from a directory, each also with ``.gz``; a file named outright may be called
-anything."""
+from groundup.data.encodings import decode
+from groundup.data.finding import STDIN, find_files, same_files
+from groundup.errors import UserError, first_ten
 
 
-def read_documents(sources: Sequence[str], separator: str | None = None) -> list[str]:
+def read_documents(
+    sources: Sequence[str],
+    separator: str | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+    apart_from: Sequence[str] = (),
+) -> list[str]:
     """Read every source and return its documents.
 
     Args:
         sources: files (``.gz`` too), directories (read recursively), globs, downloaded texts by
-            name (``the-verdict``), or ``-`` for stdin.
+            name (``the-verdict``), or ``-`` for stdin. A file is read once, whatever leads to it.
         separator: a text that separates documents within a file (``<|endoftext|>``, say); without
             one, each file is a document.
+        say: told what is left out.
+        apart_from: sources that must have no file in common with these.
 
     Raises:
-        UserError: something is missing, empty, not UTF-8 or not valid gzip.
+        UserError: something is missing, empty, not UTF-8 or not valid gzip, or a file is also one
+            of ``apart_from``.
     """
     if not sources:
         raise UserError("no text given; name files, directories or globs, or - for stdin")
-    files = [file for source in sources for file in _expand(source)]
-    texts = [_read(file) for file in dict.fromkeys(files)]
-    parts = [part for text in texts for part in (text.split(separator) if separator else [text])]
-    documents = [part for part in parts if part.strip()]
+    files = find_files(sources, say)
+    if both := same_files(find_files(apart_from), files) if apart_from else []:
+        raise UserError(
+            f"the text to validate on is also one to train on: {first_ten(both)}; name another, or "
+            "leave --validation out, which sets a part of the text aside"
+        )
+    documents: list[str] = []
+    for file in files:
+        text = _read(file)
+        parts = text.split(separator) if separator else [text]
+        documents += [part for part in parts if part.strip()]
     if not documents:
         raise UserError(f"there is no text in {', '.join(sources)} (only white space)")
     return documents
@@ -90,27 +99,6 @@ def fingerprint(documents: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _expand(source: str) -> list[str]:
-    """The files that a source stands for, in a stable order."""
-    path = Path(source)
-    if source in ("-", STDIN) or path.is_file():
-        return [source]
-    if path.is_dir():
-        found = [str(p) for p in _texts_below(path)]
-        if not found:
-            raise UserError(
-                f"there is no text in the directory {source}: looked for {', '.join(TEXT_SUFFIXES)}"
-                " (also with .gz); name other files outright, or as a glob"
-            )
-        return found
-    if glob.has_magic(source):
-        found = sorted(f for f in glob.glob(source, recursive=True) if Path(f).is_file())
-        if not found:
-            raise UserError(f"no file matches {source!r}")
-        return found
-    return [str(data_file(source))]
-
-
 def read_stdin() -> str:
     """Read all of stdin as text.
 
@@ -118,19 +106,6 @@ def read_stdin() -> str:
         UserError: it is empty or not UTF-8.
     """
     return _read(STDIN)
-
-
-def _texts_below(folder: Path) -> list[Path]:
-    """The texts of a directory; hidden folders and model directories are none."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not (path / "groundup.json").exists():
-            found += _texts_below(path)
-        elif path.is_file() and path.name.removesuffix(".gz").endswith(TEXT_SUFFIXES):
-            found.append(path)
-    return found
 
 
 def _read(source: str) -> str:
@@ -147,11 +122,5 @@ def _read(source: str) -> str:
             raise UserError(f"{name} is not valid gzip: {error}") from error
     if not data:
         raise UserError(f"{name} is empty; give a text to learn from")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            f"convert it first, for example `iconv -f latin1 -t utf-8 {name} > text.txt`"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = decode(data, name)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

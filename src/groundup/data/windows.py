@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from groundup.errors import UserError
 from groundup.tokenizers import Tokenizer, get_gpt2_tokenizer
+from groundup.tokenizers.parts import encode_array
 
 
 class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
     """Windows of ``max_length`` ids and, as targets, the same windows moved one token on.
 
-    A window begins every ``stride`` tokens. They are views of one tensor, so a text is held once
-    however much its windows overlap.
+    A window begins every ``stride`` tokens. They are views of one tensor of 4 bytes per token, so a
+    text is held once however much its windows overlap; what is taken out of it is ``torch.long``.
 
     Args:
-        token_ids: the text, ids ``(N,)`` or a list.
+        token_ids: the text, ids ``(N,)`` as an array, a tensor or a list.
         max_length: tokens per window, T.
         stride: tokens from the beginning of one window to that of the next.
 
@@ -27,11 +29,13 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
         UserError: ``max_length`` or ``stride`` is below 1.
     """
 
-    def __init__(self, token_ids: Sequence[int] | Tensor, max_length: int, stride: int) -> None:
+    def __init__(
+        self, token_ids: Sequence[int] | Tensor | np.ndarray, max_length: int, stride: int
+    ) -> None:
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value < 1:
                 raise UserError(f"{name} is {value}; expected at least 1")
-        ids = torch.as_tensor(token_ids, dtype=torch.long)
+        ids = torch.as_tensor(token_ids, dtype=torch.int32)
         self.num_tokens = len(ids)
         if len(ids) > max_length:
             self.input_ids = ids[:-1].unfold(0, max_length, stride)  # (windows, T)
@@ -43,12 +47,12 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
         return len(self.input_ids)
 
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
-        return self.input_ids[idx], self.target_ids[idx]
+        return self.input_ids[idx].long(), self.target_ids[idx].long()
 
     def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Windows and their targets as a batch, each ``(B, T)``."""
         chosen = torch.tensor(rows)
-        return self.input_ids[chosen], self.target_ids[chosen]
+        return self.input_ids[chosen].long(), self.target_ids[chosen].long()
 
 
 class GPTDatasetV1(TokenWindows):
@@ -59,7 +63,7 @@ class GPTDatasetV1(TokenWindows):
     """
 
     def __init__(self, txt: str, tokenizer: Tokenizer, max_length: int, stride: int) -> None:
-        token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
+        token_ids = encode_array(tokenizer, txt, allowed_special={"<|endoftext|>"})
         if len(token_ids) <= max_length:
             raise UserError(
                 f"the text has {len(token_ids)} tokens; one window needs max_length + 1 = "

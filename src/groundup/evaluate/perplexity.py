@@ -10,16 +10,17 @@ none from fewer than ``context_length - stride + 1`` tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from groundup.config import IGNORE_INDEX
 from groundup.data.batching import evaluation_rows, pad_right
+from groundup.data.tokens import encode_each
 from groundup.errors import UserError
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.model.door import device_of, evaluating
@@ -83,6 +84,8 @@ def evaluate_text(
     tokenizer: Tokenizer,
     documents: Sequence[str],
     config: PerplexityConfig | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
 ) -> TextScore:
     """Measure how well a model predicts documents, each on its own.
 
@@ -91,6 +94,7 @@ def evaluate_text(
         tokenizer: the model's.
         documents: the text.
         config: window, stride, batch size and precision.
+        say: told how long tokenizing will take, if that is long.
 
     Raises:
         UserError: the window or the stride does not fit the model, there is no token to predict,
@@ -99,14 +103,14 @@ def evaluate_text(
     config = config or PerplexityConfig()
     window, stride = config.window_and_stride(model.cfg.context_length)
     runtime = resolve_runtime(str(device_of(model)), config.precision)
-    windows = SlidingWindows(documents, tokenizer, window, stride)
+    windows = SlidingWindows(documents, tokenizer, window, stride, say)
     if not windows.num_targets:
         raise UserError(
             "there is no token to predict: the text is empty, or a single token and the tokenizer "
             "has no end-of-text token to predict it from; give a longer text"
         )
-    lengths = [end - begin for _, begin, _, end in windows.spans]
-    rows = evaluation_rows(len(lengths), config.batch_size, lengths=lengths)
+    lengths = windows.spans[:, 3] - windows.spans[:, 1]
+    rows = evaluation_rows(len(lengths), config.windows_at_once(window), lengths=lengths)
     bar = tqdm(
         map(windows.collate, rows),
         desc="evaluating",
@@ -142,39 +146,45 @@ class SlidingWindows:
     Before each document comes the end-of-text token, if there is one, as in pretraining.
 
     Attributes:
-        spans: each window as ``(document, begin, done, end)``; see :func:`sliding_windows`.
+        spans: each window as ``document, begin, done, end``, ``(windows, 4)``; see
+            :func:`sliding_windows`.
         num_targets: tokens to predict.
         num_bytes: what these tokens are in UTF-8.
         num_characters: the same in characters.
     """
 
     def __init__(
-        self, documents: Sequence[str], tokenizer: Tokenizer, context_length: int, stride: int
+        self,
+        documents: Sequence[str],
+        tokenizer: Tokenizer,
+        context_length: int,
+        stride: int,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        self.ids: list[Tensor] = []  # (tokens,) of each document
-        self.spans: list[tuple[int, int, int, int]] = []
+        self.ids: list[np.ndarray] = []  # (tokens,) of each document
+        spans: list[np.ndarray] = [np.empty((0, 4), np.int64)]
         self.num_targets = self.num_bytes = self.num_characters = 0
-        for number, document in enumerate(documents):
-            ids = tokenizer.encode(document)
+        encoded = encode_each(documents, tokenizer, say)
+        for number, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
             given = b""  # what is only read, never predicted
             if tokenizer.eot_token is not None:
-                ids = [tokenizer.eot_token, *ids]
-            elif ids:
-                given = tokenizer.token_bytes(ids[0])
+                ids = np.insert(ids, 0, tokenizer.eot_token)
+            elif len(ids):
+                given = tokenizer.token_bytes(int(ids[0]))
             targets = max(0, len(ids) - 1)
-            self.ids.append(torch.tensor(ids))
-            self.spans += [
-                (number, *span) for span in sliding_windows(targets, context_length, stride)
-            ]
+            self.ids.append(ids)
+            of_it = [(number, *span) for span in sliding_windows(targets, context_length, stride)]
+            spans.append(np.array(of_it, np.int64).reshape(-1, 4))
             self.num_targets += targets
             self.num_bytes += len(document.encode()) - len(given)
             self.num_characters += len(document) - len(given.decode(errors="ignore"))
+        self.spans = np.concatenate(spans)
 
     def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Windows as a batch: inputs and targets ``(B, T)``, padded on the right."""
         inputs: list[list[int]] = []
         targets: list[list[int]] = []
-        for number, begin, done, end in (self.spans[row] for row in rows):
+        for number, begin, done, end in self.spans[rows].tolist():
             ids = self.ids[number][begin : end + 1].tolist()
             inputs.append(ids[:-1])
             targets.append([IGNORE_INDEX] * (done - begin) + ids[1 + done - begin :])

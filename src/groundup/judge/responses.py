@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.data.instruction_files import read_instructions
 from groundup.errors import UserError, did_you_mean
-from groundup.prompts import format_input
+from groundup.prompts import format_input, get_style
 
 SHOWN = 10
 """So many entry numbers are listed; of the rest, only how many."""
@@ -121,9 +121,9 @@ def _check_responses(path: Path, rows: Sequence[Mapping[str, Any]], key: str) ->
 
 def _entry(number: int, row: Mapping[str, Any], response: str) -> Entry:
     """An entry of a file; a conversation is a task too, and its last answer the reference."""
-    if "messages" not in row:
+    if not any(row.get(name) for name in ("messages", "system", "history")):
         return Entry(number, row["instruction"], row["input"], row.get("output", ""), response)
-    asked, reference = row["messages"], ""
+    asked, reference = get_style("alpaca").conversation(row), ""
     if asked[-1]["role"] == "assistant":
         asked, reference = asked[:-1], asked[-1]["content"]
     task = "\n\n".join(f"{message['role']}: {message['content']}" for message in asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from groundup.data.classification import (
     class_weights,
 )
 from groundup.data.labelled_tokens import LabelledTokens
+from groundup.errors import UserError
 from groundup.evaluate.classification_report import Report, class_numbers, write_report
 from groundup.evaluate.classifier import Classifier, class_scores
 from groundup.facts import Data, Facts, Reading
@@ -42,6 +43,10 @@ from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import ClassOfText
 from groundup.train.trainer import Record
+
+MOST_LOST, WARNED = 0.5, 0.05
+"""Shares of the texts: of those that can't be told from another class's any more, above which there
+is no training; and of those that are cut off, above which there is a warning."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,8 @@ class Classifying:
             f"texts: at most {config.max_length} tokens; "
             f"{train_set.truncated:,} of those to train on are longer and cut off"
         )
+        for note in _cut_notes(train_set, config.max_length or 1):
+            job.say(note)
         if config.eval_iter is not None:
             val_set = val_set.sample(config.eval_iter * config.batch_size)
         weights = None
@@ -184,6 +191,28 @@ class Classifying:
             texts = self.splits.train.texts
             longest = min(longest, max(len(tokenizer.encode(text)) for text in texts))
         return replace(config, max_length=longest)
+
+
+def _cut_notes(train: LabelledTokens, max_length: int) -> Iterator[str]:
+    """Warnings about what is lost where texts are cut.
+
+    Raises:
+        UserError: more than half of the texts cannot be told from one of another class any more.
+    """
+    count, confused = len(train.ids), train.confused if train.truncated else 0
+    longer = "a larger --max-length, or a model with a longer context,"
+    if confused > MOST_LOST * count:
+        raise UserError(
+            f"{confused:,} of {count:,} texts to train on are the same as one of another class, as "
+            f"far as they are read ({max_length} tokens; {train.truncated:,} are longer): nothing "
+            f"could be learned of them; {longer} reads more"
+        )
+    if train.truncated > WARNED * count:
+        same = f"; {confused:,} are then the same as one of another class" if confused else ""
+        yield (
+            f"warning: {train.truncated / count:.0%} of the texts to train on are cut off after "
+            f"{max_length} tokens{same}; {longer} would read more"
+        )
 
 
 def _measure(

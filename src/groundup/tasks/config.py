@@ -70,6 +70,9 @@ class PretrainConfig(NewModelConfig, TaskConfig):
         None, "tokens from one window to the next (as long as the window: no overlap)"
     )
     train_ratio: float = option(0.9, "share of the text to train on; the rest validates")
+    validation: str | None = option(
+        None, "a text of its own to validate on: a file, directory or glob (a part of the text)"
+    )
     document_separator: str | None = option(
         None, "a text that separates documents within a file, such as <|endoftext|>"
     )
@@ -80,7 +83,7 @@ class PretrainConfig(NewModelConfig, TaskConfig):
     FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *TaskConfig.FIXED_ON_RESUME,
         *NewModelConfig.FIXED,
-        *("init_from", "stride", "train_ratio", "document_separator"),
+        *("init_from", "stride", "train_ratio", "validation", "document_separator"),
     )
     TASK: ClassVar[str] = "pretrain"
     AFRESH: ClassVar[str] = "use --init-from {out}"

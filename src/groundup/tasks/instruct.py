@@ -34,6 +34,10 @@ from groundup.train.trainer import Record
 
 SAMPLE_TOKENS = 60
 
+MOST_LOST, WARNED = 0.5, 0.05
+"""Shares of the entries that lose their whole response: above the first there is no training, above
+the second a warning."""
+
 Entries = Sequence[Mapping[str, Any]]
 
 
@@ -152,12 +156,21 @@ def _encode(
     """Tokenize entries; those of which nothing could be learned are dropped and counted.
 
     Raises:
-        UserError: all were dropped.
+        UserError: all were dropped, or most of those to train on lose their response.
     """
-    style = get_style(config.style)
+    style, longest = get_style(config.style), config.max_length or 1
     examples = [encode_entry(entry, tokenizer, style) for entry in entries]
+    lost = sum(example.loses_response(longest) for example in examples)
+    if split == "training" and lost > MOST_LOST * len(examples):
+        needed = sorted(len(example.ids) - 1 for example in examples)
+        raise UserError(
+            f"{lost:,} of {len(examples):,} entries to train on would lose their whole response: "
+            f"their prompts alone have more than {longest} tokens (half of all entries have more "
+            f"than {needed[len(needed) // 2]:,}, the longest has {needed[-1]:,}); use a larger "
+            "--max-length, or a model with a longer context or a vocabulary of longer tokens"
+        )
     kept, dropped = drop_unlearnable(examples, config.max_length, config.train_on)
-    longer = sum(len(example.ids) - 1 > (config.max_length or 0) for example in kept)
+    longer = sum(len(example.ids) - 1 > longest for example in kept)
     if dropped:
         say(
             f"note: {dropped:,} {split} entries are left out: their prompts alone have more than "
@@ -165,6 +178,12 @@ def _encode(
         )
     if longer:
         say(f"note: {longer:,} {split} entries have more than {config.max_length} tokens; cut off")
+    if lost > WARNED * len(examples):
+        say(
+            f"warning: {lost:,} of {len(examples):,} {split} entries ({lost / len(examples):.0%}) "
+            "lose their whole response; a larger --max-length, or a model with a longer context, "
+            "would keep them"
+        )
     if examples and not kept:
         raise UserError(
             f"no {split} entry has a response within {config.max_length} tokens; use a larger "

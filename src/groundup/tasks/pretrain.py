@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from groundup.config import preset
 from groundup.data.batching import ShuffledBatches, evaluation_rows
 from groundup.data.text import fingerprint, split_documents
+from groundup.data.tokens import encode_documents
 from groundup.data.windows import TokenWindows
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
@@ -33,6 +35,7 @@ def pretrain(
     *,
     description: str = "",
     files: Sequence[str] = (),
+    validation: Sequence[str] = (),
     overwrite: bool = False,
     resume: bool = False,
     verify: bool = True,
@@ -48,6 +51,7 @@ def pretrain(
         model_options: the model's shape where it differs from ``config.preset``.
         description: what the text is, for the model card.
         files: where it came from, so that a resumed run finds it.
+        validation: documents to validate on; without any, a part of the text is set aside for it.
         overwrite: replace what an earlier run left in ``out``.
         resume: go on with the run that ``out`` holds, with its options but for those given.
         verify: whether to compare the files that are begun with, or gone on from, with the SHA-256
@@ -59,9 +63,13 @@ def pretrain(
         UserError: an option makes no sense, the text is too short, ``out`` exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    task = Pretraining(documents, description, files)
+    task = Pretraining(documents, description, files, validation)
     how = {"overwrite": overwrite, "resume": resume, "verify": verify, "say": say, "stop": stop}
     return run_task(task, Path(out), config, model_options, **how).record
+
+
+NOTED = 0.05
+"""Share of the tokens to train on; if more are not read, it is said."""
 
 
 class Pretraining:
@@ -69,8 +77,16 @@ class Pretraining:
 
     Config: type[Any] = PretrainConfig
 
-    def __init__(self, documents: Sequence[str], description: str, files: Sequence[str]) -> None:
-        self.documents, self.sha256 = documents, fingerprint(documents)
+    def __init__(
+        self,
+        documents: Sequence[str],
+        description: str,
+        files: Sequence[str],
+        validation: Sequence[str],
+    ) -> None:
+        self.documents, self.validation = documents, validation
+        texts = [fingerprint(validation)] if validation else []
+        self.sha256 = fingerprint(chain(documents, texts))
         self.description, self.files = description, list(files)
 
     def open(self, job: Job[PretrainConfig]) -> tuple[GPTModel, Tokenizer]:
@@ -79,7 +95,7 @@ class Pretraining:
         if source is not None:
             return open_model(source, job.shape, verify=job.verify)
         preset(job.config.preset).replace(**job.shape)  # a wrong shape is told before the work
-        train, _ = split_documents(self.documents, job.config.train_ratio)
+        train, _ = self._split(job.config)
         tokenizer = build_tokenizer(job.config, job.shape, train, job.say)
         return new_model(job.config, job.shape, tokenizer), tokenizer
 
@@ -87,14 +103,16 @@ class Pretraining:
         """Windows over the documents' tokens."""
         config = job.config
         window = job.shape.get("context_length", model.cfg.context_length)
-        train, val = split_documents(self.documents, config.train_ratio)
-        train_set = _windows("training", train, tokenizer, window, config)
-        val_set = _windows("validation", val, tokenizer, window, config)
+        train, val = self._split(config)
+        train_set = _windows("training", train, tokenizer, window, job)
+        val_set = _windows("validation", val, tokenizer, window, job)
         job.say(
             f"text: {train_set.num_tokens:,} tokens to train on, "
             f"{val_set.num_tokens:,} to validate\n"
             f"model: {model.num_parameters():,} parameters, windows of {window} tokens"
         )
+        if note := _unread(train_set, config.stride or window, window):
+            job.say(note)
         size, batch_size = len(train_set), config.batch_size
         rows = evaluation_rows(len(val_set), batch_size, config.eval_iter)
         counts = {"train_tokens": train_set.num_tokens, "val_tokens": val_set.num_tokens}
@@ -113,15 +131,20 @@ class Pretraining:
             ],
         )
 
+    def _split(self, config: PretrainConfig) -> tuple[Sequence[str], Sequence[str]]:
+        """What trains and what validates.
 
-def encode_documents(documents: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """Token ids of all documents, with the end-of-text token between them."""
-    ids: list[int] = []
-    for document in documents:
-        if ids and tokenizer.eot_token is not None:
-            ids.append(tokenizer.eot_token)
-        ids += tokenizer.encode(document)
-    return ids
+        Raises:
+            UserError: a text to validate on is named, but not here.
+        """
+        if self.validation:
+            return self.documents, self.validation
+        if config.validation:
+            raise UserError(
+                f"the run validates on {config.validation}, which was not read: pass its documents "
+                "as validation=, too"
+            )
+        return split_documents(self.documents, config.train_ratio)
 
 
 def _windows(
@@ -129,13 +152,28 @@ def _windows(
     documents: Sequence[str],
     tokenizer: Tokenizer,
     window: int,
-    config: PretrainConfig,
+    job: Job[PretrainConfig],
 ) -> TokenWindows:
-    ids = encode_documents(documents, tokenizer)
-    if len(ids) <= window and not (split == "validation" and config.train_ratio == 1.0):
-        advice = ", or train without validation (--train-ratio 1)" * (split == "validation")
+    ids = encode_documents(documents, tokenizer, job.say)
+    config = job.config
+    if len(ids) <= window and (documents or config.train_ratio < 1.0):
+        cut_off = split == "validation" and not job.config.validation
+        advice = ", or train without validation (--train-ratio 1)" if cut_off else ""
         raise UserError(
             f"the {split} split has {len(ids)} tokens; one window needs context_length + 1 = "
             f"{window + 1}: use a longer text or a smaller --context-length{advice}"
         )
     return TokenWindows(ids, window, config.stride or window)
+
+
+def _unread(windows: TokenWindows, stride: int, window: int) -> str:
+    """A note where many tokens are in no window: between two, or behind the last one."""
+    read = len(windows) * min(stride, window) + max(0, window - stride) + 1
+    unread = windows.num_tokens - read
+    if unread <= NOTED * windows.num_tokens:
+        return ""
+    return (
+        f"note: {unread:,} of {windows.num_tokens:,} tokens to train on "
+        f"({unread / windows.num_tokens:.0%}) are in no window (there is one of {window} tokens "
+        f"every {stride}); a smaller --stride or --context-length reads them"
+    )

@@ -72,7 +72,7 @@ def choose_entries(
     source = data or (trained.data if trained else "")
     if not source:
         raise UserError(f"{model} does not say what it was trained on; name entries with --data")
-    entries = read_instructions(source, with_responses=False)
+    entries = read_instructions(source, with_responses=False, say=say)
     wanted = part or ("all" if data else "test")
     if wanted != "all":
         if trained:

@@ -40,6 +40,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from groundup.errors import UserError
 from groundup.tokenizers.byte_level import BYTE_TOKENS, check_text, splitter
+from groundup.tokenizers.parts import parts
 from groundup.tokenizers.vocabulary import Merge
 
 Pair = tuple[int, int]
@@ -151,7 +152,7 @@ def count_words(documents: Iterable[str]) -> Counter[str]:
 
 
 def check_documents(text: str | Iterable[str]) -> Iterator[str]:
-    """Yield the documents of a training text, one by one.
+    """Yield the documents of a training text in parts, which have the same words.
 
     Raises:
         UserError: one of them is not text that UTF-8 can express, or all of them are empty.
@@ -160,7 +161,7 @@ def check_documents(text: str | Iterable[str]) -> Iterator[str]:
     for document in [text] if isinstance(text, str) else text:
         check_text(document)
         n_characters += len(document)
-        yield document
+        yield from parts(document)
     if not n_characters:
         raise UserError("the text to train a tokenizer on is empty; give it at least some words")
 
