@@ -81,7 +81,7 @@ def folder(server: FaultServer, run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert run("demo", *small("--max-steps=3", "--context-length=32")).status == 0
+    assert run("demo", *small("--max-steps=3", "--context-length=160")).status == 0
     return tmp_path
 
 
