@@ -164,12 +164,12 @@ def cache() -> None:
         whole = model(ids)  # (B, T, V)
         for new in ids.split([3, 1, 1], dim=1):
             logits = model(new, cache=cache)
-            keys = cache.layers[0].keys[:, :, : cache.length]
-            print(f"new ids {tuple(new.shape)}", end="  ")
-            print(f"logits {tuple(logits.shape)}", end="  ")
-            print(f"keys of block 0 {tuple(keys.shape)}")  # (B, H, S, D)
-    same = torch.allclose(logits[:, -1], whole[:, -1], atol=1e-5)
-    print("the last token's logits are the same:", same)
+            keys = cache.layers[0].keys[:, :, : cache.length]  # (B, H, S, D)
+            print(f"new ids {tuple(new.shape)}, logits {tuple(logits.shape)}")
+            print(f"  keys of block 0 {tuple(keys.shape)}")
+            at_once = whole[:, cache.length - 1]
+            same = torch.allclose(logits[:, -1], at_once, atol=1e-5)
+            print("  the last token's logits are the same:", same)
 
 
 def loss() -> None:
