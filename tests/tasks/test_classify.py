@@ -267,7 +267,7 @@ def test_a_run_that_was_killed_after_its_last_save_gets_its_report(
         patch.setattr(f"groundup.tasks.{place}", kill)
         train(tmp_path, max_steps=2)
     assert not (tmp_path / "report").exists()
-    again = train(tmp_path, resume=True)
+    again = train(tmp_path, resume=True, max_steps=2)
     assert again.record["step"] == 2 and again.reports
     assert (tmp_path / "report" / "report.md").exists()
     assert (tmp_path / "plots" / "accuracy.png").exists()
