@@ -255,7 +255,7 @@ def test_a_resumed_run_is_the_same_as_an_unbroken_one(
 
 @pytest.mark.parametrize("place", ["run.plot_run", "classify.write_report"])
 def test_a_run_that_was_killed_after_its_last_save_gets_its_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+    tmp_path: Path, pictures: None, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     class Killed(BaseException):
         """Nothing catches it."""
