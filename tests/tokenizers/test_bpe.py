@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from groundup.errors import UserError
-from groundup.tokenizers import BPETokenizer
+from groundup.tokenizers import BPETokenizer, get_tokenizer
 from groundup.tokenizers.bpe import merge_piece
 from groundup.tokenizers.byte_level import END_OF_TEXT
 from groundup.tokenizers.vocabulary import Vocabulary
@@ -145,3 +146,19 @@ def test_same_ids_as_the_library(tmp_path_factory, text):
         SAMPLE_TOKENIZER.save(directory)
     library = LibraryTokenizer.from_file(str(directory / "tokenizer.json"))
     assert library.encode(text).ids == SAMPLE_TOKENIZER.encode(text, allowed_special="all")
+
+
+def test_a_vocabulary_of_characters(tmp_path: Path) -> None:
+    """As nanoGPT's, which has a token for each character of its text and no other."""
+    tokenizer = BPETokenizer.from_characters({c: i for i, c in enumerate(sorted(set("a b!\n")))})
+    for _ in range(2):
+        assert tokenizer.encode("ab ba!\n\n") == [3, 4, 1, 4, 3, 2, 0, 0]
+        assert tokenizer.decode([4, 1, 3]) == "b a" and tokenizer.vocab_size == 5
+        for text, character in (("abc", "'c'"), ("a é", "'é'")):
+            with pytest.raises(UserError, match=f"{character} is none of them"):
+                tokenizer.encode(text)
+        tokenizer.save(tmp_path)
+        tokenizer = BPETokenizer.load(tmp_path)
+    (tmp_path / "meta.pkl").write_bytes(b"\x80")
+    with pytest.raises(UserError, match=r"opens none.*from_characters"):
+        get_tokenizer(tmp_path / "meta.pkl")

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     Trainer,
@@ -60,7 +61,7 @@ def merged(model: Any, out: Path) -> None:
 WAYS: dict[str, Save] = {
     "whole": lambda model, out: model.save_pretrained(out),
     "half": half,
-    "bfloat16": lambda model, out: nn.Module.to(model, torch.bfloat16).save_pretrained(out),
+    "bfloat16": lambda model, out: model.to(torch.bfloat16).save_pretrained(out),
     "sharded": lambda model, out: model.save_pretrained(out, max_shard_size="40KB"),
     "trainer": as_trainer,
     "body": lambda model, out: model.transformer.save_pretrained(out),
@@ -110,14 +111,10 @@ def test_activations_and_inner_widths_both_ways(
     tmp_path: Path, tokenizer: BPETokenizer, activation: str | None, inner: int | None
 ) -> None:
     """Theirs opened here, and saved again opened there."""
-    config = GPT2LMHeadModel.config_class(
-        **{"vocab_size": 300, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4},
-        **({"activation_function": activation} if activation else {}),
-        n_inner=inner,
-        bos_token_id=299,
-        eos_token_id=299,
-    )
-    theirs = GPT2LMHeadModel(config).eval()
+    shape: dict[str, Any] = {"vocab_size": 300, "n_positions": 16, "n_embd": 32, "n_layer": 2}
+    shape |= {"n_head": 4, "n_inner": inner, "bos_token_id": 299, "eos_token_id": 299}
+    shape |= {"activation_function": activation} if activation else {}
+    theirs = GPT2LMHeadModel(GPT2Config(**shape)).eval()
     for p in theirs.parameters():
         p.data += 0.3 * torch.randn_like(p)  # so that the two GELUs differ visibly
     theirs.save_pretrained(tmp_path / "theirs")

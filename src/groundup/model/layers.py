@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import ModelConfig
+from groundup.config import FeedForwardKind, ModelConfig
 from groundup.model.attention import MultiHeadAttention
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class GELU(nn.Module):
         return 0.5 * x * (1 + torch.tanh(inner))
 
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[FeedForwardKind, type[nn.Module]] = {
     "gelu": GELU,
     "gelu_exact": nn.GELU,  # x * Phi(x) itself, through the error function
 }

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from groundup.errors import UserError
 from groundup.tokenizers.bpe_train import (
     Pair,
     Progress,
@@ -51,7 +52,7 @@ class BPETokenizer(Tokenizer):
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         ids = vocabulary.ids
-        self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+        self._byte_ids = {token[0]: index for token, index in ids.items() if len(token) == 1}
         self._ranks = {
             (ids[left], ids[right]): (rank, ids[left + right])
             for rank, (left, right) in enumerate(vocabulary.merges)
@@ -87,6 +88,14 @@ class BPETokenizer(Tokenizer):
         word_counts = count_words(check_documents(text))
         merges = learn_merges(word_counts, vocab_size - len(specials), progress)
         return cls(Vocabulary.from_merges(merges, specials))
+
+    @classmethod
+    def from_characters(cls, ids: Mapping[str, int]) -> BPETokenizer:
+        """A tokenizer whose tokens are single characters, such as nanoGPT's ``stoi``.
+
+        A text with another character, or one that is not ASCII, cannot be encoded.
+        """
+        return cls(Vocabulary({token.encode(): index for token, index in ids.items()}, [], {}))
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -140,7 +149,14 @@ class BPETokenizer(Tokenizer):
         return type(self), (self.vocabulary,)  # worker processes get no cache
 
     def _encode_piece(self, piece: str) -> list[int]:
-        return merge_piece([self._byte_ids[byte] for byte in piece.encode()], self._ranks)
+        try:
+            return merge_piece([self._byte_ids[byte] for byte in piece.encode()], self._ranks)
+        except KeyError:
+            unknown = next(c for c in piece if any(b not in self._byte_ids for b in c.encode()))
+            raise UserError(
+                f"the tokenizer knows only the characters of the text that it was made for, and "
+                f"{unknown!r} is none of them; leave it out"
+            ) from None
 
 
 def merge_piece(ids: list[int], ranks: Mapping[Pair, Pair]) -> list[int]:

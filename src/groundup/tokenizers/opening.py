@@ -47,6 +47,13 @@ def get_tokenizer(name_or_path: str | Path) -> BPETokenizer | GPT2Tokenizer:
             f"unknown tokenizer {str(name_or_path)!r}; give gpt2, or the path of a directory with "
             "a tokenizer.json or of the file itself"
         )
+    if Path(name_or_path).suffix == ".pkl":
+        raise UserError(
+            f"{name_or_path} is a pickle, as nanoGPT's vocabularies of characters are, and "
+            "groundup opens none: it would run what is in it. Convert your own in Python: "
+            f"stoi = pickle.load(open({str(name_or_path)!r}, 'rb'))['stoi'], then "
+            "groundup.BPETokenizer.from_characters(stoi).save('characters')"
+        )
     return load_tokenizer(name_or_path)
 
 

@@ -43,7 +43,9 @@ _MODEL: dict[str, tuple[Any, ...]] = {
 }
 """What the model may say; a key that is absent has the first value."""
 
-_ADDED_TOKEN = dict.fromkeys(("single_word", "lstrip", "rstrip"), (False,))
+_ADDED_TOKEN: dict[str, tuple[Any, ...]] = dict.fromkeys(
+    ("single_word", "lstrip", "rstrip"), (False,)
+)
 
 _BYTES = {"add_prefix_space": (False,), "use_regex": (True,)}
 

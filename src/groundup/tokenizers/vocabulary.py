@@ -20,6 +20,8 @@ Merge = tuple[bytes, bytes]
 class Vocabulary:
     """Ids are 0 to n-1, each used once; every byte is a token; every merge joins two tokens.
 
+    Without merges some bytes may lack, as in a vocabulary of the characters of one text.
+
     Raises:
         UserError: one of these does not hold.
     """
@@ -41,7 +43,7 @@ class Vocabulary:
                 f"once, but {used[wrong]} comes where {wrong} is expected"
             )
         for token in BYTE_TOKENS:
-            if token not in self.ids:
+            if token not in self.ids and self.merges:
                 raise UserError(
                     f"the vocabulary has no token for the byte 0x{token.hex()}; a byte-level BPE "
                     "vocabulary has all 256, so that it can encode any text"

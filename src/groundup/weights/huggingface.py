@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.config import ModelConfig
+from groundup.config import FeedForwardKind, ModelConfig
 from groundup.errors import UserError, read_error
 from groundup.options import describe_type, fits
 from groundup.parsing import read_json
@@ -40,11 +40,13 @@ _SHAPE: dict[str, tuple[str, Any]] = {
 _DEFAULTS = {"n_inner": None, "resid_pdrop": 0.1, "tie_word_embeddings": True, "qkv_bias": True}
 
 # transformers' names of one and the same function; the first is the one that we write.
-ACTIVATIONS: dict[str, tuple[str, ...]] = {
+ACTIVATIONS: dict[FeedForwardKind, tuple[str, ...]] = {
     "gelu": ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"),
     "gelu_exact": ("gelu", "gelu_python"),
 }
-_KINDS = {theirs: ours for ours, names in ACTIVATIONS.items() for theirs in names}
+_KINDS: dict[str, FeedForwardKind] = {
+    theirs: ours for ours, names in ACTIVATIONS.items() for theirs in names
+}
 
 # What transformers can vary about GPT-2 and our model does not; each with the values we compute.
 FIXED = {
@@ -104,7 +106,7 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def _shards(self, index: Path) -> list[Path]:
         shards = read_json(index).get("weight_map")
-        if not fits(shards, dict[str, str]):
+        if not isinstance(shards, dict) or not fits(shards, dict[str, str]):
             raise UserError(f"{index} has no weight_map from tensors to files")
         return [self._inside(name, index) for name in sorted(set(shards.values()))]
 

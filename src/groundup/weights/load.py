@@ -312,7 +312,8 @@ def _tokenizer_for(cfg: ModelConfig, asked: str | None, path: Path) -> Tokenizer
     else:
         raise UserError(
             f"{path} brings no tokenizer, and its vocabulary of {cfg.vocab_size} tokens is not "
-            "GPT-2's; name the tokenizer's directory with --tokenizer"
+            "GPT-2's; name the tokenizer's directory with --tokenizer (of nanoGPT's characters, "
+            "name their meta.pkl, to be told how to convert it)"
         )
     if tokenizer.vocab_size > cfg.vocab_size:
         raise UserError(
