@@ -14,6 +14,7 @@ from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from groundup.cli import (
     chat,
     classify,
+    course,
     demo,
     doctor,
     download,
@@ -36,6 +37,7 @@ from groundup.spinning import choose_spins
 __all__ = [  # importing a module makes its command known
     "chat",
     "classify",
+    "course",
     "demo",
     "doctor",
     "download",
