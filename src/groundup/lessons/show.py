@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 
 def source(thing: Callable[..., Any]) -> str:
     """The source of a class, function or method, from its first line to its last."""
-    return inspect.cleandoc(inspect.getsource(thing))
+    return textwrap.dedent(inspect.getsource(thing)).strip()
 
 
 def show(*things: Callable[..., Any]) -> None:
