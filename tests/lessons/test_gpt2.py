@@ -1,5 +1,7 @@
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,7 +48,7 @@ def test_without_a_network_it_says_so_and_gives_the_stand_in(
     load_weights_into_gpt(GPTModel(STAND_IN), params)
 
 
-def _flat(value: object, name: str = "") -> dict[str, object]:
+def _flat(value: Any, name: str = "") -> dict[str, np.ndarray]:
     if isinstance(value, dict):
         return {
             k: v for key, part in value.items() for k, v in _flat(part, f"{name}/{key}").items()
