@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo test test-oracle lint format docs figures bench clean
+.PHONY: help install demo test test-oracle lint format docs figures notebooks bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -32,6 +32,9 @@ lint: $(VENV)/.installed-dev  ## check format, style and types
 format: $(VENV)/.installed-dev  ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+notebooks: $(VENV)/.installed-dev  ## run the notebooks and write what they show into them
+	$(BIN)/python notebooks/execute.py
 
 bench: $(VENV)/.installed-dev  ## measure side by side with transformers and the course's code
 	$(BIN)/python benchmarks/loss.py

@@ -17,6 +17,7 @@ from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 from groundup.cli import (
     chat,
     classify,
+    course,
     demo,
     doctor,
     download,
@@ -40,6 +41,7 @@ from groundup.spinning import choose_spins
 __all__ = [  # importing a module makes its command known
     "chat",
     "classify",
+    "course",
     "demo",
     "doctor",
     "download",
