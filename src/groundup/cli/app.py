@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -28,11 +27,6 @@ Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 UNSET: Any = object()
 """What an option holds that was not given; None is a value that one can give (``none``)."""
-
-
-def say(text: str) -> None:
-    """Tell the user what is going on: on stderr, so that stdout holds only results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def with_options(

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from groundup.cli.app import WholeNumber, app, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
+from groundup.output import show
 
 if TYPE_CHECKING:
     from groundup.evaluate.perplexity import TextScore
@@ -57,9 +58,9 @@ def evaluate(
     )
     score = evaluate_text(gpt, tokens, documents, config)
     if as_json:
-        print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
+        show(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
     else:
-        print(_table(score))
+        show(_table(score))
 
 
 def _table(score: TextScore) -> str:

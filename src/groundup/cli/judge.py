@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, say, with_options
+from groundup.cli.app import Flag, app, with_options
 from groundup.judge.config import JudgeConfig
+from groundup.output import say, show
 
 
 @app.command
@@ -57,5 +58,5 @@ def judge(
         overwrite=overwrite,
         say=say,
     )
-    print(headline(results))
-    print(folder / PAGE)
+    show(headline(results))
+    show(folder / PAGE)

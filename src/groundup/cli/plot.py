@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.cli.app import app
+from groundup.output import show
 
 
 @app.command
@@ -18,4 +19,4 @@ def plot(run: Path, /, *, out: Path | None = None) -> None:
     from groundup.plots import plot_run
 
     for path in plot_run(run, out):
-        print(path)
+        show(path)
