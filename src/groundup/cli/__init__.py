@@ -4,13 +4,10 @@ Nothing is imported before somebody listens for Ctrl-C, and heavy libraries only
 commands, so ``groundup --help`` answers at once.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     0 is done, 1 a run that failed, 2 a user's mistake (one sentence on stderr), 130 Ctrl-C.
@@ -27,4 +24,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in args:
             raise
         print("groundup: interrupted", file=sys.stderr)
+        exec("")  # else Python may remember an interrupted `exec` and die of the signal, not by 130
         return 130

@@ -10,6 +10,7 @@ import torch
 
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
 from groundup.weights.load import expect_language_model, load_model, read_facts
@@ -36,7 +37,7 @@ class Assistant:
         tokenizer: str | None = None,
         n_heads: int | None = None,
         checkpoint: str | None = None,
-        say: Say = print,
+        say: Say = show,
     ) -> Assistant:
         """Open a model to ask it.
 

@@ -14,6 +14,7 @@ from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.facts import Base, Data, Facts
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.tasks.config import PretrainConfig
 from groundup.tasks.model import build_tokenizer, new_model, open_model
 from groundup.tasks.resume import Given
@@ -35,7 +36,7 @@ def pretrain(
     files: Sequence[str] = (),
     overwrite: bool = False,
     resume: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = show,
     stop: StopRequest | None = None,
 ) -> Record:
     """Train a GPT on documents and leave a model directory; return the last record.
