@@ -120,7 +120,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[
     return made
 
 
-class _Shown(io.TextIOBase):
+class _Shown(io.StringIO):
     """A file whose text is shown."""
 
     def write(self, text: str) -> int:

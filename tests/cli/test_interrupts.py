@@ -32,8 +32,12 @@ def test_ctrl_c_while_a_library_is_loaded(tmp_path: Path, library: str, way: str
     (tmp_path / f"{library}.py").write_text(LOADING + WAYS[way], encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*GROUNDUP, "generate", "gpt2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment(PYTHONPATH=path), **pipes) as child:
+    with subprocess.Popen(
+        command,
+        env=environment(PYTHONPATH=path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
         assert child.stdout is not None and child.stdout.readline() == b"loading\n"
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=30)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,35 @@ def test_what_was_asked_of_whom_is_recorded(llm: FakeLLM, write: Write) -> None:
     assert (row["answers"], row["attempts"]) == (['{"score": 85}'], 1)
     assert (row["reference"], row["response"]) == ("It is 2.", "The number is 2.")
     assert row["seconds"] > 0
+
+
+def test_no_file_and_no_message_holds_a_password(
+    llm: FakeLLM, configure: Configure, write: Write
+) -> None:
+    config = configure()
+    address = str(config.base_url).replace("//", "//me:secret@")
+    responses, said = write(rows(2)), []
+    judge_responses(responses, replace(config, base_url=address), say=said.append)
+    for path in (responses.parent / "responses.judge").iterdir():
+        assert "secret" not in path.read_text(encoding="utf-8"), path
+    assert "secret" not in "".join(said)
+    asked = len(llm.asked)
+    judge_responses(responses, config)  # the same judge, whoever asks
+    assert len(llm.asked) == asked
+
+
+def test_runs_of_the_first_version_are_gone_on_with(llm: FakeLLM, write: Write) -> None:
+    config = JudgeConfig(judge="openai:llama3:latest", base_url=f"{llm.url}/v1")
+    responses = write(rows(2))
+    first = judge_responses(responses, config)
+    assert "num_ctx" not in first["settings"]
+    path = responses.parent / "responses.judge" / "run.json"
+    run = json.loads(path.read_text())
+    run["settings"]["num_ctx"] = 2048  # which no such judge was ever told
+    path.write_text(json.dumps(run))
+    llm.faults = [status(500)]
+    results = judge_responses(responses, config, say=lambda text: None)
+    assert results["settings"] == first["settings"]
 
 
 def test_trouble_on_the_way_is_borne(

@@ -46,6 +46,8 @@ def judge(
     from groundup.judge.report import PAGE, headline
     from groundup.judge.run import default_output, judge_responses
 
+    if "num_ctx" in given and "num_ctx" not in config.deciding():
+        say("note: --num-ctx has no effect: only Ollama's judges are told their context")
     folder = out or default_output(responses, against)
     results = judge_responses(
         responses,

@@ -12,6 +12,7 @@ import numpy as np
 
 from groundup.files import atomic_file
 from groundup.judge.responses import numbered
+from groundup.output import inline, visible
 
 MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
 FILES = (MARKDOWN, PAGE, PICTURE)
@@ -93,11 +94,12 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
         loader=PackageLoader("groundup.judge"),
         autoescape=select_autoescape(["html"]),  # what anybody wrote is text, never markup
         undefined=StrictUndefined,
+        finalize=_finished,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"inline": _inline, "cell": _cell, "fenced": _fenced}
+    environment.filters |= {"inline": inline, "cell": _cell, "fenced": _fenced}
     told = {
         "report": report,
         "picture": picture[picture.index("<svg") :],  # within a page it needs no prologue
@@ -273,14 +275,14 @@ def _interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
     return f" (95% interval {interval[0]:{form}} to {interval[1]:{form}})"
 
 
-def _inline(text: str) -> str:
-    """Text within a line of Markdown, with nothing in it that could be markup."""
-    return re.sub(r"([\\`*_<>\[\]|#~&])", r"\\\1", " ".join(text.split()))
+def _finished(value: Any) -> Any:
+    """What stands in a report steers nothing; our own markup is as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def _cell(text: str) -> str:
     """Text of several lines within a table."""
-    return "<br>".join(_inline(line) for line in text.strip().split("\n"))
+    return "<br>".join(inline(line) for line in text.strip().split("\n"))
 
 
 def _fenced(text: str) -> str:

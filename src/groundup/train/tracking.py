@@ -148,7 +148,7 @@ class ProgressBar(Listener):
 
     def _fitting(self, parts: Sequence[str]) -> str:
         """As many of the parts as there is room for beside the bar."""
-        told = self.bar.format_dict | {"postfix": "", "ncols": None}
+        told = {**self.bar.format_dict, "postfix": "", "ncols": None}
         told["bar_format"] = self.FORMAT.replace("{bar}", " " * self.NARROWEST)
         room = (self.bar.format_dict["ncols"] or PIPE_WIDTH) - len(tqdm.format_meter(**told))
         while len(parts) > 1 and len(", ".join(parts)) + 2 > room:
