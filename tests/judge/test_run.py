@@ -85,18 +85,17 @@ def test_no_file_and_no_message_holds_a_password(
     assert len(llm.asked) == asked
 
 
-def test_runs_of_the_first_version_are_gone_on_with(llm: FakeLLM, write: Write) -> None:
+def test_runs_of_the_first_version_are_gone_on_with(
+    llm: FakeLLM, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = JudgeConfig(judge="openai:llama3:latest", base_url=f"{llm.url}/v1")
-    responses = write(rows(2))
-    first = judge_responses(responses, config)
-    assert "num_ctx" not in first["settings"]
-    path = responses.parent / "responses.judge" / "run.json"
-    run = json.loads(path.read_text())
-    run["settings"]["num_ctx"] = 2048  # which no such judge was ever told
-    path.write_text(json.dumps(run))
-    llm.faults = [status(500)]
-    results = judge_responses(responses, config, say=lambda text: None)
-    assert results["settings"] == first["settings"]
+    responses, deciding = write(rows(2)), config.deciding()
+    monkeypatch.setattr(JudgeConfig, "deciding", lambda self: deciding | {"num_ctx": 2048})
+    assert "num_ctx" in judge_responses(responses, config)["settings"]
+    monkeypatch.undo()
+    results = judge_responses(responses, config)  # which says what the judge was told
+    assert results["settings"] == deciding and "num_ctx" not in deciding
+    assert len(llm.asked) == 2
 
 
 def test_trouble_on_the_way_is_borne(
