@@ -5,20 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from groundup.output import visible
+
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-
-_INVISIBLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed
-    r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators, directions of writing
-    r"\ud800-\udfff]"  # halves of characters, which no file takes
-)
-
-
-def visible(text: str) -> str:
-    """Text in which what no page can show, or what turns letters around, is shown by its code."""
-    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def environment_of(package: str) -> Environment:

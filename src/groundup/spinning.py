@@ -14,6 +14,7 @@ waking takes is measured: one process wakes another one on another core, and is 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -43,9 +44,11 @@ def waking_microseconds(rounds: int = 50) -> float:
     if not hasattr(os, "sched_setaffinity") or len(cores := sorted(os.sched_getaffinity(0))) < 2:
         return 0.0
     there, back = os.pipe(), os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is the parent's to hear
     child = os.fork()
     if child == 0:
         try:
+            os.close(there[1])  # so that the parent's end, whatever its reason, ends the child
             os.sched_setaffinity(0, {cores[1]})
             while os.read(there[0], 1) == b"?":
                 os.write(back[1], b"!")
@@ -53,6 +56,7 @@ def waking_microseconds(rounds: int = 50) -> float:
             os._exit(0)
     times = []
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.sched_setaffinity(0, {cores[0]})
         for _ in range(rounds):
             begun = time.perf_counter()

@@ -28,7 +28,7 @@ def write(path: Path, content: object) -> Path:
     return path
 
 
-def refused(path: Path, content: object, **how: bool) -> str:
+def refused(path: Path, content: object, **how: Any) -> str:
     with pytest.raises(UserError) as caught:
         read_instructions(write(path, content), **how)
     return str(caught.value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,12 +78,13 @@ class Handler(BaseHTTPRequestHandler):
         for start in range(0, len(data), 7):  # characters of several bytes are split as well
             self.write(data[start : start + 7])
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         try:
             self.wfile.write(data)
             self.wfile.flush()
         except OSError:  # the client has had enough
-            pass
+            return False
+        return True
 
     def error(self, code: int, text: str, **headers: str) -> None:
         """An error as the two protocols have it."""
@@ -172,6 +174,40 @@ def broken_off(handler: Handler, body: dict[str, Any]) -> None:
     """Report an error in the middle of the answer, as both protocols can."""
     line = json.dumps({"error": "the runner has crashed"})
     handler.whole(200, line + "\n" if "api/chat" in handler.path else f"data: {line}\n\n", "text/x")
+
+
+def without_end(text: str, pause: float = 0.0) -> Fault:
+    """Stream this token for ever, or rather for ten seconds."""
+
+    def fault(handler: Handler, body: dict[str, Any]) -> None:
+        ollama = handler.path == "/api/chat"
+        lines = (ollama_lines if ollama else openai_lines)(body["model"], "x", None)
+        line = lines[0].replace('"x"', json.dumps(text)).encode()
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends and handler.write(line):
+            if pause and handler.llm.over.wait(pause):
+                break
+
+    return fault
+
+
+def flood(size: int) -> Fault:
+    """Answer with so many bytes, and no line end."""
+
+    def fault(handler: Handler, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        for _ in range(size // 2**16):
+            if not handler.write(b"x" * 2**16):
+                break
+
+    return fault
 
 
 class Server(ThreadingHTTPServer):

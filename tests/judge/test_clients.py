@@ -1,4 +1,7 @@
+import base64
 import re
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -6,7 +9,14 @@ import pytest
 from groundup.errors import UserError
 from groundup.judge.address import is_local, proxy_hint
 from groundup.judge.config import JudgeConfig
-from groundup.judge.failures import Failed, Unanswerable, no_connection, retry_after, tidy
+from groundup.judge.failures import (
+    Endless,
+    Failed,
+    Unanswerable,
+    no_connection,
+    retry_after,
+    tidy,
+)
 from groundup.judge.scoring import COURSE
 from groundup.judge.servers import connect, ollama_url
 from tests.data.fault_server import closed_port
@@ -15,11 +25,14 @@ from tests.judge.fake_llm import (
     DIGEST,
     FakeLLM,
     Fault,
+    Handler,
     broken_off,
     cut,
+    flood,
     garbage,
     stall,
     status,
+    without_end,
 )
 
 SCHEMA = COURSE.schema
@@ -132,6 +145,82 @@ def test_an_answer_without_end_is_broken_off(llm: FakeLLM, configure: Configure)
     client.longest_answer = 50
     llm.answer = lambda prompt: "na " * 40
     assert len(client.ask("?", SCHEMA, 1, 5).text) == 51
+
+
+@pytest.mark.parametrize("token", ["", " ", "\n"])
+def test_empty_tokens_are_silence(llm: FakeLLM, configure: Configure, token: str) -> None:
+    llm.faults = [without_end(token, pause=0.02)]
+    client = connect(configure(timeout=0.3))
+    with pytest.raises(Failed, match="only empty tokens came for 0.3 s"):
+        client.ask("?", SCHEMA, 1, 5)  # the long patience is for a model that is loaded
+
+
+def test_an_answer_that_takes_too_long_is_broken_off(llm: FakeLLM, configure: Configure) -> None:
+    llm.faults = [without_end("x", pause=0.02), without_end("", pause=0.02)]
+    client = connect(configure(answer_timeout=0.3))
+    assert set(client.ask("?", SCHEMA, 1, 5).text) == {"x"}  # of no use, but an answer
+    with pytest.raises(Endless, match="had not ended after 0.3 s"):
+        client.ask("?", SCHEMA, 1, 5)
+
+
+@pytest.mark.parametrize("code", [200, 500])
+def test_a_flood_is_not_held_in_memory(llm: FakeLLM, configure: Configure, code: int) -> None:
+    tracemalloc.start()
+    try:
+        llm.faults = [flood(2**26) if code == 200 else status(code, "x" * 2**22)]
+        with pytest.raises(Failed, match="more than 8 MiB" if code == 200 else "^500 .*x{100,}"):
+            connect(configure()).ask("?", SCHEMA, 1, 5)
+        if code == 200:  # else the server of the test holds it
+            assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_compressed_is_refused(llm: FakeLLM, configure: Configure) -> None:
+    def compressed(handler: Handler, body: dict[str, Any]) -> None:
+        handler.whole(200, "x", "text/plain", Content_Encoding="gzip")
+
+    llm.faults = [compressed]
+    with pytest.raises(Failed, match="compressed, which was not asked for"):
+        connect(configure()).ask("?", SCHEMA, 1, 5)
+    assert {headers.get("accept-encoding") for _, headers in llm.seen} == {"identity"}
+
+
+def test_a_password_is_used_and_nowhere_told(llm: FakeLLM, configure: Configure) -> None:
+    config = configure()
+    assert config.base_url is not None
+    address = config.base_url.replace("//", "//me:se%2Fcret@")
+    client = connect(replace(config, base_url=address))
+    identity = client.preflight()
+    client.ask("?", SCHEMA, 1, 5)
+    client.server_version()
+    basic = "Basic " + base64.b64encode(b"me:se/cret").decode()
+    assert {headers.get("authorization") for _, headers in llm.seen} == {basic}
+    assert "cret" not in client.url + str(identity)
+    llm.models = {}
+    assert "cret" not in refused(replace(config, base_url=address))
+
+
+@pytest.mark.parametrize(
+    "given", ["http://me:se/cret@h", "http://me:cret@h:port", "ftp://me:cret@h", "me:cret@h:x"]
+)
+@pytest.mark.parametrize("judge", ["ollama:m", "openai:m"])
+def test_a_bad_address_tells_no_password(given: str, judge: str) -> None:
+    with pytest.raises(UserError, match="is no address of a server") as caught:
+        connect(JudgeConfig(judge=judge, base_url=given))
+    assert "cret" not in str(caught.value)
+
+
+def test_thoughts_may_be_long(llm: FakeLLM, configure: Configure) -> None:
+    client = connect(configure())
+    client.longest_answer = 50
+    llm.answer = lambda prompt: f"<think>{'hm ' * 40}</think>85"
+    assert client.ask("?", SCHEMA, 1, 5).text.endswith("</think>85")
+
+
+def test_only_ollama_is_told_and_tells_its_context() -> None:
+    assert "num_ctx" in JudgeConfig().deciding()
+    assert "num_ctx" not in JudgeConfig(judge="openai:m").deciding()
 
 
 @pytest.mark.parametrize(
@@ -302,6 +391,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 def test_a_server_s_words_are_tidied() -> None:
     assert tidy("<p>Bad\n <b>Gateway</b></p>") == "Bad Gateway"
     assert len(tidy("x" * 900)) == 200
+    assert tidy("a\x1b]0;b\x07") == "a\\x1b]0;b\\x07"
 
 
 @pytest.mark.parametrize(

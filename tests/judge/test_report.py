@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -104,6 +105,21 @@ def test_the_picture_is_well_formed(evil: Path) -> None:
     assert "distribution of the scores: 0 to 9: 2" in (picture[0].text or "")
     labels = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert labels[:2] == ["0 to 9", "10 to 19"] and labels[10:12] == ["2", "1"]
+
+
+def test_nothing_in_a_report_steers_a_terminal(llm: FakeLLM, write: Write, tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\x9b2J\u202e"
+    llm.answer = lambda prompt: evil
+    entries = rows(2, instruction=f"a{evil}", output=f"b{evil}", model_response=f"c{evil}")
+    template = tmp_path / "question.txt"
+    template.write_text(f"{{response}}{evil}", encoding="utf-8")
+    judge_responses(write(entries), JudgeConfig(base_url=llm.url), template=template)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "responses.judge" / name).read_text(encoding="utf-8")
+        assert not set(evil) & set("\x1b\x07\x9b\u202e") & set(text)
+        assert "x1b" in text and "u202e" in text and "<svg" in text + "<svg" * (name == "report.md")
+    answers = (tmp_path / "responses.judge" / "answers.jsonl").read_text(encoding="utf-8")
+    assert json.loads(answers.splitlines()[0])["texts"][0] == evil  # data is exact
 
 
 def test_bars_are_as_high_as_their_counts() -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,34 @@ def test_what_was_asked_of_whom_is_recorded(llm: FakeLLM, write: Write) -> None:
     assert (row["answers"], row["attempts"]) == (['{"score": 85}'], 1)
     assert (row["reference"], row["response"]) == ("It is 2.", "The number is 2.")
     assert row["seconds"] > 0
+
+
+def test_no_file_and_no_message_holds_a_password(
+    llm: FakeLLM, configure: Configure, write: Write
+) -> None:
+    config = configure()
+    address = str(config.base_url).replace("//", "//me:secret@")
+    responses, said = write(rows(2)), []
+    judge_responses(responses, replace(config, base_url=address), say=said.append)
+    for path in (responses.parent / "responses.judge").iterdir():
+        assert "secret" not in path.read_text(encoding="utf-8"), path
+    assert "secret" not in "".join(said)
+    asked = len(llm.asked)
+    judge_responses(responses, config)  # the same judge, whoever asks
+    assert len(llm.asked) == asked
+
+
+def test_runs_of_the_first_version_are_gone_on_with(
+    llm: FakeLLM, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = JudgeConfig(judge="openai:llama3:latest", base_url=f"{llm.url}/v1")
+    responses, deciding = write(rows(2)), config.deciding()
+    monkeypatch.setattr(JudgeConfig, "deciding", lambda self: deciding | {"num_ctx": 2048})
+    assert "num_ctx" in judge_responses(responses, config)["settings"]
+    monkeypatch.undo()
+    results = judge_responses(responses, config)  # which says what the judge was told
+    assert results["settings"] == deciding and "num_ctx" not in deciding
+    assert len(llm.asked) == 2
 
 
 def test_trouble_on_the_way_is_borne(

@@ -178,3 +178,28 @@ def test_a_template_for_pairs_needs_both_responses_and_no_scale(tmp_path: Path) 
         read_template(path, pairwise=True)
     with pytest.raises(UserError, match="cannot read the template"):
         read_template(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("<think>90 or 80?</think>85", 85),
+        ('<THINK>\n90\n</THINK>\n\n{"score": 85}', 85),
+        ("I think of 90.</think>\n85", 85),  # the thought began in the prompt
+        ("<think>a</think><think>b</think> 85", 85),
+        ("<thinking>90</thinking>Score: 85", 85),
+        ("<think>85", None),
+        ("<think>a</think><think>85", None),
+        ("85<think>90", None),
+        ("<think>85</think>", None),
+        ("<think>85</think>about 80", None),
+    ],
+)
+def test_what_follows_the_thought_counts(answer: str, score: int | None) -> None:
+    assert parse_score(answer, (0, 100)) == score
+
+
+def test_a_verdict_may_follow_a_thought_too() -> None:
+    assert parse_winner("<think>A is good</think>B") == "B"
+    assert parse_winner('<think>A</think>{"winner": "tie"}') == "tie"
+    assert parse_winner("<think>A") is None

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from groundup.train.tracking import (
     is_evaluation,
     read_metrics,
 )
+from tests.terminal import in_terminal
 
 
 def record(step: int, **more: float) -> dict[str, float]:
@@ -86,6 +88,35 @@ def test_the_live_bar_shows_speed_losses_and_the_time_left(
     line = capsys.readouterr().err.split("\r")[-1].strip()
     assert "2/10" in line and "16,234 tok/s, train 2.000, val 2.500]" in line
     assert len(line) <= 80 and "<" in line  # elapsed < left
+
+
+PROGRAM = """
+from groundup.train.tracking import ProgressBar
+bar = ProgressBar(1000, done=200)
+bar.bar.mininterval = 0
+step = {"step": 201, "epoch": 1.5, "loss": 2.0, "tokens_per_second": 16234.0}
+bar.on_evaluate(step | {"running_loss": 2.0, "val_loss": 2.5, "val_accuracy": 0.953})
+bar.say("\\x1b[31mred")
+bar.on_step(step)
+bar.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (60, "16,234 tok/s]"),
+        (80, "16,234 tok/s, train 2.000, val 2.500]"),
+        (100, "16,234 tok/s, train 2.000, val 2.500, accuracy 95.3%]"),
+    ],
+)
+def test_the_bar_keeps_its_end_and_evaluations_stand_above_it(columns: int, shown: str) -> None:
+    status, written = in_terminal(sys.executable, "-c", PROGRAM, columns=columns)
+    lines = [line.strip() for line in written.replace("\r", "\n").splitlines() if line.strip()]
+    assert status == 0, written
+    told = "step 201/1000, epoch 1.50: train 2.000, val 2.500, accuracy 95.3%, 16,234 tok/s"
+    assert told in lines and "\\x1b[31mred" in lines
+    assert lines[-1].endswith(shown) and len(lines[-1]) <= columns
 
 
 def test_without_a_terminal_each_evaluation_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,3 +207,13 @@ def test_an_unwritable_place_is_one_sentence(tmp_path: Path, tokenizer: BPEToken
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"cannot write to .*{os.strerror(errno.ENOTDIR)}"):
         save_model(tmp_path / "file" / "model", GPTModel(tiny_config()), tokenizer)
+
+
+def test_a_directory_s_name_is_no_markup_in_its_card(
+    tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    name = "a [x](http:evil) <b>\x1b[31m\n## no #"
+    save_model(tmp_path / name, GPTModel(tiny_config(vocab_size=300)), tokenizer)
+    lines = (tmp_path / name / "README.md").read_text(encoding="utf-8").splitlines()
+    headings = [line for line in lines if line.startswith("#")]
+    assert headings == ["# a \\[x\\](http:evil) &lt;b&gt;\\\\x1b\\[31m \\#\\# no \\#"]

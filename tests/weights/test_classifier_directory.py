@@ -23,7 +23,7 @@ from groundup.model.gpt import GPTModel
 from groundup.tasks.assistant import Assistant
 from groundup.tasks.model import open_model
 from groundup.tokenizers import BPETokenizer
-from groundup.weights.card import cell, model_card
+from groundup.weights.card import model_card
 from groundup.weights.checkpoint import save_model
 from groundup.weights.export import Format, export
 from groundup.weights.load import expect_language_model, load_model, read_facts
@@ -223,7 +223,3 @@ def test_the_card(tokenizer: BPETokenizer) -> None:
     padded = Reading(12, padded=True)
     assert "padded to 12 tokens" in model_card("m", model, Facts(labels=LABELS[3], reading=padded))
     assert "padded" not in model_card("m", model, Facts(reading=padded))
-
-
-def test_a_table_cell() -> None:
-    assert cell("a|b\n<i> & `c` \\| *d*") == ("a\\|b &lt;i&gt; &amp; \\`c\\` \\\\\\| \\*d\\*")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from cyclopts import App, Group, Parameter, Token
 
-from groundup.data.text import STDIN
+from groundup.data.finding import STDIN
 from groundup.options import option_fields, read_recipe, read_toml
 
 app = App(
@@ -28,11 +27,6 @@ Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 UNSET: Any = object()
 """What an option holds that was not given; None is a value that one can give (``none``)."""
-
-
-def say(text: str) -> None:
-    """Tell the user what is going on: on stderr, so that stdout holds only results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def with_options(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, say, with_options
+from groundup.cli.app import Flag, WholeNumber, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import DEFAULT_STYLE, ChatConfig
 from groundup.errors import UserError, did_you_mean
+from groundup.output import say, show
 
 if TYPE_CHECKING:
     from groundup.decoding.chat import Chat
@@ -83,8 +83,6 @@ def chat(
     conversation = Chat(
         assistant.model, assistant.tokenizer, assistant.style, options, system=system
     )
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show emoji shows ?
     if sys.stdin.isatty() and sys.stdout.isatty():
         say("Ask something; /help lists the commands, Ctrl-D leaves.")
         lines = _typed()
@@ -113,10 +111,10 @@ def _typed() -> Iterator[str]:
             say("(that was not UTF-8; type it again)")
             continue
         except EOFError:
-            print()
+            show()
             return
         except KeyboardInterrupt:
-            print()
+            show()
             if interrupted:
                 return
             interrupted = True
@@ -143,12 +141,12 @@ def _answer(conversation: Chat, text: str) -> None:
     stopped = False
     try:
         for piece in answer:
-            print(piece, end="", flush=True)
+            show(piece, end="", flush=True)
     except KeyboardInterrupt:
         stopped = True
     finally:
         answer.stop()  # it may have been stopped while a piece was printed
-        print(flush=True)
+        show(flush=True)
     if not answer.text.strip():
         say("(no answer; this turn is not kept)")
     elif stopped:

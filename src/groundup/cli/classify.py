@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
+from groundup.data.finding import STDIN
 from groundup.data.sources import data_file
-from groundup.data.text import STDIN
 from groundup.errors import UserError
 from groundup.facts import Facts
+from groundup.output import console, data_stream, say, show, table
 from groundup.tasks.config import ClassifyConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from groundup.evaluate.classification_report import Report
     from groundup.evaluate.classifier import Classifier
 
@@ -215,10 +214,10 @@ def predict(
         for line in texts:  # each at once, for whoever pipes `tail -f` into it
             if line.strip():
                 found = classifier.predict([line])[0]
-                print(f"{found.label}\t{found.probability:.4f}\t{line}", flush=True)
+                show(f"{found.label}\t{found.probability:.4f}\t{line}", flush=True)
     else:
         found = classifier.predict([text or ""])[0]
-        print(f"{found.label}  {found.probability:.2%}")
+        show(f"{found.label}  {found.probability:.2%}")
         ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
         if len(ranked) > 2:
             say("\n".join(f"  {label}  {probability:.2%}" for label, probability in ranked[1:5]))
@@ -233,8 +232,9 @@ def _predict_file(
 
     with ExitStack() as stack:
         rows = stack.enter_context(open_texts(file, text_column=column, separator=separator))
-        stream = sys.stdout
-        if out is not None:
+        if out is None:
+            stream = data_stream()
+        else:
             temporary = stack.enter_context(atomic_file(out))
             stream = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
         writer, count = RowWriter(stream, rows), 0
@@ -255,49 +255,29 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
 
 def _show(report: Report, *, mistakes: bool = False) -> None:
     """Print a report for people."""
-    from rich.console import Console
-
-    # No markup: a label may be `[red]`.
-    console = Console(width=None if Console().is_terminal else 120, highlight=False, markup=False)
-    with console.capture() as captured:
-        console.print(f"{report.title}: {report.count:,} texts, accuracy {report.accuracy:.2%}")
-        if report.truncated:
-            console.print(f"  {report.truncated:,} were longer than the classifier reads")
-        console.print(
-            _table(
-                ("  class", "precision", "recall", "F1", "texts"),
-                [
-                    (
-                        c.label,
-                        f"{c.precision:.2%}",
-                        f"{c.recall:.2%}",
-                        f"{c.f1:.2%}",
-                        f"{c.support:,}",
-                    )
-                    for c in report.classes
-                ],
-            )
+    scores = [
+        (
+            f"  {c.label}",
+            *(f"{share:.2%}" for share in (c.precision, c.recall, c.f1)),
+            f"{c.support:,}",
         )
+        for c in report.classes
+    ]
+    with console() as out:
+        out.print(f"{report.title}: {report.count:,} texts, accuracy {report.accuracy:.2%}")
+        if report.truncated:
+            out.print(f"  {report.truncated:,} were longer than the classifier reads")
+        numbers = ("precision", "recall", "F1", "texts")
+        out.print(table(("  class", *numbers), scores, right=numbers))
         if len(report.labels) <= 8:
             rows = zip(report.labels, report.matrix, strict=True)
-            shown = [(label, *(f"{count:,}" for count in counts)) for label, counts in rows]
-            console.print(_table(("  is \\ called", *report.labels), shown))
-    print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
-    if mistakes and report.mistakes:
-        print("  the most confident mistakes:")
+            shown = [(f"  {label}", *(f"{count:,}" for count in counts)) for label, counts in rows]
+            called = table(("  is \\ called", *report.labels), shown, right=report.labels)
+            out.print(called)
+        if mistakes and report.mistakes:
+            out.print("  the most confident mistakes:")
+    if mistakes:
         for m in report.mistakes:
             line = " ".join(m.text.split())
-            print(f"    row {m.row}, {m.label}, called {m.predicted} ({m.probability:.1%}): {line}")
-    print()
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of one row per class."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in titles:
-        table.add_column(title, justify="left" if title.startswith("  ") else "right")
-    for label, *cells in rows:
-        table.add_row(f"  {label}", *cells)
-    return table
+            show(f"    row {m.row}, {m.label}, called {m.predicted} ({m.probability:.1%}): {line}")
+    show()

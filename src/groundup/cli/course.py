@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from groundup.cli.app import Flag, WholeNumber, app, say
+from groundup.cli.app import Flag, WholeNumber, app
+from groundup.output import say, show
 
 
 @app.command
@@ -25,11 +26,11 @@ def course(
 
     if lesson is None:
         for one in lessons():
-            print(f"{one.number}  {one.title} ({one.takes})\n   {one.shows}")
+            show(f"{one.number}  {one.title} ({one.takes})\n   {one.shows}")
         say("\ngroundup course NUMBER opens one")
         return 0
     path = copy_lesson(lesson, out)
-    print(path)
+    show(path)
     if no_open:
         return 0
     if importlib.util.find_spec("jupyterlab") is None:

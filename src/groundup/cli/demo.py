@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.pretrain import report
 from groundup.config import ModelConfig
+from groundup.output import say
 from groundup.tasks.config import PretrainConfig
 
 

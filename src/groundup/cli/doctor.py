@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from groundup.cli.app import Flag, app
+from groundup.output import console, table
 
 
 @app.command
@@ -12,20 +13,18 @@ def doctor(*, no_network: Flag = False) -> int:
     Args:
         no_network: do not try to reach the model hub.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     from groundup.doctor import examine
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for _ in range(3):
-        table.add_column(overflow="fold")
+    lines = table(("", "", ""), ())
+    lines.show_header = False
     problems = 0
     for check in examine(network=not no_network):
         problems += check.level == "problem"
         colour = {"ok": "green", "note": "yellow", "problem": "red"}[check.level]
-        found = escape(check.found + (f"\n→ {check.fix}" if check.fix else ""))
-        table.add_row(f"[{colour}]{check.level}[/{colour}]", check.name, found)
-    Console(highlight=False, markup=True).print(table)
+        found = check.found + (f"\n→ {check.fix}" if check.fix else "")
+        lines.add_row(Text(check.level, colour), check.name, found)
+    with console() as out:
+        out.print(lines)
     return 1 if problems else 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from groundup.cli.app import Flag, app, say
+from groundup.cli.app import Flag, app
 from groundup.errors import UserError
+from groundup.output import say, show
 
 
 @app.command
@@ -40,4 +41,4 @@ def download(
     for name in names:
         check_request(name, source)
     for name in names:
-        print(get(name, source, cache_dir, from_file, overwrite, say), flush=True)
+        show(get(name, source, cache_dir, from_file, overwrite, say), flush=True)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, app, say, with_options
+from groundup.cli.app import Flag, WholeNumber, app, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
+from groundup.output import say, show
 
 if TYPE_CHECKING:
     from groundup.evaluate.perplexity import TextScore
@@ -64,9 +65,9 @@ def evaluate(
     )
     score = evaluate_text(gpt, tokens, documents, config, say=say)
     if as_json:
-        print(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
+        show(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))
     else:
-        print(_table(score))
+        show(_table(score))
 
 
 def _table(score: TextScore) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from groundup.cli.app import app
 from groundup.lessons.topics import TOPICS, find_topic
+from groundup.output import console, is_terminal, show
 
 
 @app.command
@@ -15,7 +18,7 @@ def explain(topic: str | None = None, /) -> None:
     """
     if topic is None:
         for name, known in TOPICS.items():
-            print(f"{name:10} {known.about}")
+            show(f"{name:10} {known.about}")
         return
     found, example = find_topic(topic)
 
@@ -41,18 +44,16 @@ def _python(source: str) -> None:
 
 
 def _print(text: str, style: str | None) -> None:
-    from rich.console import Console
     from rich.syntax import Syntax
     from rich.text import Text
 
     from groundup.lessons.source import WIDTH
 
-    console = Console(width=WIDTH)
-    if not console.is_terminal:
-        print(text)
+    if not is_terminal(sys.stdout):
+        show(text)
         return
     code = Syntax(text.rstrip(), "python", theme="ansi_dark", background_color="default")
-    with console.capture() as captured:
-        console.print(Text(text.rstrip(), style) if style else code)
-    # Syntax fills each line with spaces; and rich itself makes a status of 1 of `| head`.
-    print(captured.get())
+    with console() as out:
+        out.width = WIDTH
+        out.print(Text(text.rstrip(), style) if style else code)
+        out.print()

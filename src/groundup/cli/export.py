@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from groundup.cli.app import Flag, WholeNumber, app, say
+from groundup.cli.app import Flag, WholeNumber, app
+from groundup.output import say, show
 
 
 @app.command
@@ -49,6 +50,6 @@ def export(
     )
     written = write(gpt, tokens, to, out, dtype=dtype)
     for path in written:
-        print(path)
+        show(path)
     if to == "gguf":
         say(f"for Ollama:\n  ollama create my-gpt -f {written[-1]}\n  ollama run my-gpt")

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, app, say, with_options
-from groundup.data.text import STDIN, read_stdin
+from groundup.cli.app import Flag, WholeNumber, app, with_options
+from groundup.data.finding import STDIN
+from groundup.data.text import read_stdin
 from groundup.decoding.config import SamplingConfig
+from groundup.output import say, show
 
 
 @app.command
@@ -65,9 +67,9 @@ def generate(
     sampler = sampler_of(options, where)  # one for all samples, so that they differ
     for number in range(options.num_samples):
         if options.num_samples > 1:
-            print(f"--- sample {number + 1} of {options.num_samples}")
+            show(f"--- sample {number + 1} of {options.num_samples}")
         text = TextStream(gpt, tokens, ids, options, stop=stops, sampler=sampler)
-        print(prompt, end="", flush=True)
+        show(prompt, end="", flush=True)
         for piece in text:
-            print(piece, end="", flush=True)
-        print()
+            show(piece, end="", flush=True)
+        show()

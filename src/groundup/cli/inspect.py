@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groundup.cli.app import Flag, WholeNumber, app
 from groundup.config import ALIASES, PRESETS, ModelConfig, preset
 from groundup.errors import UserError, did_you_mean
+from groundup.output import console, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from groundup.model.report import Costs, LayerRow
+
+NARROWEST = 80
+"""Columns that the names of modules need; a narrower terminal breaks the lines itself."""
 
 
 @app.command
@@ -34,38 +46,38 @@ def inspect(
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
-    from rich.console import Console
-    from rich.markup import escape
-
     from groundup.model.report import costs, layer_table
 
-    # A pipe has no width: give tables what they need instead of rich's 80 columns.
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    with console.capture() as captured:
-        console.print(f"[bold]{escape(model)}[/bold]")
-        usual = {"feed_forward": "gelu", "hidden_dim": None}  # GPT-2's, and the course's
-        shown = [f"{k}={cfg[k]}" for k in cfg.keys() if k not in usual or cfg[k] != usual[k]]
-        console.print("  " + "  ".join(shown))
+    found = costs(cfg, batch_size, len(labels))
+    usual = {"feed_forward": "gelu", "hidden_dim": None}  # GPT-2's, and the course's
+    shown = [f"{k}={cfg[k]}" for k in cfg.keys() if k not in usual or cfg[k] != usual[k]]
+    with console() as out:
+        out.width = max(out.width, NARROWEST)
+        out.print(model, style="bold")
+        out.print("  " + "  ".join(shown))
         if labels:
-            console.print(f"  a classifier of {len(labels)} classes: {escape(', '.join(labels))}")
-        console.print(_layers(layer_table(cfg, batch_size, len(labels))))
-        found = costs(cfg, batch_size, len(labels))
-        tied = (
-            "output layer tied to the token embedding" if cfg.tie_weights else "output layer untied"
-        )
-        console.print(f"\n[bold]Parameters[/bold] ({tied})")
-        console.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
+            out.print(f"  a classifier of {len(labels)} classes: {', '.join(labels)}")
+        out.print(_layers(layer_table(cfg, batch_size, len(labels)), out.width))
+        tied = "tied to the token embedding" if cfg.tie_weights else "untied"
+        _title(out, "\nParameters", f"(output layer {tied})")
+        out.print(f"  unique {found.unique_parameters:,}   total {found.total_parameters:,}")
         if not labels:
-            console.print(
+            out.print(
                 f"  if tied {found.tied_parameters:,}   if untied {found.untied_parameters:,}"
             )
-        console.print(_memory(found, batch_size))
-        console.print(
-            f"[bold]Operations per token[/bold] at {cfg.context_length:,} tokens of context\n"
+        _title(out, "\nMemory (fp32)")
+        out.print(_memory(found, batch_size))
+        _title(out, "Operations per token", f"at {cfg.context_length:,} tokens of context")
+        out.print(
             f"  forward {found.forward_flops / 1e6:,.1f} MFLOP   "
             f"training {found.training_flops / 1e6:,.1f} MFLOP"
         )
-    print(captured.get(), end="")  # not by rich, which makes a status of 1 of `| head`
+
+
+def _title(out: Console, title: str, more: str = "") -> None:
+    out.print(title, style="bold", end=" " if more else "\n")
+    if more:
+        out.print(more)
 
 
 def _model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
@@ -83,39 +95,34 @@ def _model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConf
     )
 
 
-def _layers(rows: list) -> object:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("module", "type", "input", "output"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            "  " * row.name.count(".") + row.name,
-            row.kind,
-            "x".join(map(str, row.input_shape)),
-            "x".join(map(str, row.output_shape)),
-            f"{row.parameters:,}" if row.parameters else "",
+def _layers(layers: Sequence[LayerRow], width: int) -> Table:
+    """A line per module. Where there is no room, names are not indented, and shapes are folded."""
+    rows = [
+        (
+            "  " * layer.name.count(".") + layer.name,
+            layer.kind,
+            "x".join(map(str, layer.input_shape)),
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}" if layer.parameters else "",
         )
-    return table
+        for layer in layers
+    ]
+    titles = ("module", "type", "input", "output", "parameters")
+    needed = sum(max(map(len, column)) + 2 for column in zip(titles, *rows, strict=True)) - 2
+    if needed <= width:
+        return table(titles, rows, right=titles[-1:])
+    made = table(titles, [(name.lstrip(), *cells) for name, *cells in rows], right=titles[-1:])
+    made.padding = (0, 1, 0, 0)
+    for column in made.columns:
+        column.no_wrap = column.header not in ("input", "output")
+    return made
 
 
-def _memory(found, batch_size: int) -> object:
-    from rich.table import Table
-
+def _memory(found: Costs, batch_size: int) -> Table:
     from groundup.model.report import human_bytes, memory_rows
 
-    table = Table(
-        box=None,
-        pad_edge=False,
-        show_header=False,
-        title="\nMemory (fp32)",
-        title_style="bold",
-        title_justify="left",
-    )
-    table.add_column()
-    table.add_column(justify="right")
+    made = table(("what", "bytes"), (), right=("bytes",))
+    made.show_header = False
     for name, size in memory_rows(found, batch_size):
-        table.add_row("  " + name, human_bytes(size), style="bold" if name[0] == "=" else None)
-    return table
+        made.add_row("  " + name, human_bytes(size), style="bold" if name[0] == "=" else None)
+    return made

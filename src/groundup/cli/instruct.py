@@ -7,10 +7,11 @@ from typing import Any
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
 from groundup.data.sources import data_file
+from groundup.output import say
 from groundup.tasks.config import InstructConfig
 
 instruct = App(name="instruct", help="Follow instructions: train an assistant, respond, chat.")

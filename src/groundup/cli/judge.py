@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, say, with_options
+from groundup.cli.app import Flag, app, with_options
 from groundup.judge.config import JudgeConfig
+from groundup.output import say, show
 
 
 @app.command
@@ -45,6 +46,8 @@ def judge(
     from groundup.judge.report import PAGE, headline
     from groundup.judge.run import default_output, judge_responses
 
+    if "num_ctx" in given and "num_ctx" not in config.deciding():
+        say("note: --num-ctx has no effect: only Ollama's judges are told their context")
     folder = out or default_output(responses, against)
     results = judge_responses(
         responses,
@@ -57,5 +60,5 @@ def judge(
         overwrite=overwrite,
         say=say,
     )
-    print(headline(results))
-    print(folder / PAGE)
+    show(headline(results))
+    show(folder / PAGE)

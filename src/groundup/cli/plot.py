@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.cli.app import app
+from groundup.output import show
 
 
 @app.command
@@ -20,4 +21,4 @@ def plot(run: Path, /, *runs: Path, out: Path | None = None) -> None:
     from groundup.plots import plot_directories
 
     for path in plot_directories([run, *runs], out):
-        print(path)
+        show(path)

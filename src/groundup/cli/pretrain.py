@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, app, layered, say, with_options
+from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.runs import closing, effective, saved_files, saved_run
 from groundup.config import ModelConfig
 from groundup.errors import UserError
+from groundup.output import say
 from groundup.tasks.config import PretrainConfig
 
 

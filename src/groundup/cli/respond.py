@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, say, with_options
+from groundup.cli.app import Flag, WholeNumber, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import BATCH_SIZE, RespondConfig
+from groundup.output import say, show
 
 
 @instruct.command
@@ -73,5 +74,5 @@ def respond(
     )
     reasons = task.respond(assistant, entries, out, options, batch_size=batch_size, say=say)
     say(task.describe(reasons))
-    print(out)
+    show(out)
     say(f"for their scores:\n  groundup judge {out}")

@@ -10,11 +10,12 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, TypeVar
 
-from groundup.cli.app import pick, say
+from groundup.cli.app import pick
+from groundup.data.finding import STDIN
 from groundup.data.sources import DATA
-from groundup.data.text import STDIN
 from groundup.errors import UserError
 from groundup.facts import Facts
+from groundup.output import say
 from groundup.tasks.config import TaskConfig
 from groundup.tasks.resume import check_same_task
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, WholeNumber, app, say
-from groundup.data.text import STDIN, read_stdin
+from groundup.cli.app import Flag, WholeNumber, app
+from groundup.data.finding import STDIN
+from groundup.data.text import read_stdin
 from groundup.errors import UserError
+from groundup.output import say, show
 
 tokenizer = App(name="tokenizer", help="Train a byte-level BPE tokenizer; encode; decode.")
 app.command(tokenizer)
@@ -78,9 +80,9 @@ def encode(
     ids = chosen.encode(text, allowed_special="all" if allow_special else frozenset())
     if pieces:
         for token in ids:
-            print(f"{token}\t{chosen.token_bytes(token).decode('utf-8', 'backslashreplace')!r}")
+            show(f"{token}\t{chosen.token_bytes(token).decode('utf-8', 'backslashreplace')!r}")
     else:
-        print(*ids)
+        show(" ".join(map(str, ids)))
 
 
 @tokenizer.command
@@ -98,4 +100,4 @@ def decode(name: str, /, *ids: str) -> None:
     wrong = next((word for word in words if not word.isdecimal()), None)
     if wrong is not None:
         raise UserError(f"{wrong!r} is not a token id; expected whole numbers such as 15496 11")
-    print(chosen.decode([int(word) for word in words]))
+    show(chosen.decode([int(word) for word in words]))

@@ -42,6 +42,7 @@ from groundup.data.transfer import (
 )
 from groundup.errors import UserError, did_you_mean, is_disk_full, write_error
 from groundup.files import locked
+from groundup.output import show
 
 __all__ = ["cache_dir", "check_request", "download", "download_openai", "fetch"]
 
@@ -60,7 +61,7 @@ def download(
     cache_dir: str | Path | None = None,
     from_file: str | Path | None = None,
     overwrite: bool = False,
-    say: Say = print,
+    say: Say = show,
 ) -> Path:
     """Download a model or a data set, unless it is here; return its folder or its file.
 
@@ -94,7 +95,7 @@ def download(
     return target
 
 
-def download_openai(model_size: str, models_dir: str | Path, say: Say = print) -> Path:
+def download_openai(model_size: str, models_dir: str | Path, say: Say = show) -> Path:
     """Have OpenAI's files of a GPT-2 in ``models_dir/model_size``, as the course keeps them.
 
     Args:

@@ -14,8 +14,8 @@ from groundup.errors import UserError, did_you_mean
 from groundup.evaluate.classifier import Classifier, probabilities
 from groundup.evaluate.metrics import ClassScores, accuracy, class_scores, confusion_matrix
 from groundup.files import atomic_update, write_json
+from groundup.output import inline
 from groundup.plots import plot_confusion
-from groundup.weights.card import cell
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def markdown(report: Report) -> str:
         "| class | precision | recall | F1 | texts |",
         "| --- | ---: | ---: | ---: | ---: |",
         *(
-            f"| {cell(c.label)} | {c.precision:.2%} | {c.recall:.2%} | {c.f1:.2%} | {c.support:,} |"
+            f"| {inline(c.label)} | {c.precision:.2%} | {c.recall:.2%} | {c.f1:.2%} "
+            f"| {c.support:,} |"
             for c in report.classes
         ),
         "",
@@ -160,8 +161,8 @@ def markdown(report: Report) -> str:
             "| row | is | was called | probability | text |",
             "| ---: | --- | --- | ---: | --- |",
             *(
-                f"| {m.row} | {cell(m.label)} | {cell(m.predicted)} | {m.probability:.1%} "
-                f"| {cell(m.text)} |"
+                f"| {m.row} | {inline(m.label)} | {inline(m.predicted)} | {m.probability:.1%} "
+                f"| {inline(m.text)} |"
                 for m in report.mistakes
             ),
             "",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import SplitResult, urlsplit
+import re
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from groundup.errors import UserError
@@ -18,7 +19,7 @@ def split_address(url: str, expected: str, *, needs_host: bool = True) -> SplitR
         needs_host: whether one without a host is none.
 
     Raises:
-        UserError: it is no address.
+        UserError: it is no address; the message holds no password.
     """
     import httpx
 
@@ -30,8 +31,21 @@ def split_address(url: str, expected: str, *, needs_host: bool = True) -> SplitR
         if parts.scheme in ("http", "https") and (parts.hostname or not needs_host):
             return parts
     except (ValueError, httpx.InvalidURL) as error:
-        why = f" ({error})"
-    raise UserError(f"{url!r} is no address of a server{why}; expected {expected}")
+        why = f" ({error})" if "@" not in url else ""  # what it names may be of the password
+    shown = re.sub(r"(//)?.*@", r"\1", url, count=1, flags=re.DOTALL)
+    raise UserError(f"{shown!r} is no address of a server{why}; expected {expected}")
+
+
+def credentials(parts: SplitResult) -> tuple[str, str] | None:
+    """The user name and the password of an address, which only requests may hold."""
+    if parts.username is None and parts.password is None:
+        return None
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def without_credentials(parts: SplitResult) -> str:
+    """An address as it may be shown and stored."""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def is_local(url: str) -> bool:

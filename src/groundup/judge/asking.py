@@ -9,22 +9,17 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import TypeVar
 
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-)
-
 from groundup.judge.answers import Answer, Question
 from groundup.judge.client import JudgeClient, Reply
 from groundup.judge.config import JudgeConfig
-from groundup.judge.failures import Failed, Unanswerable
+from groundup.judge.failures import Endless, Failed, Unanswerable
 from groundup.judge.scoring import Template
 
 LONGEST_WAIT = 60.0
 """Seconds that a server may want to be left alone."""
+
+BACKOFF = 1.0
+"""Seconds before a failed request is repeated; they double every time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,39 +80,22 @@ class Asker:
 
     def _reply(self, prompt: str, seed: int, silence: float) -> Reply:
         """One answer, whatever it says; requests that fail are repeated after ever longer waits."""
-        enough = stop_after_attempt(self.config.retries + 1)
-
-        def give_up(state: RetryCallState) -> None:
-            failure = _failure(state)
-            if enough(state):
-                raise Failed(f"{failure}; tried {state.attempt_number} times")
-            if _too_long(state):
-                wait = state.upcoming_sleep
-                raise Failed(f"{failure}; it wants to be left alone for {wait:.0f} s")
-            raise failure
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(Failed),
-            wait=lambda state: max(_BACKOFF(state), _failure(state).wait or 0),
-            stop=lambda state: enough(state) or _too_long(state) or self.stop.is_set(),
-            sleep=lambda seconds: pause(self.stop, seconds),
-            retry_error_callback=give_up,
-        )
-        return retrying(self.client.ask, prompt, self.template.schema, seed, silence)
-
-
-_BACKOFF = wait_exponential(multiplier=1.0)
-"""A second before a failed request is repeated; it doubles every time."""
-
-
-def _too_long(state: RetryCallState) -> bool:
-    return state.upcoming_sleep > LONGEST_WAIT
-
-
-def _failure(state: RetryCallState) -> Failed:
-    failure = state.outcome.exception() if state.outcome else None
-    assert isinstance(failure, Failed)
-    return failure
+        tried = 0
+        while True:
+            try:
+                return self.client.ask(prompt, self.template.schema, seed, silence)
+            except Endless:
+                raise
+            except Failed as failure:
+                wait = max(BACKOFF * 2**tried, failure.wait or 0)
+                tried += 1
+                if tried > self.config.retries:
+                    raise Failed(f"{failure}; tried {tried} times") from None
+                if wait > LONGEST_WAIT:
+                    raise Failed(f"{failure}; it wants to be left alone for {wait:.0f} s") from None
+                if self.stop.is_set():
+                    raise
+            pause(self.stop, wait)
 
 
 def pause(stop: threading.Event, seconds: float) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from groundup.errors import UserError, did_you_mean
-from groundup.judge.address import proxy_hint
+from groundup.judge.address import is_local, proxy_hint
 from groundup.judge.config import JudgeConfig
-from groundup.judge.failures import CONNECT, Failed, Refusal, Unanswerable, explained
+from groundup.judge.failures import (
+    CONNECT,
+    Endless,
+    Failed,
+    Refusal,
+    Unanswerable,
+    explained,
+    look_at,
+)
+from groundup.judge.scoring import after_thought
 
 NEEDS_KEY = "; the environment variable OPENAI_API_KEY must hold a key that it accepts"
 
@@ -21,11 +32,15 @@ _NO_SCHEMA = (400, 422)
 
 
 class Piece(NamedTuple):
-    """A part of an answer that is streamed; ``done`` with the last one."""
+    """A part of an answer that is streamed; ``done`` with the last one.
+
+    ``thinks`` tells a part of what the model thinks, which is no part of the answer.
+    """
 
     text: str
     done: bool
     prompt_tokens: int | None = None
+    thinks: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,7 @@ class JudgeClient(ABC):
         wanted: the model's name as the server lists it.
         fetch: how to get a model that is not there.
         hint: what else may be wrong if something strange answers.
+        smaller: what else than a smaller model takes less memory.
         longest_answer: characters after which a judge that was asked for one number has lost its
             way.
     """
@@ -54,12 +70,13 @@ class JudgeClient(ABC):
     form: str
     expected: str
     start: str
-    fetch = hint = ""
+    fetch = hint = smaller = ""
     longest_answer: float = 4000
 
     def __init__(self, config: JudgeConfig, url: str) -> None:
         self.name, self.model, self.num_ctx = config.judge, config.model, config.num_ctx
         self.url, self.wanted = url, config.model
+        self.timeout, self.answer_timeout = config.timeout, config.answer_timeout
         self.structured = True
 
     @abstractmethod
@@ -138,27 +155,48 @@ class JudgeClient(ABC):
     ) -> Reply:
         """Send one question and return the whole answer, or the beginning of one without end.
 
-        It is streamed: then ``silence`` is the time between two tokens, not of the whole.
+        It is streamed: then ``silence`` is the time between two tokens, not of the whole. Empty
+        tokens are silence as well; what the model thinks is none.
 
         Raises:
             Refusal: the server answers with an error status.
             Failed: the answer did not arrive; asking again may help.
         """
-        text, prompt_tokens, done = "", None, False
-        with (
-            explained(self.url, silence, self.form),
-            closing(self.stream(prompt, schema, seed, silence)) as pieces,
-        ):
-            for piece in pieces:
-                text += piece.text
-                prompt_tokens = piece.prompt_tokens or prompt_tokens
-                done = done or piece.done
-                if len(text) > self.longest_answer:
-                    done = True
-                    break
+        text, prompt_tokens, done, heard = "", None, False, None
+        try:
+            with (
+                explained(self.url, silence, self.form),
+                closing(self.stream(prompt, schema, seed, silence)) as pieces,
+            ):
+                for piece in pieces:
+                    text += piece.text
+                    prompt_tokens = piece.prompt_tokens or prompt_tokens
+                    done = done or piece.done
+                    if piece.thinks or piece.text.strip() or heard is None:
+                        heard = time.monotonic()  # from the first on, the model is loaded
+                    elif time.monotonic() > heard + min(silence, self.timeout):
+                        raise Failed(f"only empty tokens came for {min(silence, self.timeout):g} s")
+                    if self._is_endless(text):
+                        done = True
+                        break
+        except Endless:
+            if not text.strip():
+                raise
+            done = True
         if not done:
             raise Failed("the answer was cut off")
         return Reply(text, schema is not None, prompt_tokens)
+
+    def _is_endless(self, text: str) -> bool:
+        return len(text) > self.longest_answer < len(after_thought(text))
+
+    def _transport(self, auth: tuple[str, str] | None) -> dict[str, Any]:
+        """What both HTTP libraries are told; ``auth`` is a user name and a password."""
+        return {
+            "trust_env": not is_local(self.url),
+            "auth": auth,
+            "event_hooks": {"response": [partial(look_at, seconds=self.answer_timeout)]},
+        }
 
     def nobody_there(self, failure: Failed) -> UserError:
         """What to tell a user whose server does not take connections."""
@@ -172,7 +210,7 @@ class JudgeClient(ABC):
         if re.search(r"\bmemory\b", text):
             return UserError(
                 f"there is not enough memory for the judge {self.name} ({text}); "
-                "choose a smaller model, or a smaller --num-ctx"
+                f"choose a smaller model{self.smaller}"
             )
         if status in (408, 429) or status >= 500:
             return Failed(str(refusal), wait=refusal.wait)

@@ -31,6 +31,9 @@ class JudgeConfig:
     warmup_timeout: float = option(
         900.0, "the same for the first question, for which the server loads the model"
     )
+    answer_timeout: float = option(
+        600.0, "seconds after which an answer that goes on and on is broken off"
+    )
     concurrency: int = option(2, "questions under way at once: one is answered, one waits")
 
     def __post_init__(self) -> None:
@@ -54,7 +57,7 @@ class JudgeConfig:
         seconds = (lambda x: 0 < x < float("inf"), "more than 0 seconds")
         return {
             **dict.fromkeys(("num_ctx", "tries"), count),
-            **dict.fromkeys(("timeout", "warmup_timeout"), seconds),
+            **dict.fromkeys(("timeout", "warmup_timeout", "answer_timeout"), seconds),
             "retries": (lambda x: x >= 0, "0 or more"),
             "seed": (lambda x: 0 <= x < 2**31, "0 to 2**31 - 1"),
             "concurrency": (lambda x: 1 <= x <= 64, "1 to 64"),
@@ -72,9 +75,7 @@ class JudgeConfig:
 
     def deciding(self) -> dict[str, int]:
         """The settings that decide on the answers; the others only on how they are fetched."""
-        return {
-            "temperature": 0,
-            "seed": self.seed,
-            "num_ctx": self.num_ctx,
-            "tries": self.tries,
-        }
+        told = {"temperature": 0, "seed": self.seed, "num_ctx": self.num_ctx, "tries": self.tries}
+        if self.kind != "ollama":
+            del told["num_ctx"]  # there is no way to tell others
+        return told

@@ -13,6 +13,7 @@ from groundup.judge.failures import Failed, Refusal
 from groundup.judge.responses import Entry
 from groundup.judge.scoring import COURSE, parse_score
 from groundup.judge.servers import PORT, OllamaClient
+from groundup.output import show
 
 CHAT = "/api/chat"
 
@@ -74,7 +75,7 @@ def generate_model_scores(
         answer = query_model(COURSE.fill(entry), model)
         score = parse_score(answer, (0, 100))
         if score is None:
-            print(f"Could not convert score of entry {number}: {answer}")
+            show(f"Could not convert score of entry {number}: {answer}")
         else:
             scores.append(score)
     return scores

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,9 +12,17 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from groundup.judge.address import proxy_hint
+from groundup.output import visible
 
 CONNECT = 10.0
 """Seconds within which a server must take a connection."""
+
+
+LARGEST = 8 * 2**20
+"""Bytes of an answer: that of a model which thinks for 30,000 tokens has fewer."""
+
+BEGINNING = 2**16
+"""Bytes of an error's page that are looked at."""
 
 
 class Failed(Exception):
@@ -27,6 +37,10 @@ class Failed(Exception):
     def __init__(self, reason: str, *, offline: bool = False, wait: float | None = None) -> None:
         super().__init__(reason)
         self.offline, self.wait = offline, wait
+
+
+class Endless(Failed):
+    """An answer was broken off because it was too long, or took too long; so would be the next."""
 
 
 class Refusal(Exception):
@@ -69,6 +83,8 @@ def explained(url: str, silence: float, form: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException, url: str, silence: float) -> Exception | None:
+    if isinstance(error, Refusal | Failed):  # which a client has wrapped
+        return error
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "ConnectTimeout" in kinds:
         return Failed(f"no connection within {CONNECT:g} s", offline=True)
@@ -92,23 +108,60 @@ def no_connection(cause: str) -> str:
     return "its TLS certificate is not accepted" if "SSL" in cause else "the connection is refused"
 
 
-def refuse(response: Any) -> None:
-    """Look at a response before an official client does, whose errors leave Retry-After out.
+def look_at(response: Any, seconds: float) -> None:
+    """Look at a response before an official client does.
+
+    Their errors leave Retry-After out, and they read whatever comes for as long as it comes.
+
+    Args:
+        response: the answer, of which only the head is here.
+        seconds: how long the rest of it may take.
 
     Raises:
         Refusal: it has an error status.
+        Failed: it is compressed: nobody asked for that, and a few bytes could become any number.
     """
+    response.stream = _bounded(response.stream, seconds)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Failed("the answer came compressed, which was not asked for")
     if response.status_code < 400:
         return
-    response.read()
+    body = b""
+    for part in response.iter_raw():
+        body += part
+        if len(body) > BEGINNING:
+            break
+    text = body.decode("utf-8", "replace")
     try:
-        words = response.json()
-    except ValueError:
+        words = json.loads(text)
+    except (ValueError, RecursionError):
         words = None
     while isinstance(words, dict):  # servers put the message in several places
         words = words.get("message") or words.get("error")
     wait = retry_after(response.headers.get("retry-after", ""))
-    raise Refusal(response.status_code, str(words or response.text), wait)
+    raise Refusal(response.status_code, str(words or text), wait)
+
+
+def _bounded(stream: Any, seconds: float) -> Any:
+    """The same stream of bytes, which raises ``Endless`` where it should have ended."""
+    kind = next(kind for kind in type(stream).__mro__ if kind.__name__ == "SyncByteStream")
+    over = time.monotonic() + seconds
+
+    class Bounded(kind):
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            for part in stream:
+                size += len(part)
+                if size > LARGEST:
+                    raise Endless(f"the answer has more than {LARGEST // 2**20} MiB")
+                if time.monotonic() > over:
+                    raise Endless(f"the answer had not ended after {seconds:g} s")
+                yield part
+
+        def close(self) -> None:
+            stream.close()
+
+    return Bounded()
 
 
 def retry_after(value: str) -> float | None:
@@ -123,5 +176,5 @@ def retry_after(value: str) -> float | None:
 
 def tidy(text: str) -> str:
     """A server's words on one line, without HTML tags, and not too many of them."""
-    plain = " ".join(re.sub(r"<[^>]*>", " ", text).split())
+    plain = " ".join(visible(re.sub(r"<[^>]*>", " ", text)).split())
     return plain if len(plain) <= 200 else plain[:199] + "…"

@@ -12,6 +12,7 @@ import numpy as np
 
 from groundup.files import atomic_file
 from groundup.judge.responses import numbered
+from groundup.output import inline, visible
 
 MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
 FILES = (MARKDOWN, PAGE, PICTURE)
@@ -47,35 +48,6 @@ class Shown:
         return [str(self.entry), self.words, self.task, *self.texts.values()]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What both forms of a report say.
-
-    Args:
-        title: the headline.
-        facts: the figures, by what they are.
-        notes: what a reader must know to trust them.
-        bars: the distribution of ``counted``.
-        groups: answers under their headings.
-        rows: every entry.
-        question: the prompt template.
-    """
-
-    title: str
-    facts: list[tuple[str, str]]
-    notes: list[str]
-    bars: Bars
-    counted: str
-    groups: list[tuple[str, list[Shown]]]
-    rows: list[Shown]
-    question: str
-
-    @property
-    def in_words(self) -> str:
-        """The distribution, for those who see no picture."""
-        return ", ".join(f"{label}: {count}" for label, count in self.bars)
-
-
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     """Write ``report.md`` with its picture and the self-contained ``report.html``.
 
@@ -86,12 +58,14 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     from groundup.plots import plot_counts, svg
 
     report = describe(results)
-    title = f"distribution of the {report.counted}: {report.in_words}"
-    picture = svg(plot_counts(report.bars), title)
+    bars = report["bars"]
+    in_words = ", ".join(f"{label}: {count}" for label, count in bars)  # for who sees no picture
+    picture = svg(plot_counts(bars), f"distribution of the {report['counted']}: {in_words}")
     environment = environment_of("groundup.judge")
-    environment.filters |= {"inline": _inline, "cell": _cell, "fenced": _fenced}
+    environment.filters |= {"inline": inline, "cell": _cell, "fenced": _fenced}
     told = {
         "report": report,
+        "in_words": in_words,
         "picture": inline_svg(picture),
         "picture_file": PICTURE,
         "page_file": PAGE,
@@ -121,35 +95,39 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"{rate}: {record} ({counts})"
 
 
-def describe(results: Mapping[str, Any]) -> Report:
-    """Gather what a report says."""
+def describe(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What both forms of a report say.
+
+    Returns:
+        ``title``; ``facts``: the figures, by what they are; ``notes``: what a reader must know to
+        trust them; ``bars``: the distribution of ``counted``; ``groups``: answers (:class:`Shown`)
+        under their headings; ``rows``: every entry; ``question``: the prompt template.
+    """
     pairwise = results["against"] is not None
     rows = [_shown(row, pairwise) for row in results["entries"]]
     verdicts = [row.value for row in rows if row.value is not None]
     if pairwise:
-        title, counted = "Which response is better", "entries"
         bars = [(name, verdicts.count(name)) for name in ("A", "tie", "B")]
-        groups = [
-            (f"{name} is better", [row for row in rows if row.value == name][:EXTREMES])
+        groups = {
+            f"{name} is better": [row for row in rows if row.value == name][:EXTREMES]
             for name in ("A", "B")
-        ]
+        }
     else:
-        title, counted = "Scores of the responses", "scores"
         bars = bins(verdicts, *results["template"]["scale"])
         groups = _extremes(rows)
-    groups.append(("Unscored", [row for row in rows if row.value is None]))
+    groups["Unscored"] = [row for row in rows if row.value is None]
     if "comparison" in results:
-        groups.append(("Differences", _differences(results["comparison"], rows)))
-    return Report(
-        title,
-        _facts(results),
-        _notes(results),
-        bars,
-        counted,
-        [(heading, group) for heading, group in groups if group],
-        rows,
-        results["template"]["prompt"],
-    )
+        groups["Differences"] = _differences(results["comparison"], rows)
+    return {
+        "title": "Which response is better" if pairwise else "Scores of the responses",
+        "counted": "entries" if pairwise else "scores",
+        "facts": _facts(results),
+        "notes": _notes(results),
+        "bars": bars,
+        "groups": [(heading, group) for heading, group in groups.items() if group],
+        "rows": rows,
+        "question": results["template"]["prompt"],
+    }
 
 
 def bins(scores: Sequence[int], low: int, high: int) -> Bars:
@@ -179,13 +157,13 @@ def _shown(row: Mapping[str, Any], pairwise: bool) -> Shown:
     return Shown(row["entry"], value, words, task, texts)
 
 
-def _extremes(rows: Sequence[Shown]) -> list[tuple[str, list[Shown]]]:
+def _extremes(rows: Sequence[Shown]) -> dict[str, list[Shown]]:
     """The best and the worst; no entry is in both."""
     scored = [row for row in rows if row.value is not None]
     scored.sort(key=lambda row: -row.value)  # stable: equal scores stay in the file's order
     half = (len(scored) + 1) // 2
     worst = scored[max(half, len(scored) - EXTREMES) :]
-    return [("Best answers", scored[: min(half, EXTREMES)]), ("Worst answers", worst[::-1])]
+    return {"Best answers": scored[: min(half, EXTREMES)], "Worst answers": worst[::-1]}
 
 
 def _differences(comparison: Mapping[str, Any], rows: Sequence[Shown]) -> list[Shown]:
@@ -265,14 +243,14 @@ def _interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
     return f" (95% interval {interval[0]:{form}} to {interval[1]:{form}})"
 
 
-def _inline(text: str) -> str:
-    """Text within a line of Markdown, with nothing in it that could be markup."""
-    return re.sub(r"([\\`*_<>\[\]|#~&])", r"\\\1", " ".join(text.split()))
+def _finished(value: Any) -> Any:
+    """What stands in a report steers nothing; our own markup is as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def _cell(text: str) -> str:
     """Text of several lines within a table."""
-    return "<br>".join(_inline(line) for line in text.strip().split("\n"))
+    return "<br>".join(inline(line) for line in text.strip().split("\n"))
 
 
 def _fenced(text: str) -> str:

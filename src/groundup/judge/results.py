@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -44,7 +45,8 @@ def gather(work: Work, run: Mapping[str, Any], answers: Sequence[Answer]) -> dic
         by_order = {(answer.entry, answer.order): answer for answer in answers}
         rows = pair_rows(work.entries, work.others, by_order)
         summary = pair_summary(rows)
-    cut = {a.entry for a in answers if (a.prompt_tokens or 0) >= settings["num_ctx"] - 1}
+    full = settings.get("num_ctx", math.inf) - 1
+    cut = {answer.entry for answer in answers if (answer.prompt_tokens or 0) >= full}
     told = ("settings", "template", "versions", "responses", "against", "key")
     return {
         **{name: judge.get(name) for name in ("judge", "digest", "base_url")},

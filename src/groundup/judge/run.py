@@ -73,7 +73,8 @@ def judge_responses(
     with locked(folder):
         run, answers = _ask_all(work, config, folder, overwrite, say)
         given = {"responses": str(responses), "against": str(against) if against else None}
-        results = gather(work, run | given | {"key": config.key}, answers)
+        told = given | {"key": config.key, "settings": config.deciding()}
+        results = gather(work, run | told, answers)
         if compare_with is not None and earlier is not None:
             results["comparison"] = compare(results, compare_with, earlier)
         with atomic_file(folder / RESULTS) as temporary:

@@ -136,6 +136,15 @@ def _placeholder_problems(text: str, pairwise: bool) -> list[str]:
     return problems and [*problems, f"there are {', '.join(f'{{{name}}}' for name in known)}"]
 
 
+def after_thought(answer: str) -> str:
+    """What a model says after it has thought (``<think>…</think>85``); nothing while it thinks.
+
+    The thought may begin before the answer: then only its end is there.
+    """
+    said = _THOUGHT_END.split(answer)[-1]
+    return "" if _THOUGHT.search(said) else said
+
+
 def parse_score(answer: str, scale: tuple[int, int]) -> int | None:
     """Read a score: ``{"score": 85}``; else a bare ``85``, ``Score: 85``, ``85/100``.
 
@@ -143,6 +152,7 @@ def parse_score(answer: str, scale: tuple[int, int]) -> int | None:
         The score, or None for anything else: prose, several numbers, a number off the scale.
     """
     low, high = scale
+    answer = after_thought(answer)
     found = _field(answer, "score")
     if found is None:
         bare = _BARE_SCORE.fullmatch(answer)
@@ -155,6 +165,7 @@ def parse_score(answer: str, scale: tuple[int, int]) -> int | None:
 
 def parse_winner(answer: str) -> str | None:
     """Read a verdict: ``{"winner": "A"}``; else a bare ``A``, ``B`` or ``tie``."""
+    answer = after_thought(answer)
     found = _field(answer, "winner")
     if found is None:
         bare = _BARE_WINNER.fullmatch(answer)
@@ -163,6 +174,8 @@ def parse_winner(answer: str) -> str | None:
     return verdicts.get(found.lower()) if isinstance(found, str) else None
 
 
+_THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 _BARE_SCORE = re.compile(
     r"""[\s"'`*]*(?:score\s*[:=]?[\s"'`*]*)?(?P<score>-?[0-9]{1,9})"""
     r"""(?:\s*(?:/|out\s+of)\s*(?P<of>[0-9]{1,9}))?[\s"'`*.]*""",

@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from groundup.errors import UserError
-from groundup.judge.address import is_local, split_address
+from groundup.judge.address import credentials, split_address, without_credentials
 from groundup.judge.client import NEEDS_KEY, JudgeClient, Piece
 from groundup.judge.config import JudgeConfig
-from groundup.judge.failures import CONNECT, refuse
+from groundup.judge.failures import CONNECT, Failed, Refusal
 
 if TYPE_CHECKING:
     import ollama
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 PORT = 11434
 
 OFFICIAL = "https://api.openai.com/v1"
+
+PLAIN = {"Accept-Encoding": "identity"}
+"""Compressed, an answer's size would not be known before it is in memory."""
+
+THOUGHTS = ("reasoning_content", "reasoning")
 
 
 def connect(config: JudgeConfig) -> JudgeClient:
@@ -38,9 +44,11 @@ class OllamaClient(JudgeClient):
         "start Ollama with `ollama serve` (it can be had from https://ollama.com/download), or "
         "name its address with --base-url or OLLAMA_HOST"
     )
+    smaller = ", or a smaller --num-ctx"
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__(config, ollama_url(config.base_url))
+        self._auth = credentials(urlsplit(_ollama_given(config.base_url)))
         if ":" not in self.model.rpartition("/")[2]:
             self.wanted = f"{self.model}:latest"
         self.fetch = f"`ollama pull {self.model}` fetches it; "
@@ -56,11 +64,9 @@ class OllamaClient(JudgeClient):
         import httpx
 
         try:
-            answer = httpx.get(
-                f"{self.url}/api/version", timeout=CONNECT, trust_env=not is_local(self.url)
-            )
-            return str(answer.json()["version"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            with httpx.Client(**self._how(CONNECT)) as client:
+                return str(client.get(f"{self.url}/api/version").json()["version"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, Failed, Refusal):
             return None  # nice to know, no more
 
     def stream(
@@ -74,21 +80,25 @@ class OllamaClient(JudgeClient):
             format=dict(schema) if schema is not None else None,
             options={"temperature": 0, "seed": seed, "num_ctx": self.num_ctx},
         ):
-            yield Piece(part.message.content or "", bool(part.done), part.prompt_eval_count)
+            said, thinks = part.message.content or "", bool(part.message.thinking)
+            yield Piece(said, bool(part.done), part.prompt_eval_count, thinks)
 
     def _client(self, silence: float) -> ollama.Client:
         """The client with this patience, of which each has one for all its requests."""
-        import httpx
         import ollama
 
         if silence not in self._clients:
-            self._clients[silence] = ollama.Client(
-                host=self.url,
-                timeout=httpx.Timeout(silence, connect=CONNECT),
-                trust_env=not is_local(self.url),
-                event_hooks={"response": [refuse]},
-            )
+            self._clients[silence] = ollama.Client(host=self.url, **self._how(silence))
         return self._clients[silence]
+
+    def _how(self, silence: float) -> dict[str, Any]:
+        """How requests are made."""
+        import httpx
+
+        return self._transport(self._auth) | {
+            "timeout": httpx.Timeout(silence, connect=CONNECT),
+            "headers": PLAIN,
+        }
 
 
 class OpenAIClient(JudgeClient):
@@ -101,8 +111,8 @@ class OpenAIClient(JudgeClient):
         import openai
 
         given = config.base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL
-        url = given.strip().rstrip("/")
-        split_address(url, "one such as http://localhost:8080/v1")
+        parts = split_address(given.strip().rstrip("/"), "one such as http://localhost:8080/v1")
+        url = without_credentials(parts)
         key = os.environ.get("OPENAI_API_KEY")
         if not key and url == OFFICIAL:
             raise UserError(
@@ -115,9 +125,8 @@ class OpenAIClient(JudgeClient):
             base_url=url,
             api_key=key or "none",  # servers of one's own want none, but the client does
             max_retries=0,  # we do it, and say so
-            http_client=openai.DefaultHttpxClient(
-                trust_env=not is_local(url), event_hooks={"response": [refuse]}
-            ),
+            default_headers=PLAIN,
+            http_client=openai.DefaultHttpxClient(**self._transport(credentials(parts))),
         )
 
     def models(self) -> dict[str, dict[str, str | None]]:
@@ -147,7 +156,10 @@ class OpenAIClient(JudgeClient):
         ) as parts:
             for part in parts:
                 for choice in part.choices[:1]:
-                    yield Piece(choice.delta.content or "", choice.finish_reason is not None)
+                    # Of what a model thinks, OpenAI's protocol knows nothing, but some servers.
+                    thinks = any((choice.delta.model_extra or {}).get(name) for name in THOUGHTS)
+                    done = choice.finish_reason is not None
+                    yield Piece(choice.delta.content or "", done, None, thinks)
 
 
 def ollama_url(base_url: str | None) -> str:
@@ -156,14 +168,22 @@ def ollama_url(base_url: str | None) -> str:
     Raises:
         UserError: it is no address.
     """
-    given = (base_url or os.environ.get("OLLAMA_HOST") or "").strip()
-    url = given if "://" in given else f"http://{given}"
-    parts = split_address(url, f"http://HOST:{PORT}", needs_host=False)
+    given = _ollama_given(base_url)
+    parts = split_address(given, f"http://HOST:{PORT}", needs_host=False)
     port = parts.port
     if port is None:
-        port = {"http": 80, "https": 443}[parts.scheme] if "://" in given else PORT
+        port = {"http": 80, "https": 443}[parts.scheme] if given == _asked(base_url) else PORT
     host = parts.hostname or "127.0.0.1"
     if host == "0.0.0.0":  # where a server listens, not where one can ask
         host = "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
+
+
+def _asked(base_url: str | None) -> str:
+    return (base_url or os.environ.get("OLLAMA_HOST") or "").strip()
+
+
+def _ollama_given(base_url: str | None) -> str:
+    asked = _asked(base_url)
+    return asked if "://" in asked else f"http://{asked}"

@@ -96,6 +96,10 @@ def read_work(
 
 def differences(run: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """What a run would have to have the same as a recorded one, and has not."""
+    settings = recorded.get("settings", {})
+    if "num_ctx" not in run["settings"]:  # which the first version recorded of every judge
+        settings = {name: value for name, value in settings.items() if name != "num_ctx"}
+    recorded = {**recorded, "settings": settings}
     return [what for name, what in IDENTITY.items() if run[name] != recorded.get(name)]
 
 

@@ -11,6 +11,7 @@ import torch
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.prompts import PROMPT_STYLES, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
 from groundup.weights.load import expect_language_model, load_model
@@ -38,7 +39,7 @@ class Assistant:
         n_heads: int | None = None,
         checkpoint: str | None = None,
         verify: bool = True,
-        say: Say = print,
+        say: Say = show,
     ) -> Assistant:
         """Open a model to ask it.
 

@@ -24,6 +24,7 @@ from groundup.evaluate.classifier import Classifier, class_scores
 from groundup.facts import Data, Facts, Reading
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.tasks.config import ClassifyConfig
 from groundup.tasks.model import (
     base_facts,
@@ -73,7 +74,7 @@ def train_classifier(
     overwrite: bool = False,
     resume: bool = False,
     verify: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = show,
     stop: StopRequest | None = None,
 ) -> Trained:
     """Train a classifier on labelled texts and leave a model directory with a report.

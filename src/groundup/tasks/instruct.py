@@ -21,6 +21,7 @@ from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.facts import Data, Facts
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.prompts import get_style
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.model import base_facts, check_max_length, fine_tuned, open_base, parameters_of
@@ -50,7 +51,7 @@ def train_assistant(
     overwrite: bool = False,
     resume: bool = False,
     verify: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = show,
     stop: StopRequest | None = None,
 ) -> Record:
     """Teach a model to follow instructions and leave a model directory; return the last record.

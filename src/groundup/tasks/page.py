@@ -16,7 +16,8 @@ import torch
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import atomic_file
-from groundup.pages import environment_of, inline_svg, visible
+from groundup.output import visible
+from groundup.pages import environment_of, inline_svg
 from groundup.plots.runs import records_of, run_figures
 from groundup.plots.style import svg
 from groundup.runtime import resolve_runtime

@@ -16,6 +16,7 @@ from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.facts import Base, Data, Facts
 from groundup.model.gpt import GPTModel
+from groundup.output import show
 from groundup.tasks.config import PretrainConfig
 from groundup.tasks.model import build_tokenizer, new_model, open_model
 from groundup.tasks.resume import Given
@@ -39,7 +40,7 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     verify: bool = True,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = show,
     stop: StopRequest | None = None,
 ) -> Record:
     """Train a GPT on documents and leave a model directory; return the last record.

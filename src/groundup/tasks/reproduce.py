@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config import ModelConfig, preset
-from groundup.data.text import STDIN, embedded_documents, fingerprint
+from groundup.data.finding import STDIN
+from groundup.data.text import embedded_documents, fingerprint
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.options import option_fields, read_recipe

@@ -23,6 +23,7 @@ from groundup.decoding.engine import FinishReason
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import atomic_file, locked, write_json
+from groundup.output import show
 from groundup.tasks.assistant import Assistant, Say
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.kept_responses import ADVICE, PARTIAL, REASON, RESPONSE, KeptResponses, Response
@@ -47,7 +48,7 @@ def choose_entries(
     data: str | None = None,
     part: Part | None = None,
     limit: int | None = None,
-    say: Say = print,
+    say: Say = show,
     *,
     verify: bool = True,
 ) -> list[dict[str, Any]]:
@@ -119,7 +120,7 @@ def respond(
     config: SamplingConfig,
     *,
     batch_size: int = BATCH_SIZE,
-    say: Say = print,
+    say: Say = show,
 ) -> Counter[str]:
     """Answer every entry and write them all as JSON, in their order, with the responses.
 

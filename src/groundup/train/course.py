@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from groundup.data.batching import Batch, LoaderBatches
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
 from groundup.model.door import evaluating, scores, token_loss
+from groundup.output import show
 from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
@@ -110,12 +111,12 @@ def generate_and_print_sample(
     idx = text_to_token_ids(start_context, tokenizer).to(device)
     with evaluating(model):
         idx = generate_text_simple(model, idx, max_new_tokens=50, context_size=context_size)
-    print(token_ids_to_text(idx, tokenizer).replace("\n", " "))
+    show(token_ids_to_text(idx, tokenizer).replace("\n", " "))
 
 
 def _print_losses(record: Record, count: str = "Step") -> None:
     """Print an evaluation as the course does, which counts steps from 0."""
-    print(
+    show(
         f"Ep {math.ceil(record['epoch'])} ({count} {int(record['step']) - 1:06d}): "
         f"Train loss {record['train_loss']:.3f}, Val loss {record['val_loss']:.3f}"
     )
@@ -212,7 +213,7 @@ class _ClassifierLog(Listener):
         train, val = self.measure_accuracy()
         self.train_accs.append(train)
         self.val_accs.append(val)
-        print(f"Training accuracy: {train:.2%} | Validation accuracy: {val:.2%}")
+        show(f"Training accuracy: {train:.2%} | Validation accuracy: {val:.2%}")
 
 
 def train_classifier_simple(
@@ -283,7 +284,7 @@ def train_as_the_course(
         return {"train_loss": train_loss, "val_loss": val_loss}
 
     def say_stopping(text: str) -> None:  # nothing is saved here, other than in a run of ours
-        print("\nstopping after this step (once more to stop at once)")
+        show("\nstopping after this step (once more to stop at once)")
 
     data, stop = LoaderBatches(train_loader), StopRequest(say_stopping)
     steps = num_epochs * len(data)
@@ -307,4 +308,4 @@ def train_as_the_course(
     trainer.fit()
     done = trainer.progress.step
     if stop.requested and done < steps:
-        print(f"interrupted: the model has learned for {done:,} of {steps:,} steps")
+        show(f"interrupted: the model has learned for {done:,} of {steps:,} steps")

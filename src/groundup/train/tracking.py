@@ -16,6 +16,7 @@ from groundup.errors import UserError
 from groundup.files import RUN_KEPT, JsonLines
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
+from groundup.output import PIPE_WIDTH, is_terminal, say
 from groundup.tokenizers import Tokenizer
 from groundup.train.trainer import Listener, Record
 
@@ -144,7 +145,8 @@ class RunningLoss(Listener):
 class ProgressBar(Listener):
     """One line that lives: steps, tokens per second, losses, time left.
 
-    Where stderr is not a terminal (a log file, CI), each evaluation prints one line instead.
+    Above it stands a line per evaluation; where stderr is not a terminal (a log file, CI), there
+    are only these.
 
     Args:
         total_steps: of the whole run.
@@ -152,42 +154,53 @@ class ProgressBar(Listener):
         samples: where samples are kept, besides being shown.
     """
 
+    FORMAT = "{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]"
+    NARROWEST = 10
+    """Columns of the bar itself: what would leave it fewer is not shown."""
+
     def __init__(self, total_steps: int, done: int = 0, samples: SamplesFile | None = None) -> None:
         self.samples = samples
-        self.live = sys.stderr.isatty()
         self.bar = tqdm(
             total=total_steps,
             initial=done,
             dynamic_ncols=True,
-            disable=not self.live,
-            bar_format="{percentage:3.0f}%|{bar}| {n}/{total} [{elapsed}<{remaining}{postfix}]",
+            disable=not is_terminal(sys.stderr),
+            bar_format=self.FORMAT,
         )
         self._losses: dict[str, str] = {}
 
     def on_step(self, record: Record) -> None:
         """Move on."""
-        if self.live:
-            speed = f"{record['tokens_per_second']:,.0f} tok/s"
-            more = "".join(f", {n} {v}" for n, v in self._losses.items() if n != "train")
-            self.bar.set_postfix_str(f"{speed}, train {record['loss']:.3f}{more}", refresh=False)
+        if not self.bar.disable:
+            parts = [f"{record['tokens_per_second']:,.0f} tok/s", f"train {record['loss']:.3f}"]
+            parts += [f"{name} {value}" for name, value in self._losses.items() if name != "train"]
+            self.bar.set_postfix_str(self._fitting(parts), refresh=False)
             self.bar.update()
 
     def on_evaluate(self, record: Record) -> None:
-        """Show the new losses."""
+        """Tell the new losses."""
         names = {"train": "running_loss", "val": "val_loss"}
         self._losses = {n: f"{record[key]:.3f}" for n, key in names.items() if key in record}
         if "val_accuracy" in record:
             self._losses["accuracy"] = f"{record['val_accuracy']:.1%}"
-        if not self.live:
-            losses = ", ".join(f"{n} {v}" for n, v in self._losses.items())
-            self.say(
-                f"step {record['step']}/{self.bar.total}, epoch {record['epoch']:.2f}: "
-                f"{losses}, {record['tokens_per_second']:,.0f} tok/s"
-            )
+        told = [f"{name} {value}" for name, value in self._losses.items()]
+        if "tokens_per_second" in record:
+            told.append(f"{record['tokens_per_second']:,.0f} tok/s")
+        step = f"step {record['step']}/{self.bar.total}, epoch {record['epoch']:.2f}"
+        self.say(f"{step}: {', '.join(told)}")
+
+    def _fitting(self, parts: Sequence[str]) -> str:
+        """As many of the parts as there is room for beside the bar."""
+        told = {**self.bar.format_dict, "postfix": "", "ncols": None}
+        told["bar_format"] = self.FORMAT.replace("{bar}", " " * self.NARROWEST)
+        room = (self.bar.format_dict["ncols"] or PIPE_WIDTH) - len(tqdm.format_meter(**told))
+        while len(parts) > 1 and len(", ".join(parts)) + 2 > room:
+            parts = parts[:-1]
+        return ", ".join(parts)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        tqdm.write(text, file=sys.stderr)
+        say(text)
 
     def sample(self, record: Record, prompt: str, text: str) -> None:
         """Show what the model put after a prompt, in one line, and keep it."""

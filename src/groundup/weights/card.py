@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from html import escape
 
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
+from groundup.output import inline
 
 _LANGUAGE_MODEL = (
     "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -44,8 +43,8 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
     if cfg.feed_forward != "gelu" or cfg.hidden_dim:
         rows["feed-forward"] = f"{cfg.feed_forward_dim:,} wide, {cfg.feed_forward}"
     training = {
-        "classes": cell(", ".join(labels)) or None,
-        "training text": cell(facts.data.description) or None,
+        "classes": ", ".join(labels) or None,
+        "training text": facts.data.description or None,
         "training tokens": _number(facts.data.train_tokens),
         "steps": _number(progress.get("step")),
         "tokens seen": _number(progress.get("tokens_seen")),
@@ -64,7 +63,7 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
         "tags: [gpt2, groundup]",
         "---",
         "",
-        f"# {name}",
+        f"# {inline(name)}",
         "",
         f"A GPT-2 style {'classifier' if labels else 'language model'} made with groundup.",
         "",
@@ -80,15 +79,14 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(text: str) -> str:
-    """A text as it may stand in a table's cell: nothing in it is markup, of Markdown or HTML."""
-    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", escape(" ".join(text.split()), quote=False))
-
-
 def _table(title: str, rows: Mapping[str, object]) -> list[str]:
     if not rows:
         return []
-    return [f"| {title} | |", "| --- | --- |", *(f"| {k} | {v} |" for k, v in rows.items())]
+    return [
+        f"| {title} | |",
+        "| --- | --- |",
+        *(f"| {k} | {inline(str(v))} |" for k, v in rows.items()),
+    ]
 
 
 def _number(value: object) -> str | None:

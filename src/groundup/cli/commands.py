@@ -1,0 +1,123 @@
+"""All commands, and what becomes of their mistakes: a sentence and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+
+from groundup.cli import (
+    chat,
+    classify,
+    course,
+    demo,
+    doctor,
+    download,
+    evaluate,
+    explain,
+    export,
+    generate,
+    inspect,
+    instruct,
+    judge,
+    plot,
+    pretrain,
+    respond,
+    tokenizer,
+)
+from groundup.cli.app import app
+from groundup.data.finding import STDIN
+from groundup.errors import Note, TrainingFailed, UserError
+from groundup.output import prepare_streams, say
+from groundup.spinning import choose_spins
+
+__all__ = [  # importing a module makes its command known
+    "chat",
+    "classify",
+    "course",
+    "demo",
+    "doctor",
+    "download",
+    "evaluate",
+    "explain",
+    "export",
+    "generate",
+    "inspect",
+    "instruct",
+    "judge",
+    "plot",
+    "pretrain",
+    "respond",
+    "run",
+    "tokenizer",
+]
+
+
+def run(args: Sequence[str]) -> int:
+    """Run a command; what goes wrong becomes one sentence and an exit status."""
+    prepare_streams()
+    debug = "--debug" in args
+    args = [STDIN if arg == "-" else arg for arg in args if arg != "--debug"]
+    if args and not {"-h", "--help", "--version"} & set(args):
+        choose_spins()  # before PyTorch is loaded
+    try:
+        with _notes():
+            return app(args, exit_on_error=False, print_error=False) or 0
+    except (UserError, CycloptsError) as error:
+        status, message, trouble = 2, _sentence(error), error
+    except TrainingFailed as error:
+        status, message, trouble = 1, str(error), error
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `groundup … | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        what = f"{error.filename}: " if error.filename else ""
+        status, message, trouble = 2, f"{what}{error.strerror or error}", error
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        status, trouble = 2, error
+        message = (
+            "there is not enough memory for this; try a smaller model (--emb-dim, --n-layers), "
+            "--context-length or --batch-size"
+        )
+    if debug:
+        raise trouble
+    say(f"groundup: {message}")
+    return status
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print notes as lines of their own, not as Python prints warnings."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say_or_show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, Note):
+                say(f"note: {message}")
+            else:
+                show(message, category, *rest)
+
+        warnings.showwarning = say_or_show
+        yield
+
+
+def _sentence(error: Exception) -> str:
+    """What to print for a mistake; the parser's own words where they say what to do."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        word = error.unused_tokens[0]
+        return f"{word!r} is one word too many; put a text of several words in quotes"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing or has no value; see groundup COMMAND --help"
+    return " ".join(str(error).split())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
