@@ -12,7 +12,7 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.model.layers import FeedForward
-from groundup.model.lora import add_lora, lora_layers
+from groundup.model.lora import TARGETS, add_lora, lora_layers
 from groundup.model.report import costs, flops_per_token
 from groundup.weights.lora import load_adapter, save_adapter
 from tests.conftest import Run, facts_of, small, tiny_config
@@ -32,7 +32,7 @@ def test_the_exact_gelu_is_the_formula_and_not_the_tanh_one() -> None:
 def test_the_inner_width_is_counted(hidden_dim: int) -> None:
     cfg = tiny_config(hidden_dim=hidden_dim)
     model = GPTModel(cfg)
-    assert model.trf_blocks[0].ff.layers[0].weight.shape == (hidden_dim, 32)
+    assert model.get_parameter("trf_blocks.0.ff.layers.0.weight").shape == (hidden_dim, 32)
     assert costs(cfg).unique_parameters == model.num_parameters()
     usual = tiny_config()
     fewer = cfg.n_layers * 2 * 2 * 32 * (128 - hidden_dim)
@@ -41,10 +41,10 @@ def test_the_inner_width_is_counted(hidden_dim: int) -> None:
     assert usual.replace(emb_dim=64).feed_forward_dim == 256
 
 
-@pytest.mark.parametrize("targets", [None, ("ff.layers.0", "ff.layers.2")])
-def test_adapters_of_a_narrow_one(tmp_path: Path, targets: tuple[str, ...] | None) -> None:
+@pytest.mark.parametrize("targets", [TARGETS, ("ff.layers.0", "ff.layers.2")])
+def test_adapters_of_a_narrow_one(tmp_path: Path, targets: tuple[str, ...]) -> None:
     cfg = tiny_config(hidden_dim=20)
-    model = add_lora(GPTModel(cfg), rank=2, **({"targets": targets} if targets else {}))
+    model = add_lora(GPTModel(cfg), rank=2, targets=targets)
     for layer in lora_layers(model).values():
         layer.B.data.normal_()
     save_adapter(tmp_path, model, "base")
