@@ -241,5 +241,5 @@ def test_lengths_must_fit_the_model() -> None:
 
 
 def test_batches_have_so_many_tokens_that_threads_need_not_wait() -> None:
-    assert [PerplexityConfig().windows_at_once(n) for n in (16, 1024, 10_000)] == [512, 8, 1]
+    assert [PerplexityConfig().windows_at_once(n) for n in (16, 1024, 10_000)] == [256, 8, 8]
     assert PerplexityConfig(batch_size=3).windows_at_once(16) == 3
