@@ -374,3 +374,19 @@ def test_steps_that_are_asked_for_win_over_a_recipes_minutes(run: Run, tmp_path:
     result = run("demo", "--out", tmp_path / "b", *asked)
     assert result.status == 0 and "plan: 1 steps" in result.err, result.err
     assert facts_of(tmp_path / "b" / LAST).options["max_steps"] == 1
+
+
+def test_a_validation_text_of_ones_own(
+    tmp_path: Path, run: Run, fails: Callable[..., str], data_dir: Path
+) -> None:
+    text, other, out = data_dir / "the-verdict.txt", tmp_path / "val.txt", tmp_path / "run"
+    other.write_text(text.read_text(encoding="utf-8")[:5000] + "!", encoding="utf-8")
+    small = ("--vocab-size", 300, "--context-length", 16, "--emb-dim", 16, "--n-heads", 2)
+    small = (*small, "--n-layers", 1, "--sample-tokens", 0, "--eval-iter", 1)
+    done = run("pretrain", text, "--validation", other, "--out", out, "--max-steps", 2, *small)
+    assert done.status == 0, done.err
+    assert run("pretrain", "--out", out, "--resume", "--max-steps", 3).status == 0
+    same = fails("pretrain", text, "--validation", text, "--out", tmp_path / "b", *small)
+    assert "the text to validate on is also one to train on" in same
+    both = ("--validation", other, "--train-ratio", 0.5)
+    assert "leave out --train-ratio" in fails("pretrain", text, *both, "--out", tmp_path / "b")

@@ -100,10 +100,10 @@ def test_one_bad_entry(tmp_path: Path, changes: dict[str, Any], message: str) ->
 def test_entries_that_lack_something(tmp_path: Path) -> None:
     message = refused(
         tmp_path / "a.json",
-        [{"instruction": "Add."}, {"conversations": [], "id": 1}, {}, "Add.", None, [ENTRY]],
+        [{"instruction": "Add."}, {"question": "x", "id": 1}, {}, "Add.", None, [ENTRY]],
     )
     assert "entry 1: the output is missing" in message
-    assert "entry 2: has no instruction and no messages (but: conversations, id)" in message
+    assert "entry 2: has no instruction and no messages (but: question, id)" in message
     assert "entry 3: has no instruction and no messages (but: nothing)" in message
     assert "entry 4: is 'Add.'; expected an object" in message
     assert "entry 5: is None; expected an object" in message

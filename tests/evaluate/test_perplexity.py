@@ -238,3 +238,8 @@ def test_lengths_must_fit_the_model() -> None:
         PerplexityConfig(stride=17).window_and_stride(16)
     with pytest.raises(UserError, match="stride is 5; expected 1 to 4"):
         PerplexityConfig(context_length=4, stride=5).window_and_stride(16)
+
+
+def test_batches_have_so_many_tokens_that_threads_need_not_wait() -> None:
+    assert [PerplexityConfig().windows_at_once(n) for n in (16, 1024, 10_000)] == [256, 8, 8]
+    assert PerplexityConfig(batch_size=3).windows_at_once(16) == 3

@@ -356,11 +356,31 @@ def choose_entries_of(model: Path, entries: Sequence[Any], folder: Path) -> list
 
 def test_where_nothing_can_be_learned(tmp_path: Path, base: Path) -> None:
     short: dict[str, Any] = {"train_on": "response", "max_length": 3}
-    with pytest.raises(UserError, match="no training entry has a response within 3 tokens; use a"):
+    with pytest.raises(UserError, match="34 of 34 entries to train on would lose their who"):
         train(base, tmp_path / "bot", **short)
+    with pytest.raises(UserError, match=r"use a larger --max-length, or a model with a longer con"):
+        train(base, tmp_path / "bot", max_length=3)  # where prompts are learned, too
     with pytest.raises(UserError, match="no validation entry has a response within 64 tokens"):
         train(base, tmp_path / "bot", [*ENTRIES[:38], *LONG[:2]], train_on="response")
     assert not (tmp_path / "bot").exists()
+
+
+def test_entries_that_lose_their_response_are_warned_of(tmp_path: Path, base: Path) -> None:
+    for lost, warned in ((1, False), (3, True), (17, True)):
+        said: list[str] = []
+        train(
+            base,
+            tmp_path / str(lost),
+            [*LONG * 6, *ENTRIES][18 - lost : 58 - lost],
+            say=said.append,
+        )
+        found = [line for line in said if line.startswith("warning")]
+        assert found == warned * [
+            f"warning: {lost} of 34 training entries ({lost / 34:.0%}) lose their whole response; "
+            "a larger --max-length, or a model with a longer context, would keep them"
+        ]
+    with pytest.raises(UserError, match=r"18 of 34 entries .* more than 64 tokens \(half of all"):
+        train(base, tmp_path / "none", [*LONG * 6, *ENTRIES][:40])
 
 
 def test_without_validation_and_test_part(tmp_path: Path, base: Path, pictures: None) -> None:

@@ -192,3 +192,33 @@ def test_two_steps_of_the_courses_pretraining(tmp_path: Path, data_dir: Path) ->
     assert (notes.data.train_tokens or 0) > 4608 and (notes.data.val_tokens or 0) > 512
     config_json = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config_json["n_positions"] == 256 and not config_json["tie_word_embeddings"]
+
+
+def test_a_text_of_its_own_validates(tmp_path: Path) -> None:
+    said: list[str] = []
+    val, out = ["the quick brown fox " * 60], tmp_path / "run"
+    how: dict[str, Any] = {"validation": val, "say": said.append}
+    pretrain(DOCS, out, options(), SHAPE, **how)
+    _, tokenizer = load_model(out)
+    data = facts_of(out).data
+    assert data.train_tokens == len(encode_documents(DOCS, tokenizer))  # all of them
+    assert data.val_tokens == len(tokenizer.encode(val[0]))
+    pretrain(DOCS, out, options(max_steps=20), SHAPE, **how, resume=True)
+    for other in ([], ["another text " * 60]):
+        with pytest.raises(UserError, match="was trained on another text"):
+            more = {"validation": other, "say": quiet, "resume": True}
+            pretrain(DOCS, out, options(max_steps=30), SHAPE, **more)
+    with pytest.raises(UserError, match="the validation split has .* smaller --context-length$"):
+        pretrain(DOCS, tmp_path / "b", options(validation="x"), SHAPE, validation=["x"], say=quiet)
+    with pytest.raises(UserError, match="validates on val.txt, which was not read"):
+        pretrain(DOCS, tmp_path / "b", options(validation="val.txt"), SHAPE, say=quiet)
+
+
+def test_tokens_in_no_window_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    how: dict[str, Any] = {"say": said.append}
+    pretrain(DOCS, tmp_path / "a", options(max_steps=1), SHAPE, **how)
+    assert not [line for line in said if "in no window" in line]
+    pretrain(DOCS, tmp_path / "b", options(max_steps=1, stride=32), SHAPE, **how)
+    (note,) = [line for line in said if "in no window" in line]
+    assert "tokens to train on (50%)" in note and "one of 16 tokens every 32" in note

@@ -104,13 +104,13 @@ def guess_encoding(data: bytes) -> str | None:
     """
     if half := _halves(data):
         return half
+    if re.search(rb"[\x00-\x08\x0e-\x1f]", data[:SAMPLE]):
+        return None  # no text
     from charset_normalizer import from_bytes
 
     # Lines of plain ASCII say nothing.
     lines = [line for line in data[: 16 * SAMPLE].splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:SAMPLE]
-    if re.search(rb"[\x00-\x08\x0e-\x1f]", sample):
-        return None  # no text
     latin = sum(byte > 127 for byte in sample) < 0.4 * len(sample)
     for kinds in (_LATIN, _OTHERS) if latin else (_OTHERS, _LATIN):
         found = list(from_bytes(sample, cp_isolation=list(kinds)))

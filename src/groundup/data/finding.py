@@ -100,8 +100,10 @@ class _Search:
         """Those of the files that were not found before."""
         found = []
         for file in files:
-            first = self._files.setdefault(_identity(file), file)
-            if first is file:
+            identity = _identity(file)
+            first = self._files.get(identity)
+            if first is None:
+                self._files[identity] = file
                 found.append(file)
             else:
                 self._again.append(file if file == first else f"{file} (is {first})")

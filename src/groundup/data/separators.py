@@ -79,16 +79,19 @@ def quotes_fields(lines: Sequence[str], separator: str = "\t") -> bool:
         rows[-1].append(found[1])
         rows += [[]] if found[2] != separator else []
         place = found.end()
-    columns: dict[int, list[str]] = {}
-    for row in rows[1:]:
-        for number, cell in enumerate(row):
-            columns.setdefault(number, []).append(cell)
+    header, *below = rows or [[]]
     needed = re.compile(rf'(?s)".*(""|{separator}|\n).*"')
-    return any(cell.startswith('"') for column in columns.values() for cell in column) and all(
-        all(cell.startswith('"') for cell in column if cell)
-        or all(needed.fullmatch(cell) for cell in column if cell.startswith('"'))
-        for column in columns.values()
-    )
+    seen = False
+    for number in range(max(map(len, below), default=0)):
+        column = [row[number] for row in below if len(row) > number and row[number]]
+        quoted = [cell for cell in column if cell.startswith('"')]
+        whole = header[number : number + 1] + column if len(column) == 1 else column
+        if not all(map(needed.fullmatch, quoted)) and (
+            len(whole) < 2 or not all(cell.startswith('"') for cell in whole)
+        ):
+            return False
+        seen = seen or bool(quoted)
+    return seen
 
 
 def table_dialect(separator: str, quoted: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def parts(text: str, size: int = PART) -> Iterator[str]:
 
     Args:
         text: any text.
-        size: characters per part, about.
+        size: characters per part, about; at least 1.
     """
     begin, end = 0, len(text)
     while end - begin > size:
