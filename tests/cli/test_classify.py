@@ -276,7 +276,11 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ),
     ("one-column.csv", b"text\na\nb\nc\n", "only the column 'text'; expected a text and a label"),
     ("separator.csv", b"label;text\nham;a\nspam;b\nham;c\n", "give --separator semicolon"),
-    ("latin.csv", "label,text\nham,a\nspam,Grüße\n".encode("latin1"), "not UTF-8 .* in line 3"),
+    (
+        "latin.csv",
+        "label,text\nham,a\nspam,Grüße\n".encode("latin1"),
+        "not UTF-8 in line 3 .*WINDOWS-1252",
+    ),
     ("empty.csv", b"", "is empty"),
     ("few.csv", b"label,text\nham,a\nspam,b\n", "too few different texts"),
 ]

@@ -254,7 +254,8 @@ def test_a_model_that_does_not_say_its_data(tmp_path: Path, model_dir: Path) -> 
         choose_entries(model_dir, data, limit=0)
     assert numbers(choose_entries(model_dir, data, "test", say=said.append)) == [34, 35, 36, 37]
     assert said == [
-        f"note: {model_dir} does not say how its data was split; this is the course's split"
+        "entries: 40 in the format of Alpaca (instruction, input, output)",
+        f"note: {model_dir} does not say how its data was split; this is the course's split",
     ]
     few = data_file(tmp_path, 5)
     with pytest.raises(UserError, match="the test part of .* is empty"):
