@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## train a small GPT on text that comes with Python (m
 	$(BIN)/groundup demo --overwrite
 
 test: $(VENV)/.installed-dev  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-oracle:  ## compare with TensorFlow, PEFT and llama.cpp themselves (in .venv-oracle, about 1.5 GB)
 	$(MAKE) VENV=.venv-oracle .venv-oracle/.installed-dev
