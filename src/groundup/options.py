@@ -119,8 +119,8 @@ def fits(value: object, hint: Any) -> bool:
         return isinstance(value, dict) and all(fits(v, of[1]) for v in value.values())
     if isinstance(value, bool):  # which Python takes for a whole number
         return hint is bool
-    if isinstance(value, int) and abs(value) >= 1 << 64:  # which no tensor and no counter holds
-        return False
+    if hint is float and isinstance(value, int):
+        return abs(value) < 1 << 64  # 10**400 is no float
     return isinstance(value, int | float if hint is float else hint)
 
 

@@ -278,7 +278,8 @@ def test_of_two_limits_the_new_one_counts(run: Run, tmp_path: Path, text_file: P
         (["--seed=99999999999999999999999"], "expected 0 to 2**63 - 1"),
         (["--warmup-steps=99"], "warmup_steps is 99, but the run has only 3 steps"),
         (["--min-learning-rate=5"], "is above learning_rate"),
-        (["--emb-dim=1000000000", "--n-heads=1"], "there is not enough memory"),
+        (["--emb-dim=1000000", "--n-heads=1"], "there is not enough memory"),
+        (["--emb-dim=1000000000", "--n-heads=1"], "emb_dim is 1000000000; expected"),
     ],
 )
 def test_absurd_values(
