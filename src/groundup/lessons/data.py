@@ -41,6 +41,11 @@ def lesson_file(name: Literal["sms-spam", "instructions"]) -> Path:
     if path is not None:
         return path
     print(f"({name} is not here, so this is a small stand-in that comes with groundup)")
+    return stand_in(name)
+
+
+def stand_in(name: Literal["sms-spam", "instructions"]) -> Path:
+    """The file of the small data set that comes with the package."""
     return Path(str(resources.files("groundup") / "lessons" / "data" / STAND_INS[name]))
 
 
