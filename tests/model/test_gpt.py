@@ -1,6 +1,6 @@
 import math
 from itertools import product
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -38,10 +38,11 @@ def test_the_courses_seed_gives_the_courses_tokens() -> None:
 
 def switches() -> list[dict[str, Any]]:
     """Every combination of what the config can switch."""
-    of = {bool: (True, False)}
-    hints = {name: hint for name, (_, hint) in option_fields(ModelConfig).items()}
-    values = {name: of.get(hint) or get_args(hint) for name, hint in hints.items()}
-    found = {name: both for name, both in values.items() if both}
+    found = {
+        name: (True, False) if hint is bool else get_args(hint)
+        for name, (_, hint) in option_fields(ModelConfig).items()
+        if hint is bool or get_origin(hint) is Literal
+    }
     return [dict(zip(found, chosen, strict=True)) for chosen in product(*found.values())]
 
 
