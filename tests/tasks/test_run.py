@@ -100,6 +100,7 @@ def test_a_fourth_task_learns_and_leaves_what_every_run_leaves(
     assert facts.task == "repeat" and facts.options["length"] == 4 and facts.shape["emb_dim"] == 32
     assert facts.progress["val_loss"] == min(evaluations)
     assert (out / "plots" / "loss.png").exists() and (out / "checkpoints" / "step-200").exists()
+    assert "a task of its own" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_fourth_task_is_resumed_exactly(

@@ -21,7 +21,7 @@ from groundup.pages import environment_of, inline_svg
 from groundup.plots.runs import records_of, run_figures
 from groundup.plots.style import svg
 from groundup.runtime import resolve_runtime
-from groundup.tasks.reproduce import changed_options, command_of
+from groundup.tasks.reproduce import CONFIGS, changed_options, command_of
 from groundup.train.best import Best
 from groundup.train.checkpoints import last_checkpoint
 from groundup.train.tracking import is_evaluation, read_samples
@@ -40,6 +40,10 @@ KINDS = {
     "classify": "A classifier: it sorts texts.",
     "instruct": "An assistant: a language model that was taught to follow instructions.",
 }
+
+
+OWN = "# by the Python code that made it: a task of its own, which no command knows"
+"""How to make a run again whose task isn't one of these."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def describe(out: Path) -> Page:
         samples=few,
         more_samples=samples if len(samples) > len(few) else [],
         use=_use(facts, out),
-        again=command_of(facts, out),
+        again=command_of(facts, out) if facts.task in CONFIGS else OWN,
         notes=_notes(facts),
         data=_data(facts),
         machine=machine(facts),
