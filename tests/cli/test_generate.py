@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, unvouched
 
 Fails = Callable[..., str]
 
@@ -72,7 +72,7 @@ def test_mistakes_in_options(
 
 def test_a_missing_and_a_broken_model(fails: Fails, tmp_path: Path, model_dir: Path) -> None:
     assert "there is no model directory" in fails("generate", tmp_path / "none", "The")
-    (model_dir / "model.safetensors").write_bytes(b"junk")
+    (unvouched(model_dir) / "model.safetensors").write_bytes(b"junk")
     assert "is damaged" in fails("generate", model_dir, "The")
     (model_dir / "config.json").unlink()
     assert "config.json is missing" in fails("generate", model_dir, "The")

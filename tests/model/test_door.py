@@ -87,7 +87,7 @@ def test_what_a_model_computes_is_what_is_trained(kind: str, batch: tuple[Tensor
         optimizer.zero_grad()
         calc_loss_batch(inputs, targets, model, "cpu").backward()
         optimizer.step()
-    assert own_loss() < 0.8 * before
+    assert own_loss() < 0.9 * before
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,7 +18,7 @@ from groundup.tokenizers import BPETokenizer, load_tokenizer
 from groundup.weights.checkpoint import save_model
 from groundup.weights.load import load_model, read_facts, read_shape
 from groundup.weights.lora import save_adapter
-from tests.conftest import tiny_config
+from tests.conftest import tiny_config, unvouched
 
 JSON = st.recursive(
     st.none()
@@ -127,14 +127,14 @@ def test_garbage_in_a_file(stranger: Path, name: str, garbage: bytes, place: int
     ],
 )
 def test_types_in_a_config(model_dir: Path, change: dict[str, Any], message: str) -> None:
-    path = model_dir / "config.json"
+    path = unvouched(model_dir) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
         load_model(model_dir)
 
 
 def test_a_config_that_names_no_architecture_is_a_language_models(model_dir: Path) -> None:
-    path = model_dir / "config.json"
+    path = unvouched(model_dir) / "config.json"
     values = json.loads(path.read_text())
     del values["architectures"]
     for value in ({}, {"architectures": None}, {"architectures": []}):

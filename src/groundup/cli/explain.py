@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from groundup.cli.app import app
 from groundup.lessons.topics import TOPICS, find_topic
-from groundup.output import console, is_terminal, show
+from groundup.output import console, show
 
 
 @app.command
@@ -49,11 +47,11 @@ def _print(text: str, style: str | None) -> None:
 
     from groundup.lessons.source import WIDTH
 
-    if not is_terminal(sys.stdout):
-        show(text)
-        return
     code = Syntax(text.rstrip(), "python", theme="ansi_dark", background_color="default")
     with console() as out:
         out.width = WIDTH
-        out.print(Text(text.rstrip(), style) if style else code)
-        out.print()
+        if out.is_terminal:
+            out.print(Text(text.rstrip(), style) if style else code)
+            out.print()
+            return
+    show(text)

@@ -116,7 +116,7 @@ def download_openai(model_size: str, models_dir: str | Path, say: Say = show) ->
     return target
 
 
-def fetch(file: KnownFile, target: Path, say: Say = print) -> None:
+def fetch(file: KnownFile, target: Path, say: Say = show) -> None:
     """Download a file that has no name here from its own addresses, unless it is there.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,12 +101,13 @@ def plot_directories(runs: Sequence[str | Path], out: str | Path | None = None) 
         return plot_run(runs[0], out)
     if out is None:
         raise UserError("several runs go into one picture; name it, as in --out runs.png")
-    paths = [Path(run) for run in runs]
-    names = [path.resolve().name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path) for path in paths]
-    if len(set(names)) < len(names):
+    paths = [Path(run).resolve() for run in runs]
+    if len(set(paths)) < len(paths):
         raise UserError("a run is named twice; name each of them once")
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):  # then by where they differ
+        common = os.path.commonpath(paths)
+        names = [path.relative_to(common).as_posix() for path in paths]
     records = {name: records_of(path) for name, path in zip(names, paths, strict=True)}
     return [save_figure(plot_runs(records), out)]
 
