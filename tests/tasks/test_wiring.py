@@ -36,7 +36,8 @@ BASE: dict[str, Any] = {
 
 def run(out: Path, documents: list[str] | None = None, **changes: Any) -> list[Record]:
     """Train a few steps; return the steps' records."""
-    config = PretrainConfig(**(BASE | {"max_steps": 6} | changes))
+    options: dict[str, Any] = BASE | {"max_steps": 6} | changes
+    config = PretrainConfig(**options)
     pretrain(documents or [TEXT * 20], out, config, SHAPE, say=lambda text: None)
     return [r for r in read_metrics(out) if not is_evaluation(r)]
 
@@ -77,7 +78,7 @@ def test_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("init", "std"), [("gpt2", 0.02), ("pytorch", 1.0)])
-def test_the_initialisation(tmp_path: Path, init: str, std: float) -> None:
+def test_the_initialisation(tmp_path: Path, init: Any, std: float) -> None:
     # Untied: a tied model begins at GPT-2's scale whatever the initialisation.
     config = PretrainConfig(
         **BASE, init=init, max_steps=1, learning_rate=1e-9, min_learning_rate=0.0
