@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 PART = 2**16
 """Characters of a part: few enough to be cheap, many enough that cutting costs nothing."""
@@ -53,6 +54,8 @@ def encode_array(
         allowed_special: special tokens that shall become their id instead of plain text.
         progress: called with the characters of each part that is done.
     """
+    import numpy as np  # here: the command line's help needs none
+
     kind = np.uint16 if getattr(tokenizer, "n_vocab", 2**32) <= 2**16 else np.uint32
     whole = any(len(token.split()) > 1 for token in allowed_special)  # no cut within one of them
     found = [np.empty(0, kind)]
