@@ -1,4 +1,4 @@
-"""What it costs to compare the SHA-256 when a GPT-2 124M is opened: ``python benchmarks/verify.py``."""
+"""What comparing the SHA-256 costs when a GPT-2 124M is opened: ``python benchmarks/verify.py``."""
 
 from __future__ import annotations
 

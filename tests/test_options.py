@@ -70,3 +70,10 @@ def test_the_packaged_recipes_are_valid() -> None:
             config(**pick(read_recipe(config.TASK, name, config, ModelConfig), config))
     with pytest.raises(UserError, match="did you mean 'course'"):
         read_recipe("pretrain", "cours", PretrainConfig, ModelConfig)
+
+
+def test_an_option_that_may_hold_a_password_is_not_shown() -> None:
+    from groundup.judge.config import JudgeConfig
+
+    config = JudgeConfig(judge="ollama:llama3", base_url="http://user:secret@host:1")
+    assert config.base_url is not None and "secret" not in repr(config)

@@ -23,9 +23,9 @@ LARGEST_TOML = 1 << 20
 """Bytes of a TOML file that people write."""
 
 
-def option(default: Any, help: str) -> Any:
-    """Declare a knob as a dataclass field: its default and its help."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, *, shown: bool = True) -> Any:
+    """Declare a knob as a dataclass field: its default, its help, and whether a repr shows it."""
+    return dataclasses.field(default=default, repr=shown, metadata={"help": help})
 
 
 def option_fields(*configs: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:

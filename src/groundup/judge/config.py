@@ -19,8 +19,10 @@ class JudgeConfig:
     judge: str = option(
         "ollama:llama3", "ollama:MODEL, or openai:MODEL of any OpenAI-compatible server"
     )
-    base_url: str | None = option(
-        None, "the server's address; without it OLLAMA_HOST or OPENAI_BASE_URL says it"
+    base_url: str | None = option(  # which may hold a password
+        None,
+        "the server's address; without it OLLAMA_HOST or OPENAI_BASE_URL says it",
+        shown=False,
     )
     key: str = option("model_response", "the field of an entry that holds its response")
     num_ctx: int = option(2048, "tokens of context that Ollama gives the judge")
