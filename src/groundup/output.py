@@ -71,6 +71,12 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def notebook() -> Any:
+    """The notebook in which this runs (its IPython shell); None in a script or a terminal."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell if hasattr(shell, "kernel") else None
+
+
 def prepare_streams() -> None:
     r"""Let stdout and stderr write what their encoding lacks by its code (``\u65e5``).
 

@@ -2,7 +2,8 @@ import ast
 
 import pytest
 
-from groundup.lessons.show import show, source
+from groundup.lessons.show import show
+from groundup.lessons.source import raw_source
 from groundup.model.attention import MultiHeadAttention, attend
 
 
@@ -17,5 +18,5 @@ def test_what_is_shown_is_python_as_it_stands(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_method_begins_at_the_margin() -> None:
-    text = source(MultiHeadAttention.forward)
+    text = raw_source(MultiHeadAttention.forward)
     assert text.startswith("def forward(\n    self") and ast.parse(text)

@@ -11,15 +11,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import responses
 from pathlib import Path
 
+from groundup.data.by_hand import copies_of
 from groundup.data.sources import (
     HUB_FILES,
-    OPENAI_FILES,
     SOURCES,
     Known,
     KnownFile,
@@ -89,7 +88,8 @@ def download(
             what = "is not complete: " if isinstance(known, Model) else ""
             say(f"{target} {what}{problem}; getting it anew")
         if from_file is not None:
-            _take(known, source, Path(from_file).expanduser(), target)
+            with copies_of(known, source, Path(from_file).expanduser(), target) as copy:
+                _replace(copy, target)
         else:
             _get(known, name, source, target, say, overwrite)
     return target
@@ -254,55 +254,6 @@ def _get_file(file: KnownFile, target: Path, by_hand: str, say: Say, afresh: boo
             if url != file.urls[-1]:
                 say(f"{host_of(url)}: {failure}; trying the next mirror")
     raise cannot_download(file.name, failures, by_hand, part.size)
-
-
-def _take(known: Known, source: Source, given: Path, target: Path) -> None:
-    """Put what was got by hand into the cache: a data set or its archive, or a model's folder.
-
-    Raises:
-        UserError: it is not what it should be.
-    """
-    copies = target.with_name(f"{target.name}.copy")
-    shutil.rmtree(copies, ignore_errors=True)
-    try:
-        copies.mkdir()
-        if isinstance(known, Model):
-            copy = _copy_model(known, source, given, copies)
-        else:
-            copy = _copy_file(known, given, copies)
-        _replace(copy, target)
-    finally:
-        shutil.rmtree(copies, ignore_errors=True)
-
-
-def _copy_file(known: KnownFile, given: Path, folder: Path) -> Path:
-    if not given.is_file():
-        raise UserError(f"--from-file {given} is not a file; expected {known.name}")
-    copy = folder / known.name
-    shutil.copyfile(given, copy)
-    packed = known.member is not None and zipfile.is_zipfile(copy)
-    problem = known.unpack(copy) if packed else known.problem(copy)
-    if problem is not None:
-        raise UserError(f"{given} {problem}; get it again from {' or '.join(known.urls)}")
-    return copy
-
-
-def _copy_model(model: Model, source: Source, given: Path, folder: Path) -> Path:
-    if not given.is_dir():
-        raise UserError(
-            f"--from-file {given} is not a folder; for a model it is the one that holds "
-            f"{', '.join(file.name for file in model.files(source))}"
-        )
-    problem = model.problem(given, source)
-    if problem is not None:
-        other: Source = "openai" if source == "hub" else "hub"
-        is_other = model.problem(given, other) is None
-        hint = f"these are the files of --source {other}" if is_other else "get it again"
-        raise UserError(f"{given}: {problem}; {hint}")
-    for name in HUB_FILES if source == "hub" else OPENAI_FILES:
-        if (given / name).is_file():
-            shutil.copyfile(given / name, folder / name)
-    return folder
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from groundup.files import atomic_file
 from groundup.judge.responses import numbered
-from groundup.output import inline, visible
+from groundup.output import inline
 
 MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
 FILES = (MARKDOWN, PAGE, PICTURE)
@@ -241,11 +241,6 @@ def _interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
     if interval is None:
         return ""
     return f" (95% interval {interval[0]:{form}} to {interval[1]:{form}})"
-
-
-def _finished(value: Any) -> Any:
-    """What stands in a report steers nothing; our own markup is as it is."""
-    return visible(value) if type(value) is str else value
 
 
 def _cell(text: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from groundup.output import notebook
 from groundup.plots.curves import draw_values
-from groundup.plots.style import finish, new_figure
+from groundup.plots.style import finish, new_figure, notebook_image
 from groundup.train.trainer import Listener, Record
 
 if TYPE_CHECKING:
@@ -36,14 +35,11 @@ class LiveLosses(Listener):
     def on_evaluate(self, record: Record) -> None:
         """Collect, and draw anew."""
         self.evaluations.append(record)
-        shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if not hasattr(shell, "kernel"):
+        if notebook() is None:
             return
-        from IPython.display import Image, display
+        from IPython.display import display
 
-        buffer = BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=110)
-        picture = Image(buffer.getvalue(), alt="the losses until now")
+        picture = notebook_image(self.figure(), "the losses until now")
         if self._handle is None:
             self._handle = display(picture, display_id=True)
         else:

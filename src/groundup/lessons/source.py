@@ -20,7 +20,12 @@ WIDTH = 80
 
 def source_of(thing: Callable[..., Any] | type, width: int = WIDTH) -> str:
     """The source of a class or function, its lines at most ``width`` columns wide."""
-    return fit(textwrap.dedent(inspect.getsource(thing)), width)
+    return fit(raw_source(thing), width)
+
+
+def raw_source(thing: Callable[..., Any] | type) -> str:
+    """The source of a class, function or method, from its first line to its last."""
+    return textwrap.dedent(inspect.getsource(thing)).strip()
 
 
 def fit(source: str, width: int = WIDTH) -> str:

@@ -8,7 +8,6 @@ alone: lines have styles, bars have hatches.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -20,6 +19,7 @@ import numpy as np
 
 from groundup.errors import UserError
 from groundup.files import atomic_file
+from groundup.output import notebook
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,16 +113,14 @@ def shown(figure: Figure) -> Figure:
     not imported pyplot, as ``<Figure …>``): only if it has been changed since.
     """
     finish(figure)
-    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    if not hasattr(shell, "kernel"):
-        return figure  # a script, or IPython in a terminal
+    shell = notebook()
+    if shell is None:
+        return figure
 
     def display() -> None:
-        from IPython.display import Image, display
+        from IPython.display import display
 
-        picture = BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
-        display(Image(picture.getvalue(), alt="a plot"))
+        display(notebook_image(figure, "a plot"))
         drawn.update(cell=shell.execution_count)
         figure.stale = False  # saving had changed its resolution and back
 
@@ -134,6 +132,15 @@ def shown(figure: Figure) -> Figure:
     display()
     figure._ipython_display_ = display_again  # pyright: ignore[reportAttributeAccessIssue]
     return figure
+
+
+def notebook_image(figure: Figure, alt: str) -> Any:
+    """A figure as what IPython displays; ``alt`` says it to those who hear the page read."""
+    from IPython.display import Image
+
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return Image(picture.getvalue(), alt=alt)
 
 
 def finish(figure: Figure) -> Figure:

@@ -18,7 +18,7 @@ from groundup.train.checkpoints import LAST, can_resume, kept_steps, last_checkp
 from groundup.train.state import FOLDER
 from groundup.train.tracking import METRICS, SAMPLES, read_metrics
 from groundup.weights.checkpoint import ADAPTER, MODEL_FILES
-from groundup.weights.load import CHECKPOINTS
+from groundup.weights.finding import CHECKPOINTS
 
 REPORT = "report"
 """The folder of a run for what was found on its test split."""

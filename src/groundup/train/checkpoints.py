@@ -29,8 +29,8 @@ from groundup.train.best import Best
 from groundup.train.state import FOLDER, STATE, load_training_state, save_training_state
 from groundup.train.trainer import Record
 from groundup.weights.checkpoint import ADAPTER, save_model
+from groundup.weights.finding import CHECKPOINTS
 from groundup.weights.huggingface import WEIGHTS
-from groundup.weights.load import CHECKPOINTS
 
 LAST, STEP = "last", "step-{}"
 

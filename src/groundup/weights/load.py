@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 
-from groundup.config import PRESETS, ModelConfig
-from groundup.data.sources import MODEL_NAMES, cached, note_if_shadowed
+from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import read_json
@@ -28,13 +27,11 @@ from groundup.tokenizers import (
     load_openai_tokenizer,
 )
 from groundup.weights.checkpoint import open_directory
+from groundup.weights.finding import resolve_source
 from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, put_adapter, read_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
-
-CHECKPOINTS = "checkpoints"
-"""The folder of a run for its checkpoints; the best model lies in the run's directory itself."""
 
 GPT2_VOCAB_SIZES = (50257, 50304)
 """GPT-2's, and the same padded to a multiple of 64, as in nanoGPT."""
@@ -171,40 +168,6 @@ def expect_classifier(facts: Facts, source: str | Path) -> None:
             f"{source} is a language model, not a classifier; make one of it with "
             f"`groundup classify train --model {source} --data FILE --out DIR`"
         )
-
-
-def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
-    """The path of a model that is given as a path, or as the name of a downloaded one.
-
-    Raises:
-        UserError: there is neither, or no such checkpoint.
-    """
-    path = Path(source)
-    if checkpoint is not None:
-        return _checkpoint(path, checkpoint)
-    if path.exists():
-        note_if_shadowed(str(source))
-        return path
-    if str(source) in MODEL_NAMES:
-        found = cached(str(source))
-        if found is not None:
-            return found
-        raise UserError(
-            f"{source} is not here yet; run `groundup download {source}`, or name a model directory"
-        )
-    if str(source) in PRESETS:
-        raise UserError(f"{source} is a preset, a shape without weights; name a model directory")
-    raise UserError(f"there is no model directory {str(source)!r}")
-
-
-def _checkpoint(run: Path, name: str) -> Path:
-    folder = run / CHECKPOINTS
-    found = folder.iterdir() if folder.is_dir() else ()
-    there = sorted((path.name for path in found), key=lambda name: (len(name), name))
-    if name not in there:
-        listed = ", ".join(there) or "none"
-        raise UserError(f"{run} has no checkpoint {name!r}; there are: {listed}")
-    return folder / name
 
 
 def _format_of(path: Path) -> Format:
