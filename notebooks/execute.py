@@ -60,6 +60,12 @@ def kinds(notebook: Any) -> list[tuple[str, list[str]]]:
     return [(cell.source, [_kind(o) for o in cell.get("outputs", [])]) for cell in notebook.cells]
 
 
+def sources(notebook: Any) -> list[str]:
+    """The code that ``show(...)`` has shown, which must be the package's as it stands."""
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    return [o["data"]["text/plain"] for o in outputs if "text/latex" in o.get("data", {})]
+
+
 def _kind(output: Any) -> str:
     if output.output_type == "stream":
         return "text"

@@ -21,7 +21,9 @@ SPEC.loader.exec_module(execute)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", execute.paths(), ids=lambda path: path.stem)
 def test_it_runs_and_shows_what_is_written_in_it(path: Path, tmp_path: Path) -> None:
-    assert execute.kinds(execute.execute(path, tmp_path)) == execute.kinds(execute.read(path))
+    found, written = execute.execute(path, tmp_path), execute.read(path)
+    assert execute.kinds(found) == execute.kinds(written)
+    assert execute.sources(found) == execute.sources(written), "run `make notebooks`"
 
 
 @pytest.mark.parametrize("path", execute.paths(), ids=lambda path: path.stem)

@@ -34,9 +34,10 @@ def course(
     if no_open:
         return 0
     if importlib.util.find_spec("jupyterlab") is None:
+        # By this Python, so that the notebook's kernel has groundup.
         say(
-            "open it in VS Code or Colab, or in Jupyter: "
-            f"pip install jupyterlab ipykernel && jupyter lab {path}"
+            "open it in VS Code or Colab; or run this again after "
+            f"`{sys.executable} -m pip install jupyterlab ipykernel`"
         )
         return 0
     return subprocess.run([sys.executable, "-m", "jupyterlab", str(path)]).returncode
