@@ -51,8 +51,13 @@ def execute(path: Path, folder: Path) -> Any:
     client.execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":  # progress bars and warnings are nobody's result
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if not _is_progress(o)]
     return notebook
+
+
+def _is_progress(output: Any) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or output.get("name") == "stderr"
 
 
 def kinds(notebook: Any) -> list[tuple[str, list[str]]]:

@@ -157,3 +157,19 @@ def test_names_of_modules_are_whole_in_a_narrow_terminal() -> None:
     for name in ("trf_blocks.0.att.out_proj", "trf_blocks.0.drop_shortcut", "MultiHeadAttention"):
         assert name in written
     assert "…" not in written and "38,597,376" in written
+
+
+def test_a_notebook_has_progress_bars_and_a_pipe_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import nbclient
+    import nbformat.v4 as v4
+
+    code = "from groundup.output import progress_bar\nfor _ in progress_bar(range(3)):\n    pass"
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    drawn = [shown.get("text", "") for shown in notebook.cells[0].outputs]
+    assert "3/3" in "".join(drawn)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert list(output.progress_bar(range(3))) == [0, 1, 2]
+    assert sys.stderr.getvalue() == ""  # pyright: ignore

@@ -13,6 +13,7 @@ import html
 import io
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from tqdm import tqdm
 
 PIPE_WIDTH = 120
 """A pipe has no width: tables get what they need instead of rich's 80 columns."""
@@ -75,6 +77,18 @@ def notebook() -> Any:
     """The notebook in which this runs (its IPython shell); None in a script or a terminal."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return shell if hasattr(shell, "kernel") else None
+
+
+def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+    """A bar of tqdm where somebody watches, in a terminal or a notebook; elsewhere it is silent.
+
+    In a notebook it is the notebook's own, if ipywidgets is there, else of letters.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that ipywidgets is not there
+        from tqdm.auto import tqdm
+    watched = is_terminal(sys.stderr) or notebook() is not None
+    return tqdm(iterable, dynamic_ncols=True, disable=not watched, **options)
 
 
 def prepare_streams() -> None:

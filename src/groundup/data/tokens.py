@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from tqdm import tqdm
 
+from groundup.output import progress_bar
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.parts import encode_array, parts
 
@@ -37,14 +37,12 @@ def encode_each(
         seconds = _seconds(documents, tokenizer)
         if seconds > WORTH_TELLING:
             say(f"tokenizing {characters:,} characters takes some {seconds:,.0f} s")
-    bar = tqdm(
+    bar = progress_bar(
         desc="tokenizing",
         total=characters,
         unit="character",
         unit_scale=True,
         delay=1,  # a short text needs no bar
-        dynamic_ncols=True,
-        disable=None,  # only where somebody watches
     )
     with bar:
         for document in documents:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from groundup.data.sources import KnownFile
 from groundup.errors import UserError
 from groundup.files import read_json, write_json
+from groundup.output import progress_bar
 
 if TYPE_CHECKING:
     import requests
@@ -153,7 +154,6 @@ def from_mirror(url: str, part: Part, say: Say) -> None:
 
 def _attempt(url: str, part: Part, say: Say) -> None:
     import requests
-    from tqdm import tqdm
 
     asked = part.headers(url)
     try:
@@ -169,7 +169,7 @@ def _attempt(url: str, part: Part, say: Say) -> None:
                 part.begin(url, response.headers)
             _announce(url, part, total, say)
             size = {"total": total, "initial": part.size, "unit": "B", "unit_scale": True}
-            bar = tqdm(desc=part.target.name, disable=None, **size)  # only where somebody watches
+            bar = progress_bar(desc=part.target.name, **size)
             with bar, part.path.open("ab") as out:
                 for chunk in response.iter_content(_CHUNK):
                     bar.update(out.write(chunk))

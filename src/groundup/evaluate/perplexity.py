@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from groundup.config import IGNORE_INDEX
 from groundup.data.batching import evaluation_rows, pad_right
@@ -25,6 +24,7 @@ from groundup.errors import UserError
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.model.door import device_of, evaluating
 from groundup.model.gpt import GPTModel
+from groundup.output import progress_bar
 from groundup.runtime import resolve_runtime
 from groundup.tokenizers import Tokenizer
 from groundup.train.objective import mean_loss
@@ -111,13 +111,11 @@ def evaluate_text(
         )
     lengths = windows.spans[:, 3] - windows.spans[:, 1]
     rows = evaluation_rows(len(lengths), config.windows_at_once(window), lengths=lengths)
-    bar = tqdm(
+    bar = progress_bar(
         map(windows.collate, rows),
         desc="evaluating",
         total=len(rows),
         unit="batch",
-        dynamic_ncols=True,
-        disable=None,  # only where somebody watches
     )
     with evaluating(model), runtime.autocast():
         loss = mean_loss(model, bar, runtime.device)

@@ -13,7 +13,7 @@ from groundup.judge.failures import Failed, Refusal
 from groundup.judge.responses import Entry
 from groundup.judge.scoring import COURSE, parse_score
 from groundup.judge.servers import PORT, OllamaClient
-from groundup.output import show
+from groundup.output import progress_bar, show
 
 CHAT = "/api/chat"
 
@@ -62,10 +62,8 @@ def generate_model_scores(
     Raises:
         UserError: Ollama does not answer, or has no such model.
     """
-    from tqdm import tqdm
-
     scores: list[int] = []
-    for number, row in enumerate(tqdm(json_data, desc="Scoring entries"), 1):
+    for number, row in enumerate(progress_bar(json_data, desc="Scoring entries"), 1):
         entry = Entry(
             number, row["instruction"], row.get("input") or "", row["output"], row[json_key]
         )

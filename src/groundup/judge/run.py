@@ -18,6 +18,7 @@ from groundup.judge.report import write_report
 from groundup.judge.results import RESULTS, compare, gather, read_earlier
 from groundup.judge.servers import connect
 from groundup.judge.work import Work, differences, read_work
+from groundup.output import progress_bar
 
 Say = Callable[[str], None]
 
@@ -165,7 +166,6 @@ def _ask_left(questions: Sequence[Question], asker: Asker, kept: AnswersFile, sa
     )
     if not left:
         return
-    from tqdm import tqdm
 
     def ask(question: Question) -> None:
         kept.add(asker.ask(question))  # before this thread asks the next one
@@ -174,13 +174,11 @@ def _ask_left(questions: Sequence[Question], asker: Asker, kept: AnswersFile, sa
     first = _ask_first(left, asker, kept)
     if first[-1].texts and not first[-1].structured:
         say("note: the server cannot hold answers to a JSON schema; they are read as they come")
-    bar = tqdm(
+    bar = progress_bar(
         desc="judging",
         total=len(questions),
         initial=done + len(first),
         unit="answer",
-        dynamic_ncols=True,
-        disable=None,  # only where somebody watches
     )
     with bar:
         for _ in in_parallel(left[len(first) :], ask, config.concurrency, asker.stop):

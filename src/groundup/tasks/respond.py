@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from groundup.data.instruction_files import (
     entries_fingerprint,
     read_instructions,
@@ -23,7 +21,7 @@ from groundup.decoding.engine import FinishReason
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import atomic_file, locked, write_json
-from groundup.output import show
+from groundup.output import progress_bar, show
 from groundup.tasks.assistant import Assistant, Say
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.kept_responses import ADVICE, PARTIAL, REASON, RESPONSE, KeptResponses, Response
@@ -215,13 +213,11 @@ def _write_missing(
 def _keep_all(
     completions: Iterator[Completion], left: Sequence[int], kept: KeptResponses, total: int
 ) -> None:
-    bar = tqdm(
+    bar = progress_bar(
         desc="responding",
         total=total,
         initial=len(kept.responses),
         unit="response",
-        dynamic_ncols=True,
-        disable=None,  # only where somebody watches
     )
     with bar:
         for done in completions:

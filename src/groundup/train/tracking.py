@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
@@ -16,7 +13,7 @@ from groundup.errors import UserError
 from groundup.files import RUN_KEPT, JsonLines
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
-from groundup.output import PIPE_WIDTH, is_terminal, say
+from groundup.output import PIPE_WIDTH, progress_bar, say
 from groundup.tokenizers import Tokenizer
 from groundup.train.trainer import Listener, Record
 
@@ -160,13 +157,7 @@ class ProgressBar(Listener):
 
     def __init__(self, total_steps: int, done: int = 0, samples: SamplesFile | None = None) -> None:
         self.samples = samples
-        self.bar = tqdm(
-            total=total_steps,
-            initial=done,
-            dynamic_ncols=True,
-            disable=not is_terminal(sys.stderr),
-            bar_format=self.FORMAT,
-        )
+        self.bar = progress_bar(total=total_steps, initial=done, bar_format=self.FORMAT)
         self._losses: dict[str, str] = {}
 
     def on_step(self, record: Record) -> None:
@@ -193,7 +184,7 @@ class ProgressBar(Listener):
         """As many of the parts as there is room for beside the bar."""
         told = {**self.bar.format_dict, "postfix": "", "ncols": None}
         told["bar_format"] = self.FORMAT.replace("{bar}", " " * self.NARROWEST)
-        room = (self.bar.format_dict["ncols"] or PIPE_WIDTH) - len(tqdm.format_meter(**told))
+        room = (self.bar.format_dict["ncols"] or PIPE_WIDTH) - len(self.bar.format_meter(**told))
         while len(parts) > 1 and len(", ".join(parts)) + 2 > room:
             parts = parts[:-1]
         return ", ".join(parts)
