@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from groundup import launch
 from groundup.errors import UserError
 from groundup.facts import Facts, Schedule
 from groundup.model.door import evaluating
@@ -38,7 +37,7 @@ from groundup.train.checkpoints import (
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
-from groundup.train.parallel import share_work
+from groundup.train.parallel import check_parallel, share_work
 from groundup.train.state import seed_process
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
 from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
@@ -105,7 +104,7 @@ def _run_together(
     if not world.is_main:
         say = _nothing
     with world.main_first():  # it may have to finish what a killed run has left half done
-        if launch.was_restarted():
+        if world.was_restarted:
             resume, overwrite = can_resume(out), False
         make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
@@ -113,6 +112,7 @@ def _run_together(
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
+    check_parallel(config.parallel, world.size)
     runtime = resolve_runtime(config.device, config.precision)
     job = Job(out, config, wanted, saved, runtime, say, verify, world)
     threads = torch.get_num_threads()

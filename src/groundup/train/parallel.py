@@ -153,6 +153,19 @@ class Shards(Parallel):
                 torch.utils.swap_tensors(blank, emptied)
 
 
+def check_parallel(how: str, processes: int) -> None:
+    """Refuse to share work with nobody.
+
+    Raises:
+        UserError: shards or replicas are asked for, but there is one process only.
+    """
+    if processes == 1 and how != "auto":
+        raise UserError(
+            f"--parallel {how} is for several processes; start them with a launcher: "
+            f"{launch.COMMAND} --parallel {how}"
+        )
+
+
 def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
     """Make a model ready to be trained by these processes; its optimizer is made afterwards.
 
@@ -161,16 +174,8 @@ def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
         world: the processes.
         how: ``ddp``, ``fsdp``, or ``auto``: replicas if model and optimizer fit into the memory of
             each process's device, else shards.
-
-    Raises:
-        UserError: shards or replicas are asked for, but there is one process only.
     """
     if world.size == 1:
-        if how != "auto":
-            raise UserError(
-                f"--parallel {how} is for several processes; start them with {launch.COMMAND} "
-                f"--parallel {how}"
-            )
         return Parallel(model, world)
     if how == "auto":
         fits = world.sum(not _fits(model))[0] == 0
