@@ -16,7 +16,7 @@ from groundup.staging import STAGING, finish_update, new_staging, sweep
 
 def content(folder: Path) -> dict[str, str]:
     return {
-        str(p.relative_to(folder)): p.read_text()
+        str(p.relative_to(folder)): p.read_text("utf-8")
         for p in folder.rglob("*")
         if p.is_file() and STAGING not in str(p)
     }
@@ -24,15 +24,15 @@ def content(folder: Path) -> dict[str, str]:
 
 def update(folder: Path, text: str) -> None:
     with atomic_update(folder) as staging:
-        (staging / "a").write_text(text)
+        (staging / "a").write_text(text, "utf-8")
         (staging / "sub").mkdir()
-        (staging / "sub" / "b").write_text(text)
+        (staging / "sub" / "b").write_text(text, "utf-8")
 
 
 def test_files_appear_together_and_others_stay(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     update(folder, "1")
-    (folder / "mine").write_text("keep")
+    (folder / "mine").write_text("keep", "utf-8")
     update(folder, "2")
     assert content(folder) == {"a": "2", "sub/b": "2", "mine": "keep"}
 
@@ -40,7 +40,7 @@ def test_files_appear_together_and_others_stay(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_files_and_no_litter(tmp_path: Path) -> None:
     update(tmp_path, "old")
     with pytest.raises(ZeroDivisionError), atomic_update(tmp_path) as staging:
-        (staging / "a").write_text("new")
+        (staging / "a").write_text("new", "utf-8")
         raise ZeroDivisionError
     assert content(tmp_path) == {"a": "old", "sub/b": "old"}
     assert not list(tmp_path.glob(f"{STAGING}*"))
@@ -87,7 +87,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new_state(
 def test_an_incomplete_staging_folder_is_ignored_and_replaced(tmp_path: Path) -> None:
     update(tmp_path, "old")
     (tmp_path / f"{STAGING}dead").mkdir()
-    (tmp_path / f"{STAGING}dead" / "a").write_text("half")
+    (tmp_path / f"{STAGING}dead" / "a").write_text("half", "utf-8")
     finish_update(tmp_path)
     assert content(tmp_path)["a"] == "old"
     update(tmp_path, "new")
@@ -159,10 +159,10 @@ def test_bad_json(tmp_path: Path, text: str | None, message: str) -> None:
 
 def test_an_update_within_an_update_of_the_same_folder_deletes_nothing(tmp_path: Path) -> None:
     with atomic_update(tmp_path) as outer:
-        (outer / "a").write_text("outer")
+        (outer / "a").write_text("outer", "utf-8")
         update(tmp_path, "inner")
         with atomic_file(tmp_path / "c") as temporary:
-            temporary.write_text("file")
+            temporary.write_text("file", "utf-8")
         assert content(tmp_path) == {"a": "inner", "sub/b": "inner", "c": "file"}
     assert content(tmp_path) == {"a": "outer", "sub/b": "inner", "c": "file"}
     assert not list(tmp_path.glob(f"{STAGING}*"))
@@ -191,7 +191,7 @@ def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_writes_is_n
         (staging,) = tmp_path.glob(f"{STAGING}*")
         process.kill()
         process.wait()
-    assert (staging / "a").read_text() == "half" and content(tmp_path)["a"] == "new"
+    assert (staging / "a").read_text("utf-8") == "half" and content(tmp_path)["a"] == "new"
     sweep(tmp_path)
     assert not staging.exists()
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_moved_is_told_before_anything_is(tmp_path: Path) -> None
     update(tmp_path, "old")
     (tmp_path / "sub" / "b").unlink()
     (tmp_path / "sub").rmdir()
-    (tmp_path / "sub").write_text("a file")
+    (tmp_path / "sub").write_text("a file", "utf-8")
     with pytest.raises(UserError, match=f"cannot write to {tmp_path}: Not a directory: sub"):
         update(tmp_path, "new")
     assert content(tmp_path) == {"a": "old", "sub": "a file"}

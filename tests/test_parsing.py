@@ -23,10 +23,10 @@ DIGITS = "1" * 100_000
 def test_deep_json(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="nested more than 100 deep|Expecting value"):
         from_json(text)
-    (tmp_path / "config.json").write_text(f'{{"a": {text}}}')
+    (tmp_path / "config.json").write_text(f'{{"a": {text}}}', "utf-8")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_json(tmp_path / "config.json")
-    (tmp_path / "metrics.jsonl").write_text(f'{{"a": 1}}\n{{"a": {text}}}\n')
+    (tmp_path / "metrics.jsonl").write_text(f'{{"a": 1}}\n{{"a": {text}}}\n', "utf-8")
     with pytest.raises(UserError, match="line 2 is no record"):
         JsonLines(tmp_path / "metrics.jsonl").read()
 
@@ -44,7 +44,7 @@ def test_as_deep_as_allowed() -> None:
 def test_deep_toml(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="nested more than 100 deep"):
         from_toml(text)
-    (tmp_path / "run.toml").write_text(text)
+    (tmp_path / "run.toml").write_text(text, "utf-8")
     with pytest.raises(UserError, match=r"run\.toml is not valid TOML: it is nested"):
         read_toml(tmp_path / "run.toml", TrainConfig)
 
@@ -63,7 +63,7 @@ def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
         "[model]\nseed = 1\n[training]\nseed = 2",
         "batch-size = 1\nbatch_size = 1",
     ):
-        (tmp_path / "run.toml").write_text(text)
+        (tmp_path / "run.toml").write_text(text, "utf-8")
         with pytest.raises(UserError, match="twice|overwrite"):
             read_toml(tmp_path / "run.toml", TrainConfig)
 

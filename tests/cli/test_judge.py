@@ -37,7 +37,7 @@ def test_every_option_is_passed_on(
 ) -> None:
     entries = [{**row, "answer": "mine"} for row in rows(2)]
     template = tmp_path / "q.toml"
-    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"')
+    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"', "utf-8")
     llm.answer = lambda prompt: "4/5"
     options: dict[str, Any] = {
         "judge": "openai:llama3:latest",
@@ -53,7 +53,7 @@ def test_every_option_is_passed_on(
     result = run("judge", write(entries), *given)
     assert result.out.startswith("mean 4.00"), result.err
     assert llm.asked[0]["messages"][0]["content"] == "Rate mine" and llm.asked[0]["seed"] == 5
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     assert results["template"] == {"prompt": "Rate {response}", "scale": [1, 5]}
 
 
@@ -69,7 +69,7 @@ def test_pairs_and_comparisons(
     assert run("judge", first, base).status == 0
     result = run("judge", second, base, "--compare", tmp_path / "responses.judge")
     assert result.status == 0, result.err
-    assert "+10.00" in (tmp_path / "second.judge" / "report.md").read_text()
+    assert "+10.00" in (tmp_path / "second.judge" / "report.md").read_text("utf-8")
 
 
 def test_mistakes_are_told_in_one_sentence(

@@ -66,13 +66,13 @@ def test_big_texts_go_to_the_library_and_it_says_so(
     monkeypatch.setattr("groundup.tasks.tokenizer.LIBRARY_CHARACTERS", 10)
     result = run("tokenizer", "train", text, "--out", tmp_path / "b", "--vocab-size=280")
     assert "`tokenizers` library" in result.err
-    a, b = ((tmp_path / d / "tokenizer.json").read_text() for d in "ab")
+    a, b = ((tmp_path / d / "tokenizer.json").read_text("utf-8") for d in "ab")
     assert a == b
 
 
 def test_tokenizer_on_gpt2(run: Run, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("tokenizer", "encode", "gpt2", "Hello, I am").out == "15496 11 314 716\n"
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello, I am")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello, I am"), encoding="utf-8"))
     assert run("tokenizer", "encode", "gpt2").out == "15496 11 314 716\n"
     assert run("tokenizer", "decode", "gpt2", "15496,", "11").out == "Hello,\n"
     special = run("tokenizer", "encode", "gpt2", "<|endoftext|>", "--allow-special")

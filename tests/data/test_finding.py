@@ -12,8 +12,8 @@ from groundup.errors import UserError
 def folder(tmp_path: Path) -> Path:
     """Two texts, one of them in a folder, and links to the folder above."""
     (tmp_path / "texts" / "sub").mkdir(parents=True)
-    (tmp_path / "texts" / "a.txt").write_text("alpha")
-    (tmp_path / "texts" / "sub" / "b.md").write_text("beta")
+    (tmp_path / "texts" / "a.txt").write_text("alpha", "utf-8")
+    (tmp_path / "texts" / "sub" / "b.md").write_text("beta", "utf-8")
     for name in ("loop", "sub/up"):
         (tmp_path / "texts" / name).symlink_to(tmp_path / "texts", target_is_directory=True)
     return tmp_path / "texts"
@@ -63,12 +63,12 @@ def test_a_folder_and_what_is_in_it(folder: Path) -> None:
 
 
 def test_endings_may_be_in_capitals_and_others_are_told(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("alpha")
-    (tmp_path / "B.TXT").write_text("beta")
-    (tmp_path / "c.csv").write_text("no")
+    (tmp_path / "a.txt").write_text("alpha", "utf-8")
+    (tmp_path / "B.TXT").write_text("beta", "utf-8")
+    (tmp_path / "c.csv").write_text("no", "utf-8")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "groundup.json").write_text("{}")
-    (tmp_path / "model" / "README.md").write_text("no")
+    (tmp_path / "model" / "groundup.json").write_text("{}", "utf-8")
+    (tmp_path / "model" / "README.md").write_text("no", "utf-8")
     said: list[str] = []
     assert sorted(read_documents([str(tmp_path)], say=said.append)) == ["alpha", "beta"]
     assert f"models are no texts and are left out: {tmp_path / 'model'}" in said[0]

@@ -47,9 +47,9 @@ def test_a_lesson_is_copied_once_to_work_in(run: Run, tmp_path: Path) -> None:
     first = run("course", "1", "--out", tmp_path, "--no-open")
     copy = Path(first.out.strip())
     assert first.status == 0 and copy.read_bytes() == lessons()[0].path.read_bytes()
-    copy.write_text("my notes")
+    copy.write_text("my notes", "utf-8")
     assert run("course", "1", "--out", tmp_path, "--no-open").status == 0
-    assert copy.read_text() == "my notes"
+    assert copy.read_text("utf-8") == "my notes"
     wrong = run("course", "99", "--out", tmp_path)
     assert wrong.status == 2 and "there are 1 to" in wrong.err
 

@@ -158,14 +158,16 @@ def other_places(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 def test_a_checkpoint_that_names_another_place_is_refused(folder: Path) -> None:
     for name, prepare in other_places(folder):
         prepare()
-        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
+        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n', "utf-8")
         assert f"names {name!r}, which is outside the directory" in refusal(folder)
 
 
 def test_places_inside_the_directory(folder: Path) -> None:
     (folder / "sub").mkdir()
     for name in (str(folder / "model.ckpt"), "./model.ckpt", "sub/../model.ckpt"):
-        (folder / "checkpoint").write_text(f'# TensorFlow\nmodel_checkpoint_path: "{name}"\n')
+        (folder / "checkpoint").write_text(
+            f'# TensorFlow\nmodel_checkpoint_path: "{name}"\n', "utf-8"
+        )
         assert len(read(folder)) == 28
 
 
