@@ -14,6 +14,7 @@ from groundup.files import JsonLines
 from groundup.options import read_toml
 from groundup.parsing import DEEPEST, from_json, from_toml, read_json, read_text
 from groundup.train.config import TrainConfig
+from tests.systems import needs
 
 DEEP = ["[" * 90_000, '{"a":' * 90_000, "[" * 5000 + "]" * 5000, "[" * 150 + "]" * 150]
 DIGITS = "1" * 100_000
@@ -77,6 +78,7 @@ def test_byte_order_marks(tmp_path: Path) -> None:
     assert from_json('\ufeff{"a": 5}') == {"a": 5}
 
 
+@needs("/dev/zero")
 def test_a_file_without_end(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="larger than 16 MiB"):

@@ -18,7 +18,7 @@ from typing import Any
 from groundup.errors import UserError, read_error, write_error
 from groundup.parsing import from_json
 from groundup.parsing import read_json as read_json  # here, too, beside write_json
-from groundup.staging import complete, finish_update, flush, new_staging
+from groundup.staging import complete, finish_update, flush, new_staging, replace
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = staging / path.name
         yield temporary
         flush(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
         flush(path.parent)
 
 
@@ -188,4 +188,5 @@ def _line(row: Row) -> bytes:
 
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON with a newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Run
 from tests.judge.conftest import llm, rows, write  # fixtures
 from tests.judge.fake_llm import FakeLLM, Handler, answer
+from tests.systems import needs_signals
 
 __all__ = ["llm", "write"]
 
@@ -87,6 +88,7 @@ def test_mistakes_are_told_in_one_sentence(
     assert llm.asked == []
 
 
+@needs_signals
 def test_ctrl_c_ends_with_130(run: Run, llm: FakeLLM, write: Callable[..., Path]) -> None:
     def interrupt(handler: Handler, body: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)  # as the terminal does

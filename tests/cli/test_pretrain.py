@@ -16,6 +16,7 @@ import pytest
 from groundup.train.tracking import read_metrics
 from groundup.weights.load import load_model
 from tests.conftest import LAST, SMALL, TEXT, Run, facts_of, small
+from tests.systems import needs_signals
 
 QUICK = [*SMALL, "--max-steps=3", "--eval-freq=2"]
 Fails = Callable[..., str]
@@ -339,6 +340,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in debug.stderr
 
 
+@needs_signals
 def test_ctrl_c_saves_and_resume_goes_on(run: Run, tmp_path: Path, text_file: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "groundup", "pretrain", str(text_file), "--out", str(out)]

@@ -43,6 +43,7 @@ from tests.data.fault_server import (
     status,
     wrong_part,
 )
+from tests.systems import needs
 
 BODY = bytes(range(256)) * 1024  # 262,144 bytes: four chunks
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -448,7 +449,7 @@ class TestDisk:
         )
         assert not target.exists()
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+    @needs("/dev/full")
     def test_the_disk_fills_up_meanwhile(self, server, target, monkeypatch) -> None:
         opened = Path.open
 

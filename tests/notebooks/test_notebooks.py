@@ -1,7 +1,6 @@
 """The notebooks run from top to bottom, and what is written in them is what they show."""
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def test_a_lesson_is_copied_once_to_work_in(run: Run, tmp_path: Path) -> None:
     assert wrong.status == 2 and "there are 1 to" in wrong.err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a folder that cannot be written, made by its file")
 def test_a_folder_that_cannot_be_written_is_told(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("course", "1", "--out", tmp_path / "file", "--no-open")

@@ -8,6 +8,7 @@ from groundup.errors import UserError
 from groundup.files import LOCK
 from groundup.staging import STAGING, new_staging
 from groundup.tasks.outdir import prepare_output
+from tests.systems import needs_links
 
 NEW = {"overwrite": False, "resume": False}
 RECORD = json.dumps({"step": 1, "epoch": 0.1, "tokens_seen": 5}) + "\n"
@@ -136,6 +137,7 @@ def test_a_run_that_another_has_gone_on_with_meanwhile(tmp_path: Path) -> None:
         pass
 
 
+@needs_links
 def test_a_link_to_nowhere_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"out is a link to .*gone, where nothing is"):

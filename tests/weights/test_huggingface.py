@@ -15,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 from groundup.errors import UserError
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.load import load_model
+from tests.systems import needs_links
 
 IDX = torch.arange(12)[None]
 
@@ -227,6 +228,7 @@ def test_an_index_may_not_lead_outside(sharded: Path, escape: str) -> None:
         load_model(sharded)
 
 
+@needs_links
 def test_a_link_may_not_lead_outside_but_within_the_hubs_cache(sharded: Path) -> None:
     model = load_model(sharded)[0]
     outside = sharded.parent / "blobs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -73,7 +74,7 @@ def run(args: Sequence[str]) -> int:
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `groundup … | head` has read enough
+        if _is_broken_pipe(error):  # `groundup … | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         what = f"{error.filename}: " if error.filename else ""
@@ -116,6 +117,12 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.argument.name} is missing or has no value; see groundup COMMAND --help"
     return " ".join(str(error).split())
+
+
+def _is_broken_pipe(error: OSError) -> bool:
+    """Windows says of a pipe that nobody reads any more that its argument is invalid."""
+    unread = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or unread
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
