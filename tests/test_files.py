@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.errors import UserError, read_error
-from groundup.files import KEPT, atomic_file, atomic_update, locked, read_json
+from groundup.files import KEPT, atomic_file, atomic_update, locked, read_json, write_json
 from groundup.staging import STAGING, finish_update, new_staging, sweep
 from tests.systems import needs, needs_links
 
@@ -280,3 +280,10 @@ def test_where_no_file_can_be_made(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read_is_not_damaged(error: Exception, message: str) -> None:
     assert str(read_error(Path("a"), error)) == message
+
+
+def test_a_files_name_that_is_no_text_comes_back_from_json(tmp_path: Path) -> None:
+    """As of a file from a system with another encoding; a run's facts name its texts."""
+    write_json(tmp_path / "a.json", {"files": ["Gr\udcfcn.txt", "Grün.txt"]})
+    assert "Grün" in (tmp_path / "a.json").read_text("utf-8")
+    assert read_json(tmp_path / "a.json") == {"files": ["Gr\udcfcn.txt", "Grün.txt"]}

@@ -183,10 +183,14 @@ class JsonLines:
 
 
 def _line(row: Row) -> bytes:
-    return json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return _encoded(json.dumps(dict(row), ensure_ascii=False))
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as UTF-8; a file's name that is no text comes back from it as it was."""
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON with a newline at the end."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_bytes(_encoded(json.dumps(value, indent=2, ensure_ascii=False)))

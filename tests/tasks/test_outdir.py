@@ -142,3 +142,9 @@ def test_a_link_to_nowhere_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "out").symlink_to(tmp_path / "gone")
     with pytest.raises(UserError, match=r"out is a link to .*gone, where nothing is"):
         prepare_output(tmp_path / "out", **NEW)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    """safetensors would write the model there, and not open it."""
+    with pytest.raises(UserError, match="is not UTF-8; choose another --out"):
+        prepare_output(Path("Gr\udcfcn"), **NEW)

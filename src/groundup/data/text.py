@@ -75,11 +75,17 @@ def split_documents(documents: Sequence[str], ratio: float) -> tuple[list[str], 
     Documents stay apart: the one in which the cut falls is cut, the others are whole.
 
     Raises:
-        UserError: the ratio is not in (0, 1].
+        UserError: the ratio is not in (0, 1], or leaves nothing to train on.
     """
     if not 0.0 < ratio <= 1.0:
         raise UserError(f"train_ratio is {ratio}; expected more than 0 and at most 1")
-    room = int(ratio * sum(map(len, documents)))
+    characters = sum(map(len, documents))
+    room = int(ratio * characters)
+    if characters and not room:
+        raise UserError(
+            f"the text is too short: train_ratio {ratio} leaves nothing of it to train on; "
+            "use a longer one"
+        )
     train: list[str] = []
     val: list[str] = []
     for document in documents:
