@@ -75,17 +75,11 @@ def split_documents(documents: Sequence[str], ratio: float) -> tuple[list[str], 
     Documents stay apart: the one in which the cut falls is cut, the others are whole.
 
     Raises:
-        UserError: the ratio is not in (0, 1], or leaves nothing to train on.
+        UserError: the ratio is not in (0, 1].
     """
     if not 0.0 < ratio <= 1.0:
         raise UserError(f"train_ratio is {ratio}; expected more than 0 and at most 1")
-    characters = sum(map(len, documents))
-    room = int(ratio * characters)
-    if characters and not room:
-        raise UserError(
-            f"the text is too short: train_ratio {ratio} leaves nothing of it to train on; "
-            "use a longer one"
-        )
+    room = int(ratio * sum(map(len, documents)))
     train: list[str] = []
     val: list[str] = []
     for document in documents:
