@@ -25,6 +25,7 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    plan,
     plot,
     pretrain,
     respond,
@@ -32,7 +33,7 @@ from groundup.cli import (
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
-from groundup.errors import Note, TrainingFailed, UserError
+from groundup.errors import Note, TrainingFailed, UserError, is_out_of_memory
 from groundup.output import prepare_streams, say
 from groundup.spinning import choose_spins
 
@@ -50,6 +51,7 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "plan",
     "plot",
     "pretrain",
     "respond",
@@ -79,7 +81,7 @@ def run(args: Sequence[str]) -> int:
         what = f"{error.filename}: " if error.filename else ""
         status, message, trouble = 2, f"{what}{error.strerror or error}", error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         status, trouble = 2, error
         message = (
@@ -116,8 +118,3 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return f"{error.argument.name} is missing or has no value; see groundup COMMAND --help"
     return " ".join(str(error).split())
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

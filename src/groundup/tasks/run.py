@@ -19,6 +19,7 @@ from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
+from groundup.tasks.memory import within_memory
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.page import write_page
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
@@ -94,9 +95,10 @@ def run_task(
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
     try:
-        run = _Run(job, model.to(runtime.device), tokenizer, material)
-        with make_ready(run.check_space):
-            record = run.fit(stop_here)
+        with within_memory(job, model, material):
+            run = _Run(job, model.to(runtime.device), tokenizer, material)
+            with make_ready(run.check_space):
+                record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
     if run.best.is_stale(run.config.patience):
