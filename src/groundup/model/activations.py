@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from groundup.config import ModelConfig
 from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
-from groundup.model.loss import CHUNK_LOGITS
+from groundup.model.loss import CACHED_LOGITS, CHUNK_LOGITS
 
 FP32_BYTES = 4
 BYTES = {"fp32": FP32_BYTES, "bf16": 2}
@@ -150,17 +150,19 @@ def logits_bytes(
 ) -> int:
     """What computing the loss takes for a moment, on top of what it keeps (``loss.py``).
 
-    A piece of the logits, and what is made of it: on a GPU their logarithms in fp32, which a CPU
-    only has of a few rows at a time; the piece's share of the matrix's gradient; and with bf16 the
-    matrix and the features in bf16.
+    A piece of the logits; first their logarithms in fp32 (on a CPU of a few rows at a time), then
+    the piece's share of the matrix's gradient; the features; and with bf16 copies of matrix and
+    features.
     """
     size, V, C = BYTES[precision], cfg.vocab_size, cfg.emb_dim
     rows = min(tokens, max(1, CHUNK_LOGITS // V))
+    # A piece is still there while the next is computed, of the logits and of their logarithms.
+    at_once = rows if kind == "gpu" else min(rows, 2 * max(1, CACHED_LOGITS // V))
+    logarithms = at_once * V * FP32_BYTES * (2 if precision == "bf16" else 1)
+    following = min(rows, tokens - rows) * V * size
     copies = (V + tokens) * C * size if precision == "bf16" else 0
-    logarithms = 0
-    if kind == "gpu":
-        logarithms = FP32_BYTES * (2 if precision == "bf16" else 1)
-    return rows * V * (size + logarithms) + V * C * size + copies
+    features = tokens * C * FP32_BYTES
+    return rows * V * size + max(logarithms, following, V * C * size) + features + copies
 
 
 def _kept(model: GPTModel, batch_size: int, tokens: int, precision: Precision) -> int:

@@ -57,6 +57,7 @@ class Memory:
             them. FSDP doesn't share them.
         activations: what else the backward pass needs of a micro-batch.
         logits: what the loss takes for a moment.
+        late: what the backward pass takes for a moment at its end: tied weights' second gradient.
         together: whether gradients are there during the forward pass: of earlier micro-batches,
             or in DDP's buckets. Else they come as the activations go.
     """
@@ -68,6 +69,7 @@ class Memory:
     copies: int
     activations: int
     logits: int
+    late: int
     together: bool
 
     @property
@@ -83,7 +85,9 @@ class Memory:
     @property
     def saved(self) -> int:
         """By how much the peak is less than the sum, since gradients come as activations go."""
-        return 0 if self.together else min(self.gradients, self.of_batch)
+        if self.together:
+            return 0
+        return self.gradients + self.of_batch - max(self.of_batch, self.gradients + self.late)
 
     @property
     def peak(self) -> int:
@@ -152,6 +156,7 @@ class Need:
             copies=copies,
             activations=kept - copies,
             logits=logits_bytes(self.cfg, tokens, self.precision, self.kind),
+            late=GRADIENT * self.cfg.vocab_size * self.cfg.emb_dim * self.cfg.tie_weights,
             together=accumulating or self.strategy == "ddp",
         )
 
