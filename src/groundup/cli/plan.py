@@ -144,7 +144,9 @@ def _time(made: Plan, config: PlanConfig) -> list[str]:
             f"  and sends for {human_time(work.exchange)}, {share:.1%} of that; hidden behind the "
             f"computation a step takes {human_time(work.fastest)}, else {human_time(work.slowest)}",
             f"  with this global batch, sending takes longer than computing from "
-            f"{work.most_devices():,.0f} devices on",
+            f"{work.most_devices():,.0f} devices on"
+            + " (with one micro-batch per step)"
+            * (work.need.strategy == "fsdp"),
         ]
     elif config.devices > 1:
         lines.append("  (without what the devices send each other: give --bandwidth)")
