@@ -46,8 +46,8 @@ def figures() -> str:
 
 def _model(name: str, cfg: ModelConfig) -> str:
     lines = [
-        "| devices | way | state | gathered | activations, copies, logits | at most | micro-batches "
-        "| computes | sends | stops at |",
+        "| devices | way | state | gathered | activations, copies, logits | at most "
+        "| micro-batches | computes | sends | stops at |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     parameters = 0

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,19 +12,16 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 1 GiB, half of it available, without a container."""
-    (tmp_path / "meminfo").write_text("MemTotal: 1048576 kB\nMemAvailable:  524288 kB\n")
-    monkeypatch.setattr(devices, "MEMINFO", tmp_path / "meminfo")
+    memory = SimpleNamespace(total=2**30, available=2**29)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     monkeypatch.setattr(devices, "CGROUP", tmp_path)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     return tmp_path
 
 
 def test_a_machine_says_what_is_available(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.free_memory(CPU) == 2**29 and devices.total_memory(CPU) == 2**30
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr("groundup.launch.local_world_size", lambda: 4)  # they share it
     assert devices.free_memory(CPU) == 2**27
-    (machine / "meminfo").unlink()
-    assert devices.free_memory(CPU) is None and devices.total_memory(CPU) is None
     assert devices.free_memory(torch.device("mps")) is None
 
 

@@ -38,7 +38,7 @@ def peak_of(cfg: ModelConfig, texts: int, micro_batches: int) -> int:
                 NextToken().loss(model, (ids, ids)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    results = profile.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
+    results: Any = profile.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
     found = [event for event in results.events() if event.name() == "[memory]"]
     found.sort(key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in found))

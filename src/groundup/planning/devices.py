@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from groundup import launch
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,10 @@ def free_memory(device: torch.device) -> float | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
         return None
-    found = [n for n in (_meminfo("MemAvailable"), _left_in_container()) if n is not None]
-    return min(found) / int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if found else None
+    import psutil
+
+    found = psutil.virtual_memory().available, _left_in_container()
+    return min(n for n in found if n is not None) / launch.local_world_size()
 
 
 def total_memory(device: torch.device) -> float | None:
@@ -34,21 +37,13 @@ def total_memory(device: torch.device) -> float | None:
         return torch.cuda.mem_get_info(device)[1]
     if device.type != "cpu":
         return None
-    limit = _number(CGROUP / "memory.max")
-    found = [n for n in (_meminfo("MemTotal"), limit) if n is not None]
-    return min(found) if found else None
+    import psutil
+
+    found = psutil.virtual_memory().total, _number(CGROUP / "memory.max")
+    return min(n for n in found if n is not None)
 
 
-MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-
-
-def _meminfo(name: str) -> float | None:
-    try:
-        lines = MEMINFO.read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    found = [line for line in lines if line.startswith(f"{name}:")]
-    return 1024 * float(found[0].split()[1]) if found else None
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def _left_in_container() -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,13 @@ from groundup.model.activations import FP32_BYTES, activation_bytes_of, logits_b
 from groundup.model.classifier import is_classifier
 from groundup.model.gpt import GPTModel
 from groundup.planning.devices import free_memory
-from groundup.planning.memory import GRADIENT, WEIGHT, state_bytes
+from groundup.planning.memory import (
+    GATHERED_BLOCKS,
+    GRADIENT,
+    WEIGHT,
+    choose_strategy,
+    state_bytes,
+)
 from groundup.tasks.task import Job, Material
 
 CLEARLY = 0.5
@@ -20,22 +27,20 @@ takes seconds."""
 
 
 @contextmanager
-def within_memory(
-    job: Job[Any], model: GPTModel, material: Material, *, sharing: int = 1
-) -> Iterator[None]:
+def within_memory(job: Job[Any], model: GPTModel, material: Material) -> Iterator[None]:
     """Say before a run if it won't fit its device; say what to do when it didn't.
 
     Args:
         job: the run.
         model: what it trains, before it goes to its device.
         material: its batches.
-        sharing: processes that share the model's state (FSDP).
 
     Raises:
         UserError: memory ran out; names a smaller micro-batch with the same global batch.
     """
     shape = _first_batch(material)
     free = free_memory(job.runtime.device)
+    sharing = _sharing(job, model, free)
     if shape is not None and free is not None:
         needed = _needed(job, model, shape, sharing, rough=True)
         if needed > CLEARLY * free:
@@ -53,6 +58,16 @@ def within_memory(
             raise
         advice = _advice(job, model, shape, sharing, free)
         raise UserError(f"there is not enough memory for this run; {advice}") from error
+
+
+def _sharing(job: Job[Any], model: GPTModel, free: float | None) -> int:
+    """How many processes share the model's state: all of them with FSDP, else one."""
+    how = job.config.parallel
+    if how == "auto":
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        state = state_bytes(model.num_parameters(), trained)
+        how = choose_strategy(state, free or math.inf, job.world.size)
+    return job.world.size if how == "fsdp" else 1
 
 
 def _advice(
@@ -119,6 +134,10 @@ def _needed(
     logits = 0 if classes else logits_bytes(cfg, texts * tokens, precision, kind)
     if accumulating is None:
         accumulating = job.config.grad_accum_steps > 1
+    if sharing > 1:  # what FSDP has whole for a while, as in planning.memory
+        block = sum(p.numel() for p in model.trf_blocks[0].parameters())
+        whole = total - (cfg.n_layers - min(GATHERED_BLOCKS, cfg.n_layers)) * block
+        state += WEIGHT * whole + GRADIENT * (trained if accumulating else min(trained, whole))
     gradients = GRADIENT * trained // sharing
     saved = 0 if accumulating else min(gradients, kept + logits)
     return state + kept + logits - saved
