@@ -56,7 +56,7 @@ def need(cfg: ModelConfig, strategy: Strategy = "alone", devices: int = 1, **how
 def test_a_real_steps_peak_is_the_planned_one(
     texts: int, micro_batches: int, drop_rate: float
 ) -> None:
-    """Within 3%; what a whole process takes, ``benchmarks/planned_memory.py`` measures."""
+    """Within 3%; a process is larger by what its allocator keeps."""
     cfg = ModelConfig(**SHAPE, drop_rate=drop_rate)
     planned = need(cfg).at(texts, accumulating=micro_batches > 1).peak
     assert planned == pytest.approx(peak_of(cfg, texts, micro_batches), rel=0.03)
