@@ -40,6 +40,17 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that there is no memory left: Python's, a CPU's, a GPU's way of saying it.
+
+    A ``UserError`` never does, whatever its sentence.
+    """
+    if isinstance(error, UserError):
+        return False
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
 def os_error_in(error: BaseException | None) -> OSError | None:
     """What the system said, where a library put its own error around it; None if it said nothing.
 

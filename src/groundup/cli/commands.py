@@ -32,6 +32,7 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    plan,
     plot,
     pretrain,
     respond,
@@ -39,7 +40,14 @@ from groundup.cli import (
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
-from groundup.errors import EndedElsewhere, Note, TrainingFailed, UserError, did_you_mean
+from groundup.errors import (
+    EndedElsewhere,
+    Note,
+    TrainingFailed,
+    UserError,
+    did_you_mean,
+    is_out_of_memory,
+)
 from groundup.launch import world_size
 from groundup.output import prepare_streams, say
 from groundup.spinning import choose_spins
@@ -58,6 +66,7 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "plan",
     "plot",
     "pretrain",
     "respond",
@@ -89,7 +98,7 @@ def run(args: Sequence[str]) -> int:
         what = f"{error.filename}: " if error.filename else ""
         status, message, trouble = 2, f"{what}{error.strerror or error}", error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         status, trouble = 2, error
         message = (
@@ -154,8 +163,3 @@ def _is_broken_pipe(error: OSError) -> bool:
     """Windows says of a pipe that nobody reads any more that its argument is invalid."""
     unread = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
     return isinstance(error, BrokenPipeError) or unread
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text

@@ -20,6 +20,7 @@ from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
+from groundup.tasks.memory import within_memory
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.page import write_page
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
@@ -123,8 +124,9 @@ def _run_together(
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
     try:
-        run = _Run(job, model.to(runtime.device), tokenizer, material)
         with ExitStack() as held:
+            held.enter_context(within_memory(job, model, material))
+            run = _Run(job, model.to(runtime.device), tokenizer, material)
             with world.main_first():
                 if world.is_main:
                     held.enter_context(make_ready(run.check_space))
