@@ -18,6 +18,7 @@ from groundup.errors import UserError
 from groundup.facts import Facts, Schedule
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
+from groundup.model.recompute import recompute_blocks
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
 from groundup.tasks.memory import within_memory
@@ -35,6 +36,7 @@ from groundup.train.checkpoints import (
     last_checkpoint,
     load_last,
 )
+from groundup.train.compiling import compile_training
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
@@ -154,6 +156,8 @@ class _Run:
         self, job: Job[Any], model: GPTModel, tokenizer: Tokenizer, material: Material
     ) -> None:
         self.job, self.model, self.material = job, model, material
+        if job.config.activation_checkpointing:
+            recompute_blocks(model)
         self.config, self.out = self._paced(job.config), job.out
         self.parallel = share_work(model, job.world, self.config.parallel)
         if job.world.size > 1:
@@ -169,6 +173,7 @@ class _Run:
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
         self.plan = self._plan(schedule)
+        self.config = replace(self.config, compile=self._compiled())
         metrics = MetricsFile(self.out, self.progress.step)
         self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
@@ -281,6 +286,18 @@ class _Run:
                 )
                 config = replace(config, max_steps=job.world.agreed(steps))
         return replace(config, threads=torch.get_num_threads()) if on_cpu else config
+
+    def _compiled(self) -> str:
+        """Compile what trains, where that was asked for or pays; whether it was done.
+
+        A run that goes on keeps to what it had.
+        """
+        how, data = self.config.compile, self.material.data
+        left = self.plan.steps - self.progress.step
+        if how == "off" or (how == "auto" and self.job.saved is not None) or left <= 0:
+            return "off" if how == "auto" else how
+        what = data, self.material.objective, self.job.runtime, self.config.grad_accum_steps
+        return compile_training(self.parallel, *what, left, self.job.say, asked=how == "on")
 
     def _plan(self, schedule: Schedule) -> Plan:
         config, total = self.config, schedule.total_steps or 0
