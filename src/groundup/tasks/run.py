@@ -7,6 +7,7 @@ A task says what is its own (see :class:`Task`); everything else is assembled he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
 from groundup.train.parallel import check_alone
+from groundup.train.trackers import check_trackers, trackers
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
 from groundup.train.trainer import Plan, Progress, Record, Trainer
 
@@ -85,6 +87,7 @@ def run_task(
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
+    check_trackers(config)
     runtime = resolve_runtime(config.device, config.precision)
     job = Job(out, config, wanted, saved, runtime, say, verify)
     threads = torch.get_num_threads()
@@ -129,7 +132,7 @@ class _Run:
         metrics = MetricsFile(self.out, self.progress.step)
         self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
-        facts = replace(
+        self.facts = facts = replace(
             material.facts,
             task=self.config.TASK,
             options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
@@ -168,9 +171,12 @@ class _Run:
             finish_publishing(self.out, self.state)
         self.metrics.begin()
         samples = SamplesFile(self.out, self.progress.step)
-        bar = ProgressBar(self.plan.steps, self.progress.step, samples)
-        own = self.material.listeners(bar)
-        try:
+        options = self.facts.options | self.facts.shape
+        with ExitStack() as stack:
+            boards = stack.enter_context(trackers(self.out, self.config, options, self.metrics))
+            bar = ProgressBar(self.plan.steps, self.progress.step, [samples, *boards])
+            stack.callback(bar.close)
+            own = self.material.listeners(bar)
             Trainer(
                 model=self.model,
                 optimizer=self.optimizer,
@@ -180,13 +186,11 @@ class _Run:
                 objective=self.material.objective,
                 evaluate=self.evaluate,
                 checkpoints=self.checkpoints,
-                listeners=[self.metrics, self.running, self.latest, bar, *own],
+                listeners=[self.metrics, self.running, self.latest, *boards, bar, *own],
                 progress=self.progress,
                 best=self.best,
                 stop=stop,
             ).fit()
-        finally:
-            bar.close()
         plot_run(self.out)
         write_page(self.out)
         return self.latest.record
