@@ -173,7 +173,3 @@ def test_the_flags_of_a_run(
     losses = [(r["step"], r["loss"]) for r in read_metrics(out) if "running_loss" not in r]
     assert scalars(out, "loss") == losses and [s for s, _ in losses] == [1, 2, 3, 4, 5]
     assert 1 in texts(out, "sample")
-    assert (
-        run("pretrain", text_file, "--out", out, *small("--max-steps=1"), "--overwrite").status == 0
-    )
-    assert not (out / "tensorboard").exists()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from groundup.cli.app import pick
 from groundup.data.finding import STDIN
@@ -19,6 +19,9 @@ from groundup.output import say
 from groundup.tasks.config import TaskConfig
 from groundup.tasks.resume import check_same_task
 
+if TYPE_CHECKING:
+    from groundup.train.interrupt import StopRequest
+
 T = TypeVar("T")
 
 PAGE = "report.html"
@@ -26,14 +29,21 @@ PAGE = "report.html"
 
 
 def saved_run(config: type[TaskConfig], out: Path) -> Facts:
-    """What the last checkpoint of the run in ``out`` says.
+    """What the last checkpoint of the run in ``out`` says, or the newest that can be read.
 
     Raises:
         UserError: there is no run, or it is another task's.
     """
-    from groundup.train.checkpoints import last_checkpoint
+    from groundup.train.checkpoints import kept_steps, last_checkpoint
 
-    saved = Facts.read(last_checkpoint(out)) or Facts.read(out)
+    saved, damage = None, None
+    for path in (last_checkpoint(out), *reversed(kept_steps(out)), out):
+        try:
+            saved = saved or Facts.read(path)
+        except UserError as error:  # the run itself says so, and takes another one
+            damage = damage or error
+    if saved is None and damage is not None:
+        raise damage
     if saved is None:
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
     check_same_task(config, saved, out)
@@ -85,7 +95,7 @@ def closing(
     out: Path,
     record: dict[str, float],
     *,
-    stopped: bool,
+    stop: StopRequest,
     again: str,
     try_next: Sequence[str],
     files: Sequence[str] = ("plots/loss.png",),
@@ -94,7 +104,7 @@ def closing(
     names = {"running_loss": "train loss (mean of the last steps)", "val_loss": "val loss"}
     losses = ", ".join(f"{said} {record[n]:.3f}" for n, said in names.items() if n in record)
     say(
-        f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
+        f"\n{'stopped' if stop.requested else 'done'} after {int(record['step']):,} steps, "
         f"{record['seconds']:.0f} s: {losses}\n"
         f"model:  {out}{_which(out, record)}"
     )
@@ -106,9 +116,9 @@ def closing(
     beside = Path(sys.executable).with_name("groundup")
     groundup = shlex.quote("groundup" if shutil.which("groundup") else str(beside))
     model = shlex.quote(str(out))
-    if stopped:
+    if stop.requested:
         say(f"\nTo go on:\n  {groundup} {again} --out {model} --resume")
-        return 128 + 2  # what a shell calls the end by SIGINT
+        return stop.status
     commands = "\n".join(f"  {groundup} {line.format(model=model)}" for line in try_next)
     say(f"\nTry next:\n{commands}")
     return 0

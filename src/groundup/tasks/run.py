@@ -30,8 +30,8 @@ from groundup.train.checkpoints import (
     Checkpoints,
     check_space,
     finish_publishing,
-    last_checkpoint,
     load_last,
+    sound_checkpoint,
 )
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
@@ -82,14 +82,19 @@ def run_task(
     """
     check_alone()
     make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
+    checkpoint, saved = None, None
+    if resume:
+        checkpoint, warning = sound_checkpoint(out, verify=verify)
+        saved = Facts.read(checkpoint, verify=verify)
+        if warning:
+            say(warning)
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
     check_trackers(config)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say, verify)
+    job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
@@ -124,7 +129,9 @@ class _Run:
         self.state: dict[str, Any] = {"progress": {}, "best": {}}
         if job.saved is not None:
             device = job.runtime.device
-            self.state = load_last(self.out, self.optimizer, device, verify=job.verify)
+            # It was verified when it was chosen.
+            how = {"checkpoint": job.checkpoint, "verify": False}
+            self.state = load_last(self.out, self.optimizer, device, **how)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
@@ -167,8 +174,8 @@ class _Run:
 
         Of a run that died after its last save, only what comes after that is left to do.
         """
-        if self.job.saved is not None:
-            finish_publishing(self.out, self.state)
+        if self.job.checkpoint is not None:
+            finish_publishing(self.out, self.job.checkpoint, self.state)
         self.metrics.begin()
         samples = SamplesFile(self.out, self.progress.step)
         options = self.facts.options | self.facts.shape
@@ -241,6 +248,7 @@ class _Run:
             grad_clip=config.grad_clip,
             eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
             save_freq=config.save_freq,
+            save_minutes=config.save_minutes,
             patience=config.patience,
         )
 

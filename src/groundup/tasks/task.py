@@ -13,7 +13,6 @@ from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
 from groundup.tasks.config import TaskConfig
 from groundup.tokenizers import Tokenizer
-from groundup.train.checkpoints import last_checkpoint
 from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.tracking import ProgressBar
 from groundup.train.trainer import Listener, Record
@@ -34,6 +33,7 @@ class Job(Generic[C]):
         runtime: device and precision.
         say: told what is being done.
         verify: whether files that are opened must be as they were saved.
+        checkpoint: the one to go on from, if the run goes on.
     """
 
     out: Path
@@ -43,11 +43,7 @@ class Job(Generic[C]):
     runtime: Runtime
     say: Say
     verify: bool = True
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from."""
-        return last_checkpoint(self.out) if self.saved is not None else None
+    checkpoint: Path | None = None
 
 
 @dataclass
