@@ -25,9 +25,11 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    list_runs,
     plot,
     pretrain,
     respond,
+    sweep,
     tokenizer,
 )
 from groundup.cli.app import app
@@ -50,10 +52,12 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "list_runs",
     "plot",
     "pretrain",
     "respond",
     "run",
+    "sweep",
     "tokenizer",
 ]
 
