@@ -21,6 +21,10 @@ class TrainingFailed(RuntimeError):
     """A run that cannot go on (a non-finite loss, say); the command line exits with status 1."""
 
 
+class EndedElsewhere(TrainingFailed):
+    """One of several processes ends because another one has, which has told the reason."""
+
+
 class Note(UserWarning):
     """What a user should know though it is no mistake; the command line prints it once."""
 

@@ -27,7 +27,7 @@ from groundup.train.checkpoints import (
 )
 from groundup.train.config import TrainConfig
 from groundup.train.optim import build_optimizer
-from groundup.train.state import save_training_state
+from groundup.train.state import save_training_state, training_tensors
 from groundup.train.trainer import Progress
 from groundup.weights.checkpoint import save_model
 from groundup.weights.load import load_model
@@ -341,7 +341,7 @@ def first_versions_run(out: Path, tokenizer: BPETokenizer) -> Run:
     progress: dict[str, Any] = {"step": 4, "epoch": 1, "batch": 2, "tokens_seen": 640}
     progress |= {"examples_seen": 16, "seconds": 1.5}
     save_model(out, run.model, tokenizer)
-    save_training_state(out, run.optimizer, {"progress": progress}, CPU)
+    save_training_state(out, training_tensors(run.optimizer, CPU), {"progress": progress})
     facts = {"task": "pretrain", "config": dict(run.model.cfg) | {"seed": 7}, "progress": progress}
     write_json(out / "groundup.json", facts)
     return run

@@ -34,7 +34,8 @@ from groundup.cli import (
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
-from groundup.errors import Note, TrainingFailed, UserError
+from groundup.errors import EndedElsewhere, Note, TrainingFailed, UserError
+from groundup.launch import world_size
 from groundup.output import prepare_streams, say
 from groundup.spinning import choose_spins
 
@@ -74,6 +75,8 @@ def run(args: Sequence[str]) -> int:
             return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:
         status, message, trouble = 2, _sentence(error), error
+    except EndedElsewhere:
+        return 1
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
     except OSError as error:
@@ -92,8 +95,15 @@ def run(args: Sequence[str]) -> int:
         )
     if debug:
         raise trouble
-    say(f"groundup: {message}")
+    if world_size() == 1 or _is_first_to_tell(message):
+        say(f"groundup: {message}", everywhere=True)
     return status
+
+
+def _is_first_to_tell(message: str) -> bool:
+    from groundup.train.world import tell_once
+
+    return tell_once(message)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Parameter
 
+from groundup import launch
 from groundup.cli.app import app
 from groundup.cli.instruct import USELESS
 from groundup.cli.list_runs import show_runs
@@ -50,7 +50,7 @@ def sweep(*words: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     Args:
         words: options with values between commas, then a command that trains.
     """
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if launch.world_size() > 1:
         raise UserError(
             "a sweep is one process; start it without torchrun, or each run of it by itself"
         )

@@ -115,7 +115,7 @@ class Pretraining:
         if note := _unread(train_set, config.stride or window, window):
             job.say(note)
         size, batch_size = len(train_set), config.batch_size
-        rows = evaluation_rows(len(val_set), batch_size, config.eval_iter)
+        rows = evaluation_rows(len(val_set), batch_size, job.eval_batches)
         counts = {"train_tokens": train_set.num_tokens, "val_tokens": val_set.num_tokens}
         sampling = SamplingConfig(config.sample_tokens, config.sample_temperature, seed=config.seed)
         return Material(
@@ -125,7 +125,7 @@ class Pretraining:
                 data=Data(self.description, self.files, self.sha256, **counts),
                 base=Base(config.init_from or ""),
             ),
-            measure=loss_on(model, [val_set.collate(row) for row in rows], job.runtime),
+            measure=loss_on(model, [val_set.collate(row) for row in rows], job),
             listeners=lambda bar: [
                 SamplePrinter(model, tokenizer, config.start_context, sampling, bar)
                 for _ in range(config.sample_tokens > 0)

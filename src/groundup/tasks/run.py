@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from groundup import launch
 from groundup.errors import UserError
 from groundup.facts import Facts, Schedule
 from groundup.model.door import evaluating
@@ -28,6 +29,7 @@ from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
 from groundup.train.checkpoints import (
     Checkpoints,
+    can_resume,
     check_space,
     finish_publishing,
     load_last,
@@ -36,10 +38,19 @@ from groundup.train.checkpoints import (
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
-from groundup.train.parallel import check_alone
+from groundup.train.parallel import share_work
+from groundup.train.state import seed_process
 from groundup.train.trackers import check_trackers, trackers
-from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
-from groundup.train.trainer import Plan, Progress, Record, Trainer
+from groundup.train.tracking import (
+    Keeper,
+    Latest,
+    MetricsFile,
+    ProgressBar,
+    RunningLoss,
+    SamplesFile,
+)
+from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
+from groundup.train.world import World, connect
 
 
 @dataclass(frozen=True)
@@ -80,30 +91,56 @@ def run_task(
             exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    check_alone()
-    make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    checkpoint, saved = None, None
-    if resume:
-        checkpoint, warning = sound_checkpoint(out, verify=verify)
-        saved = Facts.read(checkpoint, verify=verify)
-        if warning:
-            say(warning)
+    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop, "verify": verify}
+    with connect() as world:
+        return _run_together(world, task, out, given, shape, **how)
+
+
+def _run_together(
+    world: World,
+    task: Task[Any],
+    out: Path,
+    given: Given,
+    shape: Mapping[str, Any] | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    say: Say,
+    stop: StopRequest | None,
+    verify: bool,
+) -> Finished:
+    """What each process of a run does."""
+    if not world.is_main:
+        say = _nothing
+    with world.main_first():  # it may have to finish what a killed run has left half done
+        if launch.was_restarted():
+            resume, overwrite = can_resume(out), False
+        make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
+        chosen = sound_checkpoint(out, verify=verify) if resume and world.is_main else (None, "")
+    checkpoint, warning = world.agreed(chosen)
+    saved = Facts.read(checkpoint, verify=verify) if checkpoint is not None else None
+    if warning:
+        say(warning)
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
-    config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
+    config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
     check_trackers(config)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint)
+    job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint, world)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
     material = task.prepare(job, model, tokenizer)
+    material.data.deal(world.rank, world.size)
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
     try:
         run = _Run(job, model.to(runtime.device), tokenizer, material)
-        with make_ready(run.check_space):
+        with ExitStack() as held:
+            with world.main_first():
+                if world.is_main:
+                    held.enter_context(make_ready(run.check_space))
             record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
@@ -117,6 +154,10 @@ def run_task(
     return Finished(record, job.config)
 
 
+def _nothing(text: str) -> None:
+    """Say nothing: the main process says it."""
+
+
 class _Run:
     """A run with all its parts."""
 
@@ -125,13 +166,17 @@ class _Run:
     ) -> None:
         self.job, self.model, self.material = job, model, material
         self.config, self.out = self._paced(job.config), job.out
+        self.parallel = share_work(model, job.world, self.config.parallel)
+        if job.world.size > 1:
+            how = "a whole model in each" if not self.parallel.shares_weights else "in shards"
+            job.say(f"processes: {job.world.size}, {how}")
         self.optimizer = build_optimizer(model, self.config)
         self.state: dict[str, Any] = {"progress": {}, "best": {}}
+        seed_process(self.config.seed, job.world.rank)
         if job.saved is not None:
-            device = job.runtime.device
+            how = self.optimizer, job.runtime.device, self.parallel
             # It was verified when it was chosen.
-            how = {"checkpoint": job.checkpoint, "verify": False}
-            self.state = load_last(self.out, self.optimizer, device, **how)
+            self.state = load_last(self.out, *how, checkpoint=job.checkpoint, verify=False)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
@@ -145,6 +190,7 @@ class _Run:
             options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
             shape=dict(model.cfg) | material.facts.shape,
             schedule=schedule,
+            processes=job.world.size,
         )
         self.checkpoints = Checkpoints(
             self.out,
@@ -153,6 +199,7 @@ class _Run:
             facts,
             self.optimizer,
             job.runtime.device,
+            parallel=self.parallel,
             keep=self.config.keep,
             latest=lambda: self.latest.record,
         )
@@ -174,16 +221,24 @@ class _Run:
 
         Of a run that died after its last save, only what comes after that is left to do.
         """
-        if self.job.checkpoint is not None:
+        main = self.job.world.is_main
+        if main and self.job.checkpoint is not None:
             finish_publishing(self.out, self.job.checkpoint, self.state)
-        self.metrics.begin()
-        samples = SamplesFile(self.out, self.progress.step)
-        options = self.facts.options | self.facts.shape
+        listeners: list[Listener] = [self.running, self.latest]
         with ExitStack() as stack:
-            boards = stack.enter_context(trackers(self.out, self.config, options, self.metrics))
-            bar = ProgressBar(self.plan.steps, self.progress.step, [samples, *boards])
+            keepers: list[Keeper] = []
+            if main:
+                self.metrics.begin()
+                keepers.append(SamplesFile(self.out, self.progress.step))
+                told = self.facts.options | self.facts.shape
+                boards = stack.enter_context(trackers(self.out, self.config, told, self.metrics))
+                keepers += boards
+                listeners = [self.metrics, *listeners, *boards]
+            bar = ProgressBar(self.plan.steps, self.progress.step, keepers)
             stack.callback(bar.close)
-            own = self.material.listeners(bar)
+            listeners += [bar] if main else []
+            if main or self.parallel.shares_weights:  # a sample needs all of them then
+                listeners += self.material.listeners(bar)
             Trainer(
                 model=self.model,
                 optimizer=self.optimizer,
@@ -193,13 +248,15 @@ class _Run:
                 objective=self.material.objective,
                 evaluate=self.evaluate,
                 checkpoints=self.checkpoints,
-                listeners=[self.metrics, self.running, self.latest, *boards, bar, *own],
+                listeners=listeners,
+                parallel=self.parallel,
                 progress=self.progress,
                 best=self.best,
                 stop=stop,
             ).fit()
-        plot_run(self.out)
-        write_page(self.out)
+        if main:
+            plot_run(self.out)
+            write_page(self.out)
         return self.latest.record
 
     def evaluate(self) -> Record:
@@ -236,7 +293,7 @@ class _Run:
                 job.say(
                     f"plan: {steps:,} steps, which take {steps * pace.seconds / 60:.1f} minutes"
                 )
-                config = replace(config, max_steps=steps)
+                config = replace(config, max_steps=job.world.agreed(steps))
         return replace(config, threads=torch.get_num_threads()) if on_cpu else config
 
     def _plan(self, schedule: Schedule) -> Plan:

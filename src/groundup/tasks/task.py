@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from groundup.data.batching import Batch, Batches
+from groundup.data.batching import Batch, Batches, nothing_of
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
@@ -16,6 +16,7 @@ from groundup.tokenizers import Tokenizer
 from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.tracking import ProgressBar
 from groundup.train.trainer import Listener, Record
+from groundup.train.world import World, dealt
 
 C = TypeVar("C", bound=TaskConfig)
 Say = Callable[[str], None]
@@ -34,6 +35,7 @@ class Job(Generic[C]):
         say: told what is being done.
         verify: whether files that are opened must be as they were saved.
         checkpoint: the one to go on from, if the run goes on.
+        world: the processes that share the run.
     """
 
     out: Path
@@ -44,6 +46,13 @@ class Job(Generic[C]):
     say: Say
     verify: bool = True
     checkpoint: Path | None = None
+    world: World = field(default_factory=World)
+
+    @property
+    def eval_batches(self) -> int | None:
+        """Batches of an evaluation, of all processes together; None is all that there are."""
+        each = self.config.eval_iter
+        return None if each is None else each * self.world.size
 
 
 @dataclass
@@ -82,11 +91,13 @@ class Task(Protocol[C]):
 
 
 def loss_on(
-    model: GPTModel, batches: Sequence[Batch], runtime: Runtime, objective: Objective | None = None
+    model: GPTModel, batches: Sequence[Batch], job: Job[Any], objective: Objective | None = None
 ) -> Callable[[], Record]:
-    """A measure: the loss on fixed batches, if there are any."""
+    """A measure: the loss on fixed batches, if there are any; each process computes a part."""
+    mine = dealt(batches, job.world, nothing_of(batches[0])) if batches else []
 
     def measure() -> Record:
-        return {"val_loss": mean_loss(model, batches, runtime.device, objective)} if batches else {}
+        how = job.runtime.device, objective
+        return {"val_loss": mean_loss(model, mine, *how, world=job.world)} if batches else {}
 
     return measure
