@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from groundup.cli.app import app
 from groundup.train.tracking import MetricsFile, read_metrics
 from tests.conftest import LAST, SMALL, Run, facts_of
 
@@ -67,22 +68,31 @@ def test_a_sweep_goes_past_a_diverged_run_and_goes_on_where_it_was(
     assert "holds no sweep" in fails("sweep", values, *command, "--out", tmp_path)
 
 
-def test_combinations_of_a_classifiers_options(run: Run, tmp_path: Path) -> None:
-    rows = [f"{kind},{kind} text number {n}" for n in range(20) for kind in ("ham", "spam")]
-    (tmp_path / "t.csv").write_text("label,text\n" + "\n".join(rows), "utf-8")
-    out = tmp_path / "sweep"
-    given = ["--stratify", "true,false", "--max-length=none", f"--out={out}"]
-    command = ["classify", "train", "--data", tmp_path / "t.csv", "--max-steps=1", "--epochs=1"]
-    shape = ["--emb-dim=16", "--n-heads=2", "--n-layers=1", "--vocab-size=280", "--device=cpu"]
-    done = run("sweep", *given[:3], *command, *shape, given[3], "--context-length=32")
-    assert done.status == 0, done.err
-    assert set(states(out).values()) == {"finished"}
-    found = {name: facts_of(out / name).options for name in states(out)}
-    assert {name: o["stratify"] for name, o in found.items()} == {
-        "stratify=True,max_length=None": True,
-        "stratify=False,max_length=None": False,
-    }
-    assert "accuracy" in done.out
+def test_each_combination_is_a_command_that_the_task_understands(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[tuple[str, dict[str, Any]]] = []
+    asked = app.parse_args
+
+    def remember(words: list[str], **how: Any) -> int:
+        command, bound, _ = asked(words, **how)
+        parsed.append((command.__name__, dict(bound.arguments)))
+        return 0
+
+    values = ["--stratify", "true,false", "--max-length=8,none", "--learning-rate=1e-3"]
+    common = ["classify", "train", "--data=t.csv", "--epochs=2", "--out", tmp_path / "sweep"]
+    with monkeypatch.context() as patch:
+        patch.setattr("groundup.cli.sweep.app", remember)
+        assert run("sweep", *values, *common).status == 0
+    options = ("stratify", "max_length", "learning_rate", "data", "epochs")
+    assert [(name, *(given[option] for option in options)) for name, given in parsed] == [
+        ("train", stratify, length, 1e-3, "t.csv", 2)
+        for stratify in (True, False)
+        for length in (8, None)
+    ]
+    outs = [given["out"].name for _, given in parsed]
+    assert outs[1] == "stratify=True,max_length=None,learning_rate=0.001"
+    assert list(states(tmp_path / "sweep")) == outs
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ class TrainConfig:
     eval_freq: int = option(100, "evaluate every so many steps")
     eval_iter: int | None = option(50, "batches per evaluation, spread over the validation split")
     save_freq: int = option(500, "save a checkpoint every so many steps")
-    keep: int = option(0, "how many older checkpoints to keep, besides the best and the last one")
+    keep: int = option(
+        0,
+        "how many saves to keep, each with all it takes to go on from it (2: should the last one "
+        "be damaged), besides the best model; 0 keeps the last one only",
+    )
     save_minutes: float | None = option(
         None, "save a checkpoint every so many minutes, too, whatever the step (by steps only)"
     )
