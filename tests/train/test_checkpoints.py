@@ -12,6 +12,7 @@ from groundup.facts import Facts
 from groundup.files import write_json
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
+from groundup.tasks.outdir import prepare_output
 from groundup.tokenizers import BPETokenizer
 from groundup.train import checkpoints
 from groundup.train.best import Best
@@ -310,7 +311,30 @@ def test_a_last_checkpoint_that_is_gone_is_no_dead_end(
     shutil.rmtree(tmp_path / "checkpoints" / "last")
     assert can_resume(tmp_path)
     found, warning = sound_checkpoint(tmp_path)
-    assert found.name == "step-3" and f"({STATE_FILE}: it is missing)" in warning
+    assert found.name == "step-3" and f"; {STATE_FILE}: it is missing)" in warning
+
+
+def test_what_a_crash_left_half_deleted_is_not_gone_on_from(
+    tmp_path: Path, tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, tokenizer, keep=2)
+    run.save()
+    run.save()
+
+    class Crash(BaseException):
+        """Nothing catches it."""
+
+    def die(path: Path, **how: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(shutil, "rmtree", die)
+        checkpoints.delete_kept(tmp_path / "checkpoints" / "step-1")
+    flip(tmp_path / "checkpoints" / "last" / MOMENTS)
+    with pytest.raises(UserError, match=r"nor is .*step-1 \(groundup.json: it is missing\)"):
+        sound_checkpoint(tmp_path)
+    with prepare_output(tmp_path, overwrite=False, resume=True)():
+        assert [path.name for path in kept_steps(tmp_path)] == ["step-2"]
 
 
 def test_where_nothing_is_as_it_was_saved_all_of_it_is_named(

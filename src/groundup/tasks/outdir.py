@@ -14,7 +14,7 @@ from groundup.files import IN_USE, LOCK, RUN_KEPT, locked
 from groundup.plots import PLOTS
 from groundup.staging import STAGING, finish_update, sweep
 from groundup.tasks.page import PAGE
-from groundup.train.checkpoints import LAST, can_resume, kept_steps, last_checkpoint
+from groundup.train.checkpoints import LAST, can_resume, delete_kept, kept_steps, last_checkpoint
 from groundup.train.state import FOLDER
 from groundup.train.trackers import TENSORBOARD, WANDB
 from groundup.train.tracking import METRICS, SAMPLES, read_metrics
@@ -136,8 +136,9 @@ def _sweep_run(out: Path) -> None:
     for folder in (out, out / CHECKPOINTS / LAST, *kept_steps(out)):
         sweep(folder)
     for folder in kept_steps(out):
-        with suppress(OSError):  # one that has got its model
-            folder.rmdir()
+        finish_update(folder)
+        if not (folder / NAME).exists():
+            delete_kept(folder)  # half written, or half deleted
 
 
 def _remove_ours(out: Path) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from groundup.errors import UserError, first_ten
-from groundup.facts import Facts
+from groundup.facts import NAME, Facts
 from groundup.files import RUN_KEPT, atomic_update
 from groundup.model.gpt import GPTModel
 from groundup.snapshot import changed_files
@@ -122,7 +122,7 @@ class Checkpoints:
 
     def _drop_old(self) -> None:
         for path in kept_steps(self.out)[: -self.keep]:
-            shutil.rmtree(path, ignore_errors=True)
+            delete_kept(path)
 
 
 def load_last(
@@ -159,8 +159,9 @@ def sound_checkpoint(out: Path, *, verify: bool = True) -> tuple[Path, str]:
     for path in (last, *reversed(kept_steps(out))):
         finish_update(path)
         wrong = changed_files(path)
-        if not (path / FOLDER / STATE).exists():
-            wrong.setdefault(f"{FOLDER}/{STATE}", "it is missing")
+        for name in (NAME, f"{FOLDER}/{STATE}"):
+            if not (path / name).exists():
+                wrong.setdefault(name, "it is missing")
         if not wrong:
             if path == last:
                 return path, ""
@@ -199,7 +200,7 @@ def finish_publishing(out: Path, checkpoint: Path, state: Mapping[str, Any]) -> 
     if fell_back:
         for path in kept_steps(out):
             if int(path.name.removeprefix(STEP.format(""))) > step:
-                shutil.rmtree(path, ignore_errors=True)
+                delete_kept(path)
     if fell_back and changed_files(out, without=FOLDER):
         publish(checkpoint, out)
         return
@@ -233,6 +234,12 @@ def kept_steps(out: Path) -> list[Path]:
         for path in (out / CHECKPOINTS).glob(STEP.format("*"))
     }
     return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
+
+
+def delete_kept(path: Path) -> None:
+    """Delete an older checkpoint; if the process dies meanwhile, what is left of it is none."""
+    (path / NAME).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(checkpoint: Path, target: Path, folders: Collection[str] = (ADAPTER,)) -> None:
