@@ -48,7 +48,7 @@ def made(
 def test_runs_are_listed_with_their_states_and_where_they_differ(tmp_path: Path) -> None:
     common: dict[str, Any] = {"seed": 1, "patience": 3}
     made(tmp_path / "a", 4, 4, learning_rate=1e-3, **common)
-    made(tmp_path / "b", 3, 9, learning_rate=3e-4, **common)
+    made(tmp_path / "b", 3, 9, learning_rate=3e-4, keep=2, new=1, **common)
     made(tmp_path / "deep" / "c", 2, 9, learning_rate=1e-3, waited=3, **common)
     made(tmp_path / "d", 2, 9, resumable=False, learning_rate=1e-3, **common)
     (tmp_path / "e").mkdir()

@@ -24,8 +24,11 @@ State = Literal[
     "running", "finished", "stopped early", "can resume", "nothing to resume", "damaged"
 ]
 
-NOT_CHOSEN = frozenset({"threads", "device"})
-"""Options that say where a run was made, not what it is."""
+NOT_COMPARED = frozenset(
+    {"threads", "device", "parallel", "keep", "save_freq", "save_minutes", "tensorboard", "wandb"}
+    | {"start_context", "sample_tokens", "sample_temperature", "sample_answers"}
+)
+"""Options that say where a run was made, how it is saved and watched; not what is learned."""
 
 
 @dataclass(frozen=True)
@@ -98,28 +101,31 @@ def run_info(out: Path) -> RunInfo:
     if facts is None:
         return RunInfo(out, state="running" if running else "nothing to resume", **measured)
     steps = facts.schedule.total_steps
+    options = facts.options | facts.shape
+    if facts.schedule.warmup_steps == (steps or 0) // 20:
+        options.pop("warmup_steps", None)  # as it is by itself
     return RunInfo(
         out,
         task=facts.task,
         state="running" if running else _state(out, facts, saved),
         step=done if running else int(facts.progress.get("step", 0)),
         steps=steps,
-        options={n: v for n, v in (facts.options | facts.shape).items() if n not in NOT_CHOSEN},
+        options={name: value for name, value in options.items() if name not in NOT_COMPARED},
         **measured,
     )
 
 
 def differing_options(runs: Sequence[RunInfo]) -> dict[Path, dict[str, Any]]:
-    """Of each run those options in which the runs of its task differ."""
+    """Of each run those options in which the runs of its task differ, as far as all have them."""
     by_task: dict[str, list[RunInfo]] = defaultdict(list)
     for run in runs:
         by_task[run.task].append(run)
     found: dict[Path, dict[str, Any]] = {}
     for alike in by_task.values():
-        names = [name for run in alike for name in run.options]
-        values = {name: {repr(r.options.get(name)) for r in alike} for name in names}
+        names = [n for n in alike[0].options if all(n in run.options for run in alike)]
+        differing = [n for n in names if len({repr(run.options[n]) for run in alike}) > 1]
         for run in alike:
-            found[run.path] = {n: run.options.get(n) for n in values if len(values[n]) > 1}
+            found[run.path] = {name: run.options[name] for name in differing}
     return found
 
 
