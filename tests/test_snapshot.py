@@ -233,7 +233,9 @@ def test_a_flipped_bit_is_noticed_and_the_file_named(
 
 def test_a_flipped_bit_in_what_the_model_says_of_itself(model_dir: Path) -> None:
     path = model_dir / NAME
-    path.write_text(path.read_text().replace('"kind": "language model"', '"kind": "adapter"'))
+    path.write_text(
+        path.read_text("utf-8").replace('"kind": "language model"', '"kind": "adapter"'), "utf-8"
+    )
     for opens in (load_model, read_facts, read_shape):
         with pytest.raises(UserError, match=f"{NAME} is not as it was saved"):
             opens(model_dir)
@@ -244,9 +246,9 @@ def test_a_flipped_bit_in_what_the_model_says_of_itself(model_dir: Path) -> None
 def test_what_a_user_may_edit_and_another_layout_are_no_damage(model_dir: Path) -> None:
     for name in snapshot.FOR_OTHERS:
         if (model_dir / name).exists():
-            (model_dir / name).write_text("{}")
+            (model_dir / name).write_text("{}", "utf-8")
     path = model_dir / NAME
-    path.write_text(json.dumps(json.loads(path.read_text())))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8"))), "utf-8")
     load_model(model_dir)
     vouched = facts_of(model_dir).digests
     assert vouched.keys() == {"config.json", "model.safetensors", "tokenizer.json"}

@@ -36,7 +36,7 @@ def is_main() -> bool:
 
 
 def was_restarted() -> bool:
-    """Whether a launcher has begun anew, because one of the processes had died."""
+    """Whether the launcher on this machine has begun anew, because a process of it had died."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
 
 

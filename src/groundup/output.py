@@ -12,6 +12,8 @@ import codecs
 import html
 import io
 import re
+import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +46,11 @@ def visible(text: str) -> str:
 def inline(text: str) -> str:
     """Text for a line, a heading or a table of Markdown: nothing in it is markup, or HTML."""
     return _MARKUP.sub(r"\\\1", html.escape(" ".join(visible(text).split()), quote=False))
+
+
+def shell(*words: str, windows: bool = sys.platform == "win32") -> str:
+    """Words as a line to be typed into this system's shell."""
+    return subprocess.list2cmdline(words) if windows else shlex.join(words)
 
 
 def show(result: object = "", end: str = "\n", *, flush: bool = False) -> None:

@@ -102,7 +102,9 @@ def test_the_root_is_the_best_model_and_last_has_the_training_state(
     assert names == {path.name for path in out.iterdir()} - {"checkpoints"}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last"}
     for folder in (out, last):
-        assert (folder / "README.md").read_text().count("run") and Facts.read(folder) is not None
+        assert (folder / "README.md").read_text("utf-8").count("run") and Facts.read(
+            folder
+        ) is not None
     assert can_resume(out) and last_checkpoint(out) == last
 
 
@@ -427,7 +429,7 @@ def test_too_little_space_is_told_before_the_run(
     check_space(new, 500_000, keep=3)
     state = tmp_path / "checkpoints" / "last" / "training_state" / "state.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({}))
+    state.write_text(json.dumps({}), "utf-8")
     check_space(tmp_path, 2_333_333)  # one more: the other is there already
     with pytest.raises(UserError, match="no space for checkpoints"):
         check_space(tmp_path, 2_333_334)

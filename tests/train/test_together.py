@@ -1,6 +1,7 @@
 """Several processes give what one gives: DDP and FSDP2 over gloo, on the CPU."""
 
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import groundup.tasks.classify
+import groundup.tasks.run
 from groundup.data.classification import LabelledTexts
 from groundup.tasks.classify import train_classifier
 from groundup.tasks.instruct import train_assistant
@@ -50,10 +53,10 @@ def _pretrain(out: Path, each: int, world: int, **changes: Any) -> None:
 
 def _classify(out: Path, each: int, world: int, base: Path, **changes: Any) -> None:
     """Of uneven classes and lengths, most of it frozen; its last batch has one text only."""
-    texts = labelled()
+    even = labelled()
     kept = [n for n in range(54) if n % 8]  # 27 of one class, 20 of the other
-    columns = (texts.texts, texts.labels, texts.rows)
-    data = LabelledTexts(*([column[n] for n in kept] for column in columns), "toy")
+    texts, labels = ([column[n] for n in kept] for column in (even.texts, even.labels))
+    data = LabelledTexts(texts, labels, kept, "toy")
     how = {"train_ratio": 0.8, "val_ratio": 0.2, "balance": "weights", "train": "last-block"}
     how |= SIZES | {"model": str(base), "batch_size": each, "max_steps": STEPS, "eval_freq": 5}
     train_classifier(data, out, how | {"learning_rate": 3e-3} | changes, {}, **QUIET)
@@ -81,12 +84,13 @@ def _all(folder: Path, each: int, world: int, **changes: Any) -> None:
 
 
 def _without_pictures() -> None:
-    import groundup.tasks.classify
-    import groundup.tasks.run
+    _patch(setattr)
 
-    groundup.tasks.run.plot_run = lambda out: []
-    groundup.tasks.run.write_page = lambda out: None  # pyright: ignore[reportAttributeAccessIssue]
-    groundup.tasks.classify.write_report = lambda reports, out: None  # pyright: ignore
+
+def _patch(set_to: Callable[[Any, str, Any], None]) -> None:
+    set_to(groundup.tasks.run, "plot_run", lambda out: [])
+    set_to(groundup.tasks.run, "write_page", lambda out: None)
+    set_to(groundup.tasks.classify, "write_report", lambda reports, out: None)
 
 
 def two(folder: str) -> None:
@@ -132,9 +136,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tokenizer: BPETokenizer) -> P
     # A bias of keys has no effect, so its gradient is rounding, which AdamW makes a step of.
     save_base(folder / "base", tokenizer, context_length=64, qkv_bias=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("groundup.tasks.run.plot_run", lambda out: [])
-        patch.setattr("groundup.tasks.run.write_page", lambda out: None)
-        patch.setattr("groundup.tasks.classify.write_report", lambda reports, out: None)
+        _patch(patch.setattr)
         _all(folder / "one", GLOBAL, 1)
         printed = together(2, f"{__name__}:two", folder)
         assert not any(map(_shown, printed)), printed

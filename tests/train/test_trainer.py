@@ -1,5 +1,4 @@
 import math
-import os
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -167,7 +166,7 @@ def test_a_request_to_stop_ends_after_the_step_and_saves() -> None:
     class Stopper(Listener):
         def on_step(self, record: Record) -> None:
             if record["step"] == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
     trainer = build(GPTModel(tiny_config()), steps=9, listeners=[Stopper()], checkpoints=saved)
@@ -180,8 +179,8 @@ def test_a_request_to_stop_ends_after_the_step_and_saves() -> None:
 def test_a_second_ctrl_c_insists() -> None:
     class Impatient(Listener):
         def on_step(self, record: Record) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         build(GPTModel(tiny_config()), listeners=[Impatient()]).fit()

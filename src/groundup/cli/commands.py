@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -9,7 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from groundup.cli import (
     chat,
@@ -26,6 +33,7 @@ from groundup.cli import (
     instruct,
     judge,
     list_runs,
+    plan,
     plot,
     pretrain,
     respond,
@@ -34,7 +42,14 @@ from groundup.cli import (
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
-from groundup.errors import EndedElsewhere, Note, TrainingFailed, UserError
+from groundup.errors import (
+    EndedElsewhere,
+    Note,
+    TrainingFailed,
+    UserError,
+    did_you_mean,
+    is_out_of_memory,
+)
 from groundup.launch import world_size
 from groundup.output import prepare_streams, say
 from groundup.spinning import choose_spins
@@ -54,6 +69,7 @@ __all__ = [  # importing a module makes its command known
     "instruct",
     "judge",
     "list_runs",
+    "plan",
     "plot",
     "pretrain",
     "respond",
@@ -80,13 +96,13 @@ def run(args: Sequence[str]) -> int:
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `groundup … | head` has read enough
+        if _is_broken_pipe(error):  # `groundup … | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         what = f"{error.filename}: " if error.filename else ""
         status, message, trouble = 2, f"{what}{error.strerror or error}", error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         status, trouble = 2, error
         message = (
@@ -124,6 +140,8 @@ def _notes() -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     """What to print for a mistake; the parser's own words where they say what to do."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app:
+        return _no_such_command(error.app, error.unused_tokens[0])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         word = error.unused_tokens[0]
         return f"{word!r} is one word too many; put a text of several words in quotes"
@@ -132,6 +150,20 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+def _no_such_command(group: App, word: str) -> str:
+    """What there is, and where: ``chat`` is a command of ``instruct``."""
+    below = [f"{name} {word}" for name in _commands(app) if word in _commands(app[name])]
+    hint = f"; did you mean {' or '.join(map(repr, below))}?" if group is app and below else ""
+    names = _commands(group)
+    hint = hint or did_you_mean(word, names) or ";"
+    return f"there is no command {word!r}{hint} there are: {', '.join(names)}"
+
+
+def _commands(group: App) -> list[str]:
+    return sorted(name for name in group if not name.startswith("-"))
+
+
+def _is_broken_pipe(error: OSError) -> bool:
+    """Windows says of a pipe that nobody reads any more that its argument is invalid."""
+    unread = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or unread

@@ -136,7 +136,7 @@ class Pretraining:
         """What trains and what validates.
 
         Raises:
-            UserError: a text to validate on is named, but not here.
+            UserError: a text to validate on is named, but not here; or nothing is left to train on.
         """
         if self.validation:
             return self.documents, self.validation
@@ -145,7 +145,13 @@ class Pretraining:
                 f"the run validates on {config.validation}, which was not read: pass its documents "
                 "as validation=, too"
             )
-        return split_documents(self.documents, config.train_ratio)
+        train, val = split_documents(self.documents, config.train_ratio)
+        if val and not train:
+            raise UserError(
+                f"the text is too short: train_ratio {config.train_ratio} leaves nothing of it to "
+                "train on; use a longer one"
+            )
+        return train, val
 
 
 def _windows(

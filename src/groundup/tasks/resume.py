@@ -118,9 +118,8 @@ _CUT = ("batch_size", "grad_accum_steps")
 def _refuse_another_run(
     config: type[TaskConfig], wanted: Mapping[str, Any], saved: Facts, out: Path, processes: int
 ) -> None:
-    same_step = _per_step(saved.options, saved.processes) == _per_step(
-        saved.options | wanted, processes
-    )
+    per_step = _per_step(saved.options, saved.processes)
+    same_step = per_step == _per_step(saved.options | dict(wanted), processes)
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
     before = usual | saved.options | saved.shape  # older runs could not say these two
     changed = [

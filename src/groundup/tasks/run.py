@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from groundup import launch
 from groundup.errors import UserError
 from groundup.facts import Facts, Schedule
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
+from groundup.tasks.memory import within_memory
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.page import write_page
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
@@ -38,7 +38,7 @@ from groundup.train.checkpoints import (
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
-from groundup.train.parallel import share_work
+from groundup.train.parallel import check_parallel, share_work
 from groundup.train.state import seed_process
 from groundup.train.trackers import check_trackers, trackers
 from groundup.train.tracking import (
@@ -113,7 +113,7 @@ def _run_together(
     if not world.is_main:
         say = _nothing
     with world.main_first():  # it may have to finish what a killed run has left half done
-        if launch.was_restarted():
+        if world.was_restarted:
             resume, overwrite = can_resume(out), False
         make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
         chosen = sound_checkpoint(out, verify=verify) if resume and world.is_main else (None, "")
@@ -126,6 +126,7 @@ def _run_together(
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
     check_trackers(config)
+    check_parallel(config.parallel, world.size)
     runtime = resolve_runtime(config.device, config.precision)
     job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint, world)
     threads = torch.get_num_threads()
@@ -136,8 +137,9 @@ def _run_together(
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
     try:
-        run = _Run(job, model.to(runtime.device), tokenizer, material)
         with ExitStack() as held:
+            held.enter_context(within_memory(job, model, material))
+            run = _Run(job, model.to(runtime.device), tokenizer, material)
             with world.main_first():
                 if world.is_main:
                     held.enter_context(make_ready(run.check_space))

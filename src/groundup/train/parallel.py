@@ -26,13 +26,9 @@ from torch.nn.utils import clip_grad_norm_
 from groundup import launch
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.planning.devices import free_memory
+from groundup.planning.memory import choose_strategy, state_bytes
 from groundup.train.world import World
-
-BYTES_PER_TRAINED = 16
-"""Of a parameter that trains, in fp32: itself, its gradient, AdamW's two moments."""
-
-ROOM = 0.8
-"""Share of a device's free memory that the state may take, besides activations."""
 
 
 class Parallel:
@@ -153,6 +149,19 @@ class Shards(Parallel):
                 torch.utils.swap_tensors(blank, emptied)
 
 
+def check_parallel(how: str, processes: int) -> None:
+    """Refuse to share work with nobody.
+
+    Raises:
+        UserError: shards or replicas are asked for, but there is one process only.
+    """
+    if processes == 1 and how != "auto":
+        raise UserError(
+            f"--parallel {how} is for several processes; start them with a launcher: "
+            f"{launch.COMMAND} --parallel {how}"
+        )
+
+
 def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
     """Make a model ready to be trained by these processes; its optimizer is made afterwards.
 
@@ -161,16 +170,8 @@ def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
         world: the processes.
         how: ``ddp``, ``fsdp``, or ``auto``: replicas if model and optimizer fit into the memory of
             each process's device, else shards.
-
-    Raises:
-        UserError: shards or replicas are asked for, but there is one process only.
     """
     if world.size == 1:
-        if how != "auto":
-            raise UserError(
-                f"--parallel {how} is for several processes; start them with {launch.COMMAND} "
-                f"--parallel {how}"
-            )
         return Parallel(model, world)
     if how == "auto":
         fits = world.sum(not _fits(model))[0] == 0
@@ -180,21 +181,15 @@ def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
 
 def _fits(model: GPTModel) -> bool:
     """Whether weights, gradients and the optimizer's state have room where the model is."""
-    parameters = list(model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    frozen = sum(p.numel() for p in parameters) - trained
-    needed = BYTES_PER_TRAINED * trained + 4 * frozen
-    return needed <= ROOM * _free_memory(parameters[0].device)
-
-
-def _free_memory(device: torch.device) -> float:
-    """Bytes that this process may use of its device, the model itself included."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_allocated(device)
-    import psutil
-
-    return psutil.virtual_memory().available / launch.local_world_size()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    device = next(model.parameters()).device
+    free = free_memory(device)
+    if free is None:
+        return True
+    if device.type == "cuda":  # where the model lies already
+        free += torch.cuda.memory_allocated(device)
+    state = state_bytes(model.num_parameters(), trained)
+    return choose_strategy(state, free, devices=2) == "ddp"
 
 
 def _without_weights(model: GPTModel) -> GPTModel:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ class World:
     """One process, alone."""
 
     rank, size = 0, 1
+    was_restarted = False  # whether the launcher has begun anew, because a process had died
 
     @property
     def is_main(self) -> bool:
@@ -133,7 +136,9 @@ def connect() -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend)
+        store, again = _meet() if _is_of_the_launcher() else (None, launch.was_restarted())
+        where = {} if store is None else {"store": store, "rank": launch.rank()}
+        dist.init_process_group(backend, world_size=launch.world_size(), **where)
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = str(error).splitlines()[0]
@@ -143,8 +148,10 @@ def connect() -> Iterator[World]:
         ) from error
     try:
         with _lost_is_told():
-            yield Processes()
-            Processes().sum(0)
+            world = Processes()
+            world.was_restarted = world.any(again)
+            yield world
+            world.sum(0)
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
@@ -156,12 +163,14 @@ def tell_once(sentence: str) -> bool:
         return True
     mark = hashlib.sha256(sentence.encode()).hexdigest()
     try:
-        store = _store()
-        store.add(_FAILED, 1)
-        return store.add(mark, 1) == 1
+        _store().add(_FAILED, 1)
+        return _launchers_store().add(mark, 1) == 1
     except Exception:  # without torchrun there may be nobody to ask any more
         return launch.is_main()
 
+
+JOIN_SECONDS = 60.0
+"""How long the main process waits for the others to come to the launcher's store."""
 
 _FAILED = "somebody has told"
 
@@ -199,22 +208,55 @@ def _is_of_the_network(error: RuntimeError) -> bool:
 
 
 def _store() -> Any:
-    """Where processes leave notes for each other: torchrun's own store, or the main process's."""
-    from datetime import timedelta
-
+    """Where the processes of this attempt leave notes for each other."""
     import torch.distributed as dist
-    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore
     from torch.distributed.distributed_c10d import _get_default_store
 
-    prefix = f"groundup/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    if dist.is_initialized():
-        store: Any = _get_default_store()
-        while hasattr(store, "underlying_store"):  # below the group's own names
-            store = store.underlying_store
-        return PrefixStore(prefix, store)
+    return _get_default_store() if dist.is_initialized() else _launchers_store()
+
+
+def _launchers_store() -> Any:
+    """Torchrun's own store, which outlives the processes; or the main process's."""
+    from datetime import timedelta
+
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore
+
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
-    return PrefixStore(prefix, store)
+    store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
+    return PrefixStore("groundup", store)
+
+
+def _is_of_the_launcher() -> bool:
+    """Whether the store that processes meet at is torchrun's."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _meet() -> tuple[Any, bool]:
+    """Meet at the launcher's store: a part of it for this attempt, and whether others were before.
+
+    What an earlier attempt has left in the store, such as the addresses of dead processes, would
+    make PyTorch wait for them forever, and ``TORCHELASTIC_RESTART_COUNT`` differs from node to node
+    (pytorch/pytorch issues 108158 and 135712). So the main process gives each attempt a name, and
+    tells it to those only who have asked in this attempt.
+    """
+    from torch.distributed import PrefixStore  # pyright: ignore
+
+    store, size, me = _launchers_store(), launch.world_size(), uuid.uuid4().hex
+    if launch.rank() > 0:
+        store.set(f"ask {launch.rank()}", me)
+        attempt = store.get(f"answer {me}").decode()  # waits
+    else:
+        attempt, asked = f"attempt {store.add('attempts', 1)}", set[str]()
+        until = time.monotonic() + JOIN_SECONDS
+        while store.add(f"{attempt}: here", 0) < size - 1 and time.monotonic() < until:
+            for rank in range(1, size):
+                ask = f"ask {rank}"
+                if store.check([ask]) and (other := store.get(ask).decode()) not in asked:
+                    store.set(f"answer {other}", attempt)
+                    asked.add(other)
+            time.sleep(0.01)
+    store.add(f"{attempt}: here", int(launch.rank() > 0))
+    return PrefixStore(attempt, store), attempt != "attempt 1"
 
 
 def _cpu() -> Any:
