@@ -32,15 +32,23 @@ from groundup.train.checkpoints import (
     can_resume,
     check_space,
     finish_publishing,
-    last_checkpoint,
     load_last,
+    sound_checkpoint,
 )
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
 from groundup.train.parallel import check_parallel, share_work
 from groundup.train.state import seed_process
-from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
+from groundup.train.trackers import check_trackers, trackers
+from groundup.train.tracking import (
+    Keeper,
+    Latest,
+    MetricsFile,
+    ProgressBar,
+    RunningLoss,
+    SamplesFile,
+)
 from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
 from groundup.train.world import World, connect
 
@@ -108,14 +116,19 @@ def _run_together(
         if world.was_restarted:
             resume, overwrite = can_resume(out), False
         make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
+        chosen = sound_checkpoint(out, verify=verify) if resume and world.is_main else (None, "")
+    checkpoint, warning = world.agreed(chosen)
+    saved = Facts.read(checkpoint, verify=verify) if checkpoint is not None else None
+    if warning:
+        say(warning)
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
+    check_trackers(config)
     check_parallel(config.parallel, world.size)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say, verify, world)
+    job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint, world)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
@@ -164,7 +177,8 @@ class _Run:
         seed_process(self.config.seed, job.world.rank)
         if job.saved is not None:
             how = self.optimizer, job.runtime.device, self.parallel
-            self.state = load_last(self.out, *how, verify=job.verify)
+            # It was verified when it was chosen.
+            self.state = load_last(self.out, *how, checkpoint=job.checkpoint, verify=False)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
@@ -172,7 +186,7 @@ class _Run:
         metrics = MetricsFile(self.out, self.progress.step)
         self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
-        facts = replace(
+        self.facts = facts = replace(
             material.facts,
             task=self.config.TASK,
             options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
@@ -210,19 +224,23 @@ class _Run:
         Of a run that died after its last save, only what comes after that is left to do.
         """
         main = self.job.world.is_main
-        if main and self.job.saved is not None:
-            finish_publishing(self.out, self.state)
-        samples = None
-        if main:
-            self.metrics.begin()
-            samples = SamplesFile(self.out, self.progress.step)
-        bar = ProgressBar(self.plan.steps, self.progress.step, samples)
+        if main and self.job.checkpoint is not None:
+            finish_publishing(self.out, self.job.checkpoint, self.state)
         listeners: list[Listener] = [self.running, self.latest]
-        if main:
-            listeners = [self.metrics, *listeners, bar]
-        if main or self.parallel.shares_weights:  # a sample needs all of them then
-            listeners += self.material.listeners(bar)
-        try:
+        with ExitStack() as stack:
+            keepers: list[Keeper] = []
+            if main:
+                self.metrics.begin()
+                keepers.append(SamplesFile(self.out, self.progress.step))
+                told = self.facts.options | self.facts.shape
+                boards = stack.enter_context(trackers(self.out, self.config, told, self.metrics))
+                keepers += boards
+                listeners = [self.metrics, *listeners, *boards]
+            bar = ProgressBar(self.plan.steps, self.progress.step, keepers)
+            stack.callback(bar.close)
+            listeners += [bar] if main else []
+            if main or self.parallel.shares_weights:  # a sample needs all of them then
+                listeners += self.material.listeners(bar)
             Trainer(
                 model=self.model,
                 optimizer=self.optimizer,
@@ -238,8 +256,6 @@ class _Run:
                 best=self.best,
                 stop=stop,
             ).fit()
-        finally:
-            bar.close()
         if main:
             plot_run(self.out)
             write_page(self.out)
@@ -291,6 +307,7 @@ class _Run:
             grad_clip=config.grad_clip,
             eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
             save_freq=config.save_freq,
+            save_minutes=config.save_minutes,
             patience=config.patience,
         )
 
