@@ -20,8 +20,7 @@ from typing import Any
 from groundup.errors import TrainingFailed, UserError
 from groundup.files import IN_USE, LOCK, RUN_KEPT, atomic_file, locked, read_json, write_json
 from groundup.plots import plot_runs
-from groundup.plots.runs import save_figure
-from groundup.plots.style import SERIES
+from groundup.plots.style import SERIES, save_figure
 from groundup.tasks.listing import RunInfo, run_info
 from groundup.train.tracking import METRICS, is_evaluation, read_metrics
 
