@@ -37,14 +37,16 @@ SHAPE: dict[str, Any] = {
 TEXT = "The quick brown fox jumps over the lazy dog. A model learns what follows what.\n" * 60
 
 
-def train(task: str, out: Path, base: Path) -> None:
-    """Begin a run, or go on with it, whatever a killed one has left."""
+def train(task: str, out: Path, base: Path, *, restarted: bool = False) -> None:
+    """Begin a run, or go on with it, whatever a killed one has left; it may know so itself."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in ("plot_run", "write_page"):  # which take longer than the training
         setattr(run, name, lambda *args: None)
-    how: dict[str, Any] = {"say": lambda text: None, "resume": can_resume(out)}
-    how["overwrite"] = not how["resume"] and (out / NAME).exists()
+    how: dict[str, Any] = {"say": lambda text: None}
+    if not restarted:
+        how["resume"] = can_resume(out)
+        how["overwrite"] = not how["resume"] and (out / NAME).exists()
     if task == "pretrain":
         pretrain.pretrain([TEXT], out, OPTIONS | {"sample_tokens": 3}, SHAPE, **how)
     elif task == "classify":
@@ -59,6 +61,14 @@ def train(task: str, out: Path, base: Path) -> None:
         given = OPTIONS | {"model": str(base), "train": "lora", "lora_dropout": 0.1, "epochs": 9}
         given |= {"style": "plain"}
         instruct.train_assistant(entries[:80], out, given, **how)
+
+
+def train_together(rank: int, port: int, task: str, out: Path, base: Path) -> None:
+    """The same as one of two processes, which meet at a launcher's store as torchrun has it."""
+    said = {"WORLD_SIZE": 2, "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in said.items()}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    train(task, out, base, restarted=True)
 
 
 TIMED = ("seconds", "tokens_per_second")

@@ -112,8 +112,9 @@ def _run_together(
     if not world.is_main:
         say = _nothing
     with world.main_first():  # it may have to finish what a killed run has left half done
-        if world.was_restarted:
-            resume, overwrite = can_resume(out), False
+        if world.was_restarted:  # whatever is there, is this run's
+            resume = can_resume(out)
+            overwrite = not resume
         make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
         chosen = sound_checkpoint(out, verify=verify) if resume and world.is_main else (None, "")
     checkpoint, warning = world.agreed(chosen)
@@ -142,6 +143,7 @@ def _run_together(
             with world.main_first():
                 if world.is_main:
                     held.enter_context(make_ready(run.check_space))
+                    world.has_begun()
             record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
