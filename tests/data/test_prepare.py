@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.data import prepare as prepare_module
-from groundup.data import shards, stream
+from groundup.data import reading, shards, stream
 from groundup.data.corpus import DOCUMENTS, INDEX, SOURCES, Corpus
 from groundup.data.prepare import prepare
 from groundup.data.text import read_documents, split_documents
@@ -33,7 +32,7 @@ def quiet(text: str) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small pieces and jobs, and an entry of the journal for each."""
     monkeypatch.setattr(stream, "PIECE", 100)
-    monkeypatch.setattr(prepare_module, "_JOB", 300)
+    monkeypatch.setattr(reading, "JOB", 300)
     monkeypatch.setattr(shards, "COMMIT", -1.0)
 
 

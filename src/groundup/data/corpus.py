@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +139,7 @@ class Corpus:
             )
         self.index = Index.read(self.directory / INDEX)
         self._width = np.dtype(self.index.dtype).itemsize
+        self._problem: UserError | None = None
         self._open: dict[int, int] = {}  # shards' numbers and their file descriptors
         for path, size, _ in self._files():
             found = path.stat().st_size if path.exists() else None
@@ -191,20 +193,44 @@ class Corpus:
                     "with --no-verify"
                 )
 
+    def watch(self) -> None:
+        """Verify it, a large one in the background: the next read raises what was found.
+
+        Raises:
+            UserError: a file differs.
+        """
+        if self.bytes <= AT_ONCE:
+            self.verify()
+            return
+
+        def work() -> None:
+            try:
+                self.verify()
+            except UserError as error:
+                self._problem = error
+
+        threading.Thread(target=work, name="verify-corpus", daemon=True).start()
+
     @property
     def bytes(self) -> int:
         """Of all ids."""
         return self.index.tokens * self._width
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """The ids from a place to another, ``(N,)``, whatever shards they are in."""
+        """The ids from a place to another, ``(N,)``, whatever shards they are in.
+
+        Raises:
+            UserError: the corpus was found to be damaged meanwhile.
+        """
+        if self._problem is not None:
+            raise self._problem
         size, parts = self.index.shard_tokens, []
         while begin < end:
             number, offset = divmod(begin, size)
             count = min(end - begin, size - offset)
             parts.append(self._read(number, offset, count))
             begin += count
-        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, "u2"), *parts])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     @cached_property
     def starts(self) -> np.ndarray:

@@ -24,6 +24,9 @@ RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
 
 PACKED = (".gz", ".zst")
 
+NO_TEXTS = ("groundup.json", "corpus.json")
+"""What a folder has that is a model or a prepared corpus; the ``.txt`` in there are no texts."""
+
 
 def find_files(
     sources: Sequence[str],
@@ -105,7 +108,7 @@ class _Search:
         if self._links:
             yield f"links to folders that are read already: {first_ten(self._links)}"
         if self._models:
-            yield f"models are no texts and are left out: {first_ten(self._models)}"
+            yield f"models and corpora are no texts and are left out: {first_ten(self._models)}"
         if self._others:
             kinds = [f"{count:,} {ending}" for ending, count in self._others.most_common()]
             yield (
@@ -141,7 +144,7 @@ class _Search:
             if path.name.startswith("."):
                 continue
             if path.is_dir():
-                if (path / "groundup.json").exists():
+                if any((path / name).exists() for name in NO_TEXTS):
                     self._models.append(str(path))
                 else:
                     yield from self._below(path)

@@ -32,6 +32,25 @@ def read_documents(
         UserError: something is missing, empty, not UTF-8 or cannot be unpacked, or a file is also
             one of ``apart_from``.
     """
+    documents: list[str] = []
+    for file in find_texts(sources, say=say, apart_from=apart_from):
+        documents += whole_documents(file_pieces(file, separator))
+    if not documents:
+        raise no_text(sources)
+    return documents
+
+
+def find_texts(
+    sources: Sequence[str],
+    *,
+    say: Callable[[str], None] | None = None,
+    apart_from: Sequence[str] = (),
+) -> list[str]:
+    """The files of :func:`read_documents`.
+
+    Raises:
+        UserError: there is none, or one is also one of ``apart_from``.
+    """
     if not sources:
         raise UserError("no text given; name files, directories or globs, or - for stdin")
     files = find_files(sources, say)
@@ -40,12 +59,12 @@ def read_documents(
             f"the text to validate on is also one to train on: {first_ten(both)}; name another, or "
             "leave --validation out, which sets a part of the text aside"
         )
-    documents: list[str] = []
-    for file in files:
-        documents += whole_documents(file_pieces(file, separator))
-    if not documents:
-        raise UserError(f"there is no text in {', '.join(sources)} (only white space)")
-    return documents
+    return files
+
+
+def no_text(sources: Sequence[str]) -> UserError:
+    """What to tell the user where all is blank."""
+    return UserError(f"there is no text in {first_ten(sources)} (only white space)")
 
 
 def embedded_documents() -> list[str]:
@@ -87,11 +106,31 @@ def split_documents(documents: Sequence[str], ratio: float) -> tuple[list[str], 
 
 def fingerprint(documents: Iterable[str]) -> str:
     """A SHA-256 of the documents, to tell whether a run is resumed on the same text."""
-    digest = hashlib.sha256()
+    digest = Fingerprint()
     for document in documents:
         data = document.encode("utf-8", "surrogatepass")
-        digest.update(f"{len(data)}:".encode() + data)
+        digest.begin(len(data))
+        digest.add(data)
     return digest.hexdigest()
+
+
+class Fingerprint:
+    """:func:`fingerprint` of documents that come in pieces."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def begin(self, size: int) -> None:
+        """A document of so many bytes begins."""
+        self._digest.update(f"{size}:".encode())
+
+    def add(self, data: bytes) -> None:
+        """A part of it, or all."""
+        self._digest.update(data)
+
+    def hexdigest(self) -> str:
+        """What has come out."""
+        return self._digest.hexdigest()
 
 
 def read_stdin() -> str:

@@ -99,8 +99,10 @@ def _given_values(given: Given) -> dict[str, Any]:
 def _refuse_another_run(
     config: type[TaskConfig], wanted: Mapping[str, Any], saved: Facts, out: Path
 ) -> None:
+    # Older runs could not say these.
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
-    before = usual | saved.options | saved.shape  # older runs could not say these two
+    usual |= {"pack": "windows"}
+    before = usual | saved.options | saved.shape
     changed = [
         f"{name} {before[name]!r} to {wanted[name]!r}"
         for name in config.FIXED_ON_RESUME
