@@ -30,7 +30,9 @@ def machine() -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line for line in info.read_text("utf-8").splitlines() if line.startswith("model name")
+        ]
         cpu = names[0].split(": ", 1)[1] if names else cpu
     return {
         "cpu": cpu,

@@ -35,7 +35,7 @@ print("done", flush=True)
 
 def memory(pid: int) -> dict[str, int]:
     """Bytes of memory by kind, from Linux's own accounting."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line[:3] == "Rss"}
 
 

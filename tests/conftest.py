@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,6 +123,7 @@ def text_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_files() -> Iterator[None]:
     """No file may become larger than 100 kB, as on a disk that is full then."""
+    resource = pytest.importorskip("resource", reason="this system sets no limits to files")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

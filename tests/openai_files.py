@@ -51,7 +51,7 @@ def write_openai_directory(
     }
     write_json(directory / "hparams.json", settings)
     line = 'model_checkpoint_path: "model.ckpt"\n'
-    (directory / "checkpoint").write_text(line + "all_" + line.replace("path:", "paths:"))
+    (directory / "checkpoint").write_text(line + "all_" + line.replace("path:", "paths:"), "utf-8")
     tensors = ((row.theirs, to_theirs(state, row, cfg)) for row in openai_rows(cfg))
     write_bundle(directory / "model.ckpt", tensors)
     if tokenizer is not None:

@@ -55,7 +55,7 @@ def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_damaged_vocabulary_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("vocab.bpe", "encoder.json"):
-        (tmp_path / name).write_text("junk")
+        (tmp_path / name).write_text("junk", "utf-8")
     monkeypatch.setenv("GROUNDUP_GPT2_VOCAB", str(tmp_path))
     check = find("gpt2 tokens")
     assert check.level == "problem" and "SHA-256" in check.found and check.fix

@@ -140,7 +140,7 @@ def test_damaged_values_of_the_first_version(tmp_path: Path, name: str, value: A
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_what_is_no_json(model_dir: Path, text: str) -> None:
-    (model_dir / NAME).write_text(text)
+    (model_dir / NAME).write_text(text, "utf-8")
     with pytest.raises(UserError, match=NAME):
         load_model(model_dir)
 

@@ -10,7 +10,7 @@ import pytest
 
 import groundup as package
 from groundup import output
-from groundup.output import console, inline, say, show, table, visible
+from groundup.output import console, inline, say, shell, show, table, visible
 from groundup.tokenizers import BPETokenizer
 from tests.conftest import Run
 from tests.labelled import save_classifier
@@ -173,3 +173,10 @@ def test_a_notebook_has_progress_bars_and_a_pipe_has_none(
     monkeypatch.setattr("sys.stderr", io.StringIO())
     assert list(output.progress_bar(range(3))) == [0, 1, 2]
     assert sys.stderr.getvalue() == ""  # pyright: ignore
+
+
+def test_a_line_for_the_shell() -> None:
+    words = "groundup", "inspect", "my runs/demo"
+    assert shell(*words, windows=False) == "groundup inspect 'my runs/demo'"
+    assert shell(*words, windows=True) == 'groundup inspect "my runs/demo"'
+    assert shell(r"runs\demo", windows=True) == r"runs\demo"  # not as a text in quotes

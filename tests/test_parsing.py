@@ -14,6 +14,7 @@ from groundup.files import JsonLines
 from groundup.options import read_toml
 from groundup.parsing import DEEPEST, from_json, from_toml, read_json, read_text
 from groundup.train.config import TrainConfig
+from tests.systems import needs
 
 DEEP = ["[" * 90_000, '{"a":' * 90_000, "[" * 5000 + "]" * 5000, "[" * 150 + "]" * 150]
 DIGITS = "1" * 100_000
@@ -23,10 +24,10 @@ DIGITS = "1" * 100_000
 def test_deep_json(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="nested more than 100 deep|Expecting value"):
         from_json(text)
-    (tmp_path / "config.json").write_text(f'{{"a": {text}}}')
+    (tmp_path / "config.json").write_text(f'{{"a": {text}}}', "utf-8")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_json(tmp_path / "config.json")
-    (tmp_path / "metrics.jsonl").write_text(f'{{"a": 1}}\n{{"a": {text}}}\n')
+    (tmp_path / "metrics.jsonl").write_text(f'{{"a": 1}}\n{{"a": {text}}}\n', "utf-8")
     with pytest.raises(UserError, match="line 2 is no record"):
         JsonLines(tmp_path / "metrics.jsonl").read()
 
@@ -44,7 +45,7 @@ def test_as_deep_as_allowed() -> None:
 def test_deep_toml(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="nested more than 100 deep"):
         from_toml(text)
-    (tmp_path / "run.toml").write_text(text)
+    (tmp_path / "run.toml").write_text(text, "utf-8")
     with pytest.raises(UserError, match=r"run\.toml is not valid TOML: it is nested"):
         read_toml(tmp_path / "run.toml", TrainConfig)
 
@@ -63,7 +64,7 @@ def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
         "[model]\nseed = 1\n[training]\nseed = 2",
         "batch-size = 1\nbatch_size = 1",
     ):
-        (tmp_path / "run.toml").write_text(text)
+        (tmp_path / "run.toml").write_text(text, "utf-8")
         with pytest.raises(UserError, match="twice|overwrite"):
             read_toml(tmp_path / "run.toml", TrainConfig)
 
@@ -77,6 +78,7 @@ def test_byte_order_marks(tmp_path: Path) -> None:
     assert from_json('\ufeff{"a": 5}') == {"a": 5}
 
 
+@needs("/dev/zero")
 def test_a_file_without_end(tmp_path: Path) -> None:
     (tmp_path / "config.json").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="larger than 16 MiB"):

@@ -90,7 +90,7 @@ def test_every_groundup_command_runs(
 ) -> None:
     found = commands("groundup")
     assert len(found) >= 28
-    said = io.TextIOWrapper(io.BytesIO(b"What is 1 and 1?\n"))  # to chat
+    said = io.TextIOWrapper(io.BytesIO(b"What is 1 and 1?\n"), encoding="utf-8")  # to chat
     monkeypatch.setattr("sys.stdin", said)
     with FakeLLM() as llm:
         monkeypatch.setenv("OLLAMA_HOST", llm.url)

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from groundup.tasks.assistant import Assistant
 from groundup.tokenizers import BPETokenizer
 from groundup.train.config import TrainConfig
 from groundup.train.optim import build_optimizer
-from groundup.train.state import load_training_state, save_training_state
+from groundup.train.state import load_training_state, save_training_state, training_tensors
 from groundup.weights.checkpoint import load_directory, save_model
 from groundup.weights.load import load_model, read_facts, read_shape
 from groundup.weights.lora import load_adapter
@@ -155,7 +156,8 @@ def test_a_training_state_is_of_one_save(tmp_path: Path, tokenizer: BPETokenizer
             moments["exp_avg"].fill_(number)
         state = {"progress": {"step": number}, "data": {}, "best": {}}
         device = torch.device("cpu")
-        extra = lambda folder: save_training_state(folder, optimizer, state, device)  # noqa: E731
+        tensors = training_tensors(optimizer, device)
+        extra = partial(save_training_state, tensors=tensors, state=state)
         save_model(tmp_path, model, tokenizer, facts(number), extra)
 
     with saving(save):
@@ -231,7 +233,9 @@ def test_a_flipped_bit_is_noticed_and_the_file_named(
 
 def test_a_flipped_bit_in_what_the_model_says_of_itself(model_dir: Path) -> None:
     path = model_dir / NAME
-    path.write_text(path.read_text().replace('"kind": "language model"', '"kind": "adapter"'))
+    path.write_text(
+        path.read_text("utf-8").replace('"kind": "language model"', '"kind": "adapter"'), "utf-8"
+    )
     for opens in (load_model, read_facts, read_shape):
         with pytest.raises(UserError, match=f"{NAME} is not as it was saved"):
             opens(model_dir)
@@ -242,9 +246,9 @@ def test_a_flipped_bit_in_what_the_model_says_of_itself(model_dir: Path) -> None
 def test_what_a_user_may_edit_and_another_layout_are_no_damage(model_dir: Path) -> None:
     for name in snapshot.FOR_OTHERS:
         if (model_dir / name).exists():
-            (model_dir / name).write_text("{}")
+            (model_dir / name).write_text("{}", "utf-8")
     path = model_dir / NAME
-    path.write_text(json.dumps(json.loads(path.read_text())))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8"))), "utf-8")
     load_model(model_dir)
     vouched = facts_of(model_dir).digests
     assert vouched.keys() == {"config.json", "model.safetensors", "tokenizer.json"}
@@ -265,7 +269,7 @@ def test_a_flipped_bit_in_a_training_state(
         p.grad = torch.ones_like(p)
     optimizer.step()
     state = {"progress": {"step": 222}, "data": {}, "best": {}}
-    extra = lambda folder: save_training_state(folder, optimizer, state, cpu)  # noqa: E731
+    extra = partial(save_training_state, tensors=training_tensors(optimizer, cpu), state=state)
     save_model(tmp_path, model, tokenizer, Facts(), extra)
     load_training_state(tmp_path, optimizer, cpu)
     path = tmp_path / "training_state" / name

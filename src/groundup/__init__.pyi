@@ -96,6 +96,8 @@ from .model.layers import (
 )
 from .model.lora import LoRALinear as LoRALinear, add_lora as add_lora, merge_lora as merge_lora
 from .model.watch import watch as watch
+from .planning.config import PlanConfig as PlanConfig
+from .planning.plan import Plan as Plan, plan as plan
 from .plots import (
     plot_activations as plot_activations,
     plot_attention as plot_attention,

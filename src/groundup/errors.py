@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,10 @@ class UserError(ValueError):
 
 class TrainingFailed(RuntimeError):
     """A run that cannot go on (a non-finite loss, say); the command line exits with status 1."""
+
+
+class EndedElsewhere(TrainingFailed):
+    """One of several processes ends because another one has, which has told the reason."""
 
 
 class Note(UserWarning):
@@ -35,6 +40,17 @@ def is_disk_full(error: BaseException) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this says that there is no memory left: Python's, a CPU's, a GPU's way of saying it.
+
+    A ``UserError`` never does, whatever its sentence.
+    """
+    if isinstance(error, UserError):
+        return False
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
 def os_error_in(error: BaseException | None) -> OSError | None:
     """What the system said, where a library put its own error around it; None if it said nothing.
 
@@ -48,11 +64,20 @@ def os_error_in(error: BaseException | None) -> OSError | None:
         if isinstance(error, OSError) and (number is None or error.errno is not None):
             return error
         if number is not None:
-            return OSError(number, os.strerror(number))
+            return system_error(number)
         if not isinstance(error, RuntimeError):
             return None
         error = error.__cause__ or error.__context__
     return None
+
+
+def system_error(number: int) -> OSError:
+    """What the system means by a number of its own, which Rust's libraries quote."""
+    if sys.platform == "win32":
+        import ctypes
+
+        return ctypes.WinError(number)
+    return OSError(number, os.strerror(number))
 
 
 def write_error(path: Path, error: OSError, advice: str) -> UserError:

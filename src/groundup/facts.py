@@ -85,6 +85,7 @@ class Facts:
         reading: how a classifier reads a text.
         prompt_style: how the model was prompted while it was fine-tuned.
         base: what it began from.
+        processes: how many shared the run.
         versions: of the software that wrote it.
         digests: SHA-256 of the directory's other files by name, as far as they decide what the
             model computes and how its run goes on (``snapshot.py``); of its own, the file has one
@@ -102,6 +103,7 @@ class Facts:
     reading: Reading = field(default_factory=Reading)
     prompt_style: str | None = None
     base: Base = field(default_factory=Base)
+    processes: int = 1
     versions: dict[str, str] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
 

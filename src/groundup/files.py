@@ -18,7 +18,7 @@ from typing import Any
 from groundup.errors import UserError, read_error, write_error
 from groundup.parsing import from_json
 from groundup.parsing import read_json as read_json  # here, too, beside write_json
-from groundup.staging import complete, finish_update, flush, new_staging
+from groundup.staging import complete, finish_update, flush, new_staging, replace
 
 Row = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = staging / path.name
         yield temporary
         flush(temporary)
-        os.replace(temporary, path)
+        replace(temporary, path)
         flush(path.parent)
 
 
@@ -183,9 +183,14 @@ class JsonLines:
 
 
 def _line(row: Row) -> bytes:
-    return json.dumps(dict(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return _encoded(json.dumps(dict(row), ensure_ascii=False))
+
+
+def _encoded(text: str) -> bytes:
+    """JSON as UTF-8; a file's name that is no text comes back from it as it was."""
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def write_json(path: Path, value: object) -> None:
     """Write readable JSON with a newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(_encoded(json.dumps(value, indent=2, ensure_ascii=False)))

@@ -12,11 +12,15 @@ import codecs
 import html
 import io
 import re
+import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
+
+from groundup.launch import is_main
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,17 +48,27 @@ def inline(text: str) -> str:
     return _MARKUP.sub(r"\\\1", html.escape(" ".join(visible(text).split()), quote=False))
 
 
+def shell(*words: str, windows: bool = sys.platform == "win32") -> str:
+    """Words as a line to be typed into this system's shell."""
+    return subprocess.list2cmdline(words) if windows else shlex.join(words)
+
+
 def show(result: object = "", end: str = "\n", *, flush: bool = False) -> None:
-    """Print a result on stdout: exactly, unless it is a terminal."""
+    """Print a result on stdout: exactly, unless it is a terminal; of several processes, once."""
+    if not is_main():
+        return
     text = str(result)
     _write(sys.stdout, (visible(text) if is_terminal(sys.stdout) else text) + end, flush)
 
 
-def say(text: str) -> None:
+def say(text: str, *, everywhere: bool = False) -> None:
     """Tell the user what is going on: on stderr, so that stdout holds only results.
 
-    Where progress bars are shown, it stands above them.
+    Where progress bars are shown, it stands above them. Of several processes that share the work
+    only the main one prints, unless it is to be said ``everywhere``.
     """
+    if not (everywhere or is_main()):
+        return
     with _above_bars(sys.stderr):
         _write(sys.stderr, visible(text) + "\n", flush=True)
 
@@ -87,7 +101,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that ipywidgets is not there
         from tqdm.auto import tqdm
-    watched = is_terminal(sys.stderr) or notebook() is not None
+    watched = is_main() and (is_terminal(sys.stderr) or notebook() is not None)
     return tqdm(iterable, dynamic_ncols=True, disable=not watched, **options)
 
 
@@ -119,7 +133,8 @@ def console() -> Iterator[Console]:
     made = Safe(width=width, highlight=False, markup=False, emoji=False)
     with made.capture() as captured:
         yield made
-    _write(sys.stdout, captured.get())  # not by rich, which makes a status of 1 of `| head`
+    if is_main():
+        _write(sys.stdout, captured.get())  # not by rich, which makes a status of 1 of `| head`
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> Table:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from groundup import launch
 from groundup.errors import UserError
 
 
@@ -38,6 +39,14 @@ def resolve_device(name: str = "auto") -> torch.device:
     Raises:
         UserError: PyTorch does not know the name or does not see such a device.
     """
+    several = launch.world_size() > 1
+    if name in ("auto", "cuda") and several and torch.cuda.is_available():
+        name = f"cuda:{launch.local_rank()}"  # each process has a GPU of its own
+    elif several and name.startswith("cuda:"):
+        raise UserError(
+            f"device is {name!r}, but {launch.world_size()} processes were started, and each takes "
+            "a GPU of its own; use --device cuda, and CUDA_VISIBLE_DEVICES to choose among them"
+        )
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

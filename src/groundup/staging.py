@@ -26,6 +26,9 @@ COMPLETE, ALIVE = ".complete", ".alive"
 PATIENCE = 5.0
 """Seconds that files wait for those who read the old ones; then they are moved all the same."""
 
+HELD, HELD_PATIENCE = (5, 32, 1224), 60.0
+"""Windows' numbers for a file that somebody holds open or maps, and the seconds that it may."""
+
 
 @contextmanager
 def new_staging(directory: Path, shown: Path, advice: str) -> Iterator[Path]:
@@ -96,6 +99,7 @@ def sweep(directory: Path) -> None:
                     shutil.rmtree(staging, ignore_errors=True)
             finally:
                 lock.release()
+            staging.rmdir()  # Windows keeps a file as long as it is open, as the lock was
 
 
 @contextmanager
@@ -107,7 +111,7 @@ def in_turn(directory: Path, *, exclusive: bool) -> Iterator[None]:
     (``snapshot.py``), so nothing depends on the file system's locks, or on there being any.
     """
     handle = None
-    with suppress(OSError, ImportError):  # Windows cannot open a directory
+    with suppress(OSError, ImportError):  # Windows has no such locks; there replace() waits
         import fcntl
 
         handle = os.open(directory, os.O_RDONLY)
@@ -124,6 +128,25 @@ def in_turn(directory: Path, *, exclusive: bool) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def replace(path: Path, target: Path) -> None:
+    """Put a file or folder in the place of another one.
+
+    Windows refuses that while anybody has the old one open: somebody who reads the model, a virus
+    scanner. They let go of it soon, so it is tried again.
+    """
+    patient_until = time.monotonic() + HELD_PATIENCE
+    while True:
+        try:
+            return os.replace(path, target)
+        except OSError as error:
+            if getattr(error, "winerror", None) not in HELD:
+                raise
+            if time.monotonic() > patient_until:
+                reason = f"{error.strerror} (does another program have {target.name} open?)"
+                raise OSError(error.errno, reason, str(target)) from error
+        time.sleep(0.01)
 
 
 def flush(path: Path) -> None:
@@ -150,7 +173,9 @@ def _claimed(directory: Path) -> tuple[Path, Any]:
         # Before it is held, somebody else may take the folder for litter; then there is another.
         try:
             lock.acquire(timeout=0)
-        except (Timeout, FileNotFoundError):
+        except Timeout:
+            continue
+        except FileNotFoundError:
             if not staging.exists():
                 continue
         except OSError:
@@ -176,7 +201,7 @@ def _move(staging: Path, directory: Path) -> None:
             folders.append(target)
         elif path.name not in (COMPLETE, ALIVE):
             with suppress(FileNotFoundError):  # another process has moved it
-                os.replace(path, target)
+                replace(path, target)
     for folder in folders:
         flush(folder)
     shutil.rmtree(staging, ignore_errors=True)

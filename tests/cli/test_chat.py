@@ -26,7 +26,7 @@ def type_(monkeypatch: pytest.MonkeyPatch) -> Type:
 
     def give(text: str | bytes) -> None:
         data = text.encode() if isinstance(text, str) else text
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
     return give
 

@@ -59,7 +59,9 @@ def says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
     }
 
     def call(command: str, model: Path, *more: object) -> bytes:
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Who jumps?\n")))
+        monkeypatch.setattr(
+            "sys.stdin", io.TextIOWrapper(io.BytesIO(b"Who jumps?\n"), encoding="utf-8")
+        )
         result = run(*command.split(), model, *options[command], *more)
         assert result.status == 0, result.err
         if not out.exists():

@@ -123,7 +123,9 @@ def test_the_real_data(run: Run, tmp_path: Path, data_dir: Path) -> None:
 
 def test_recipe_file_and_flags(run: Run, tmp_path: Path, toy: Path) -> None:
     config = tmp_path / "run.toml"
-    config.write_text("[training]\nbatch_size = 4\nlearning_rate = 3e-3\nstratify = true\n")
+    config.write_text(
+        "[training]\nbatch_size = 4\nlearning_rate = 3e-3\nstratify = true\n", "utf-8"
+    )
     more = ["--max-steps=2", "--batch-size=3", f"--config={config}", *NEW]
     result = run("classify", "train", "--data", toy, "--out", tmp_path / "run", *more)
     assert result.status == 0, result.err
@@ -179,7 +181,7 @@ def test_lora_on_a_pth_keeps_its_heads(run: Run, tmp_path: Path, toy: Path) -> N
     begun = run(*begin, "--train=lora", *QUICK, "--out", out)
     assert begun.status == 0, begun.err
     assert run("classify", "train", "--out", out, "--resume", "--epochs=2").status == 0
-    assert json.loads((out / "config.json").read_text())["n_head"] == 4
+    assert json.loads((out / "config.json").read_text("utf-8"))["n_head"] == 4
 
 
 def test_the_splits_of_changed_data_are_not_trusted(
@@ -187,7 +189,7 @@ def test_the_splits_of_changed_data_are_not_trusted(
 ) -> None:
     out = tmp_path / "run"
     assert run("classify", "train", "--data", toy, "--out", out, *NEW, *QUICK).status == 0
-    with toy.open("a") as file:
+    with toy.open("a", encoding="utf-8") as file:
         file.write("ham,one more text\n")
     assert f"{toy} has changed since {out} was trained on it" in fails("classify", "evaluate", out)
     told = run("classify", "evaluate", out, "--data", toy, "--split=test")
@@ -296,7 +298,7 @@ def test_bad_files(fails: Fails, tmp_path: Path, name: str, content: bytes, mess
 
 def test_a_class_that_is_too_small_for_the_splits(fails: Fails, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "a.csv", labelled())
-    file.write_text(file.read_text() + "eggs,only once\n")
+    file.write_text(file.read_text("utf-8") + "eggs,only once\n", "utf-8")
     arguments = ("classify", "train", "--data", file, "--out", tmp_path / "run", *NEW, *QUICK)
     for option in ("--stratify", "--no-stratify"):
         said = fails(*arguments, option)
@@ -323,7 +325,7 @@ def test_evaluate_on_the_runs_own_test_split(
     wrong = found.reports[1].mistakes
     assert wrong and "the most confident mistakes:" in result.out
     assert f"row {wrong[0].row}, {wrong[0].label}, called {wrong[0].predicted}" in result.out
-    facts = json.loads((tmp_path / "report" / "report.json").read_text())["reports"]
+    facts = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["reports"]
     assert [fact["accuracy"] for fact in facts] == [report.accuracy for report in found.reports]
     assert result.err == f"report: {tmp_path / 'report' / 'report.md'}\n"
 
@@ -354,7 +356,7 @@ def test_what_cannot_be_evaluated(
 ) -> None:
     file = tmp_path / "other.jsonl"
     rows = [{"text": "a", "label": "ham"}, {"text": "b", "label": "eggs"}]
-    file.write_text("\n".join(map(json.dumps, rows)))
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     assert fails("classify", "evaluate", spam, "--data", file) == (
         f"{file} has labels that the model does not know: 'eggs' (row 2); it knows ham, spam"
     )
@@ -457,7 +459,7 @@ def test_a_file_is_never_read_whole(
     monkeypatch.setattr(tables, "SAMPLE_ROWS", 100)
     monkeypatch.setattr(predictions.RowWriter, "write", write)
     file = tmp_path / "new.jsonl"
-    file.write_text("".join(json.dumps({"text": f"call {n}"}) + "\n" for n in range(1100)))
+    file.write_text("".join(json.dumps({"text": f"call {n}"}) + "\n" for n in range(1100)), "utf-8")
     result = run("classify", "predict", spam, "--file", file, "--out", tmp_path / "out.jsonl")
     assert result.status == 0, result.err
     assert events.count("read") == events.count("written") == 1100
@@ -466,7 +468,7 @@ def test_a_file_is_never_read_whole(
         ahead += 1 if event == "read" else -1
         most = max(most, ahead)
     assert most == 256
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1100
+    assert len((tmp_path / "out.jsonl").read_text("utf-8").splitlines()) == 1100
 
 
 def test_what_cannot_be_predicted(
@@ -491,7 +493,7 @@ def test_a_bad_row_leaves_no_half_written_file(fails: Fails, tmp_path: Path, spa
     file, out = tmp_path / "new.csv", tmp_path / "out.csv"
     rows = [f"{n},call {n}" for n in range(700)]
     rows[600] = "600,"
-    file.write_text("id,text\n" + "\n".join(rows))
+    file.write_text("id,text\n" + "\n".join(rows), "utf-8")
     said = fails("classify", "predict", spam, "--file", file, "--out", out)
     assert "an empty text in line 602" in said
     assert {path.name for path in tmp_path.iterdir()} == {"spam", "new.csv"}

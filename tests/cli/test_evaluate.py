@@ -69,7 +69,7 @@ def test_a_pth_takes_its_tokenizer_and_heads(
 def test_mistakes(fails: Fails, run: Run, model_dir: Path, text_file: Path, tmp_path: Path) -> None:
     assert "no text given" in fails("evaluate", model_dir)
     empty = tmp_path / "empty.txt"
-    empty.write_text(" \n")
+    empty.write_text(" \n", "utf-8")
     assert "there is no text in" in fails("evaluate", model_dir, empty)
     assert "there is no model directory" in fails("evaluate", tmp_path / "no", text_file)
     message = fails("evaluate", model_dir, text_file, "--stride=20")

@@ -46,7 +46,7 @@ def test_stop_ends_the_text_before_it(run: Run, model_dir: Path) -> None:
 def test_the_prompt_may_come_from_stdin_or_be_missing(
     run: Run, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The fox")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The fox"), encoding="utf-8"))
     assert run("generate", model_dir, "-", "--max-new-tokens=2").out.startswith("The fox")
     assert run("generate", model_dir, "--max-new-tokens=2").status == 0
 

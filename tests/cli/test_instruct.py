@@ -86,7 +86,7 @@ def test_what_it_trained_answers_and_chats(
         assert len(entries) == 5 and all(entry in ENTRIES for entry in entries)
         assert entries != ENTRIES[10:15]
         file.unlink()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Say 3.\n")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Say 3.\n"), encoding="utf-8"))
     result = run("instruct", "chat", out, "--max-new-tokens=3")
     assert result.status == 0 and "never instruction-tuned" not in result.err
 
@@ -95,7 +95,7 @@ def test_options_come_from_recipe_file_and_flags(
     run: Run, tmp_path: Path, base: Path, data: Path
 ) -> None:
     out, config = tmp_path / "bot", tmp_path / "run.toml"
-    config.write_text(f'style = "chatml"\ndata = "{data}"\n[x]\nbatch-size = 2\n')
+    config.write_text(f'style = "chatml"\ndata = "{data}"\n[x]\nbatch-size = 2\n', "utf-8")
     flags = ["--max-length=320", "--batch-size=5", "--max-steps=1"]
     begin = ("instruct", "train", "--recipe=course", "--config", config, "--model", base)
     result = run(*begin, "--out", out, *flags)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.interrupts import Interrupts
+from tests.systems import needs_signals
 from tests.terminal import GROUNDUP, environment
 
 LOADING = 'import os, time\nos.write(1, b"loading\\n")\n'
@@ -26,6 +27,7 @@ WAYS = {
 }
 
 
+@needs_signals
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("library", ["cyclopts", "torch"])
 def test_ctrl_c_while_a_library_is_loaded(tmp_path: Path, library: str, way: str) -> None:

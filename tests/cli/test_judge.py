@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Run
 from tests.judge.conftest import llm, rows, write  # fixtures
 from tests.judge.fake_llm import FakeLLM, Handler, answer
+from tests.systems import needs_signals
 
 __all__ = ["llm", "write"]
 
@@ -37,7 +38,7 @@ def test_every_option_is_passed_on(
 ) -> None:
     entries = [{**row, "answer": "mine"} for row in rows(2)]
     template = tmp_path / "q.toml"
-    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"')
+    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"', "utf-8")
     llm.answer = lambda prompt: "4/5"
     options: dict[str, Any] = {
         "judge": "openai:llama3:latest",
@@ -53,7 +54,7 @@ def test_every_option_is_passed_on(
     result = run("judge", write(entries), *given)
     assert result.out.startswith("mean 4.00"), result.err
     assert llm.asked[0]["messages"][0]["content"] == "Rate mine" and llm.asked[0]["seed"] == 5
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     assert results["template"] == {"prompt": "Rate {response}", "scale": [1, 5]}
 
 
@@ -69,7 +70,7 @@ def test_pairs_and_comparisons(
     assert run("judge", first, base).status == 0
     result = run("judge", second, base, "--compare", tmp_path / "responses.judge")
     assert result.status == 0, result.err
-    assert "+10.00" in (tmp_path / "second.judge" / "report.md").read_text()
+    assert "+10.00" in (tmp_path / "second.judge" / "report.md").read_text("utf-8")
 
 
 def test_mistakes_are_told_in_one_sentence(
@@ -87,6 +88,7 @@ def test_mistakes_are_told_in_one_sentence(
     assert llm.asked == []
 
 
+@needs_signals
 def test_ctrl_c_ends_with_130(run: Run, llm: FakeLLM, write: Callable[..., Path]) -> None:
     def interrupt(handler: Handler, body: dict[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)  # as the terminal does

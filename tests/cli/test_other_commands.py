@@ -66,13 +66,13 @@ def test_big_texts_go_to_the_library_and_it_says_so(
     monkeypatch.setattr("groundup.tasks.tokenizer.LIBRARY_CHARACTERS", 10)
     result = run("tokenizer", "train", text, "--out", tmp_path / "b", "--vocab-size=280")
     assert "`tokenizers` library" in result.err
-    a, b = ((tmp_path / d / "tokenizer.json").read_text() for d in "ab")
+    a, b = ((tmp_path / d / "tokenizer.json").read_text("utf-8") for d in "ab")
     assert a == b
 
 
 def test_tokenizer_on_gpt2(run: Run, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("tokenizer", "encode", "gpt2", "Hello, I am").out == "15496 11 314 716\n"
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello, I am")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hello, I am"), encoding="utf-8"))
     assert run("tokenizer", "encode", "gpt2").out == "15496 11 314 716\n"
     assert run("tokenizer", "decode", "gpt2", "15496,", "11").out == "Hello,\n"
     special = run("tokenizer", "encode", "gpt2", "<|endoftext|>", "--allow-special")
@@ -142,10 +142,27 @@ def test_importing_groundup_costs_no_torch() -> None:
 
 
 def test_an_unknown_command_is_answered(fails: Fails) -> None:
-    assert 'Did you mean "pretrain"?' in fails("pretran")
+    assert "did you mean 'pretrain'?" in fails("pretran")
 
 
 def test_an_unquoted_text_and_a_missing_option_are_answered(fails: Fails, model_dir: Path) -> None:
     assert "'fox' is one word too many; put" in fails("generate", model_dir, "The", "fox")
     assert fails("pretrain", "text.txt").startswith("--out is missing")
     assert "Did you mean --out" in fails("pretrain", "text.txt", "--outt=x")
+
+
+def test_a_command_that_is_not_there(fails: Fails) -> None:
+    """``chat`` and ``train`` are, below others."""
+    assert "'chat'; did you mean 'instruct chat'? there are: classify, course" in fails("chat", "x")
+    assert "did you mean 'classify train' or 'instruct train' or" in fails("train")
+    assert fails("instruct", "xyz").endswith("'xyz'; there are: chat, respond, train")
+
+
+def test_a_text_is_no_model(fails: Fails, text_file: Path) -> None:
+    assert "text.txt is no model: expected a model directory" in fails("generate", text_file, "a")
+
+
+def test_a_text_of_one_letter(fails: Fails, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x", "utf-8")
+    message = fails("pretrain", tmp_path / "a.txt", "--out", tmp_path / "out")
+    assert "train_ratio 0.9 leaves nothing of it to train on" in message

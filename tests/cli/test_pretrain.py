@@ -16,6 +16,7 @@ import pytest
 from groundup.train.tracking import read_metrics
 from groundup.weights.load import load_model
 from tests.conftest import LAST, SMALL, TEXT, Run, facts_of, small
+from tests.systems import needs_signals
 
 QUICK = [*SMALL, "--max-steps=3", "--eval-freq=2"]
 Fails = Callable[..., str]
@@ -51,7 +52,9 @@ def test_samples_are_shown_after_each_evaluation(run: Run, tmp_path: Path, text_
 def test_stdin_gzip_and_directories(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode())))
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode()), encoding="utf-8")
+    )
     assert run("pretrain", "-", "--out", tmp_path / "a", *QUICK).status == 0
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -65,7 +68,9 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(
     run: Run, tmp_path: Path, text_file: Path
 ) -> None:
     config = tmp_path / "run.toml"
-    config.write_text('[training]\nbatch_size = 2\nlearning_rate = 3e-3\ntokenizer = "bpe"\n')
+    config.write_text(
+        '[training]\nbatch_size = 2\nlearning_rate = 3e-3\ntokenizer = "bpe"\n', "utf-8"
+    )
     options = small("--recipe=course", f"--config={config}", "--batch-size=3", "--preset=nano")
     options += ["--max-steps=2"]
     assert run("pretrain", text_file, "--out", tmp_path / "run", *options).status == 0
@@ -157,11 +162,11 @@ def test_overwrite_never_deletes_what_is_not_ours(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    (home / "thesis.txt").write_text("years of work")
+    (home / "thesis.txt").write_text("years of work", "utf-8")
     assert "not made by groundup" in fails(
         "pretrain", text_file, "--out", home, *QUICK, "--overwrite"
     )
-    assert (home / "thesis.txt").read_text() == "years of work"
+    assert (home / "thesis.txt").read_text("utf-8") == "years of work"
     assert "is a file" in fails("pretrain", text_file, "--out", home / "thesis.txt", *QUICK)
 
 
@@ -220,7 +225,7 @@ def test_a_mistake_in_the_config_file_names_the_key(
     fails: Fails, tmp_path: Path, text_file: Path
 ) -> None:
     config = tmp_path / "run.toml"
-    config.write_text("emb_dmi = 64\n")
+    config.write_text("emb_dmi = 64\n", "utf-8")
     message = fails("pretrain", text_file, "--out", tmp_path / "run", "--config", config)
     assert "unknown key 'emb_dmi'; did you mean 'emb_dim'?" in message
 
@@ -246,7 +251,9 @@ def test_the_demo_can_be_resumed(run: Run, fails: Fails, tmp_path: Path) -> None
 def test_a_text_from_stdin_must_be_given_again(
     run: Run, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode())))
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO((TEXT * 30).encode()), encoding="utf-8")
+    )
     run("pretrain", "-", "--out", tmp_path / "run", *QUICK)
     message = fails("pretrain", "--out", tmp_path / "run", "--resume", "--max-steps=5")
     assert "read its text from stdin; give it again" in message
@@ -333,6 +340,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in debug.stderr
 
 
+@needs_signals
 def test_ctrl_c_saves_and_resume_goes_on(run: Run, tmp_path: Path, text_file: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "groundup", "pretrain", str(text_file), "--out", str(out)]
@@ -362,7 +370,7 @@ def test_the_demo_runs_and_trains_on_the_embedded_text(run: Run, tmp_path: Path)
     result = run("demo", "--out", out, *small("--max-steps=3", "--context-length=32"))
     assert result.status == 0, result.err
     assert "Python's language reference" in result.err
-    card = json.loads((out / "groundup.json").read_text())
+    card = json.loads((out / "groundup.json").read_text("utf-8"))
     assert card["data"]["train_tokens"] > 100_000
 
 

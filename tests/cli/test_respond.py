@@ -63,7 +63,7 @@ def test_a_trained_model_answers_the_test_split_of_its_run(
 ) -> None:
     data, base = tmp_path / "entries.json", save_assistant(tmp_path / "base", tokenizer)
     entries = [{"instruction": f"Say {n}.", "output": str(n)} for n in range(20)]
-    data.write_text(json.dumps(entries))
+    data.write_text(json.dumps(entries), "utf-8")
     trained, out = tmp_path / "trained", tmp_path / "r.json"
     options = ["--max-steps=1", "--split-seed=1", "--style=plain", "--sample-answers=0"]
     command = ["instruct", "train", "--model", base, "--data", data, "--out", trained, *options]
@@ -74,7 +74,7 @@ def test_a_trained_model_answers_the_test_split_of_its_run(
     expected = split_instructions(entries, seed=1).test
     found = json.loads(out.read_text(encoding="utf-8"))
     assert [row["output"] for row in found] == [entry["output"] for entry in expected]
-    data.write_text(json.dumps(entries[1:]))
+    data.write_text(json.dumps(entries[1:]), "utf-8")
     other = tmp_path / "other.json"
     assert "has changed since the model was trained on it" in fails(*answer, other)
     result = run(*answer, other, "--data", data, "--split=test")
@@ -125,10 +125,10 @@ def test_mistakes_are_told_in_one_sentence(
     assert "there is no model directory" in told(tmp_path / "none")
     assert "does not say what it was trained on" in told(model_dir)
     assert "names no prompt style" in told(model_dir, "--data", data)
-    data.write_text('[{"instructions": "x"}]')
+    data.write_text('[{"instructions": "x"}]', "utf-8")
     assert "entry 1: has no instruction" in told(model)
     assert {path.name for path in tmp_path.iterdir()} == names
-    out.write_text("")
+    out.write_text("", "utf-8")
     assert "r.json exists; choose another --out" in told(model)
 
 

@@ -133,7 +133,9 @@ def test_prompts_and_completions(tmp_path: Path) -> None:
 def test_the_judge_sees_the_whole_prompt(tmp_path: Path) -> None:
     alpaca = {"instruction": "Add.", "input": "", "output": "3", "model_response": "4"}
     path = tmp_path / "a.json"
-    path.write_text(json.dumps([alpaca | {"system": "Be kind.", "history": EARLIER}, alpaca]))
+    path.write_text(
+        json.dumps([alpaca | {"system": "Be kind.", "history": EARLIER}, alpaca]), "utf-8"
+    )
     first, second = read_entries(path, "model_response")
     assert first.instruction.startswith("system: Be kind.\n\nuser: One?\n\nassistant: 1")
     assert first.instruction.endswith("user: Add.") and first.reference == "3"

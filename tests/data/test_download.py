@@ -43,6 +43,7 @@ from tests.data.fault_server import (
     status,
     wrong_part,
 )
+from tests.systems import needs
 
 BODY = bytes(range(256)) * 1024  # 262,144 bytes: four chunks
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -332,7 +333,7 @@ class TestChanges:
     def test_a_note_that_says_nothing(self, server, target, note) -> None:
         target.parent.mkdir()
         target.with_name("file.bin.part").write_bytes(b"?" * HALF)
-        target.with_name("file.bin.part.json").write_text(note)
+        target.with_name("file.bin.part.json").write_text(note, "utf-8")
         fetch([server.serve("/a", BODY)], target)
         assert is_done(target)
         assert ranges(server) == [None]
@@ -448,7 +449,7 @@ class TestDisk:
         )
         assert not target.exists()
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+    @needs("/dev/full")
     def test_the_disk_fills_up_meanwhile(self, server, target, monkeypatch) -> None:
         opened = Path.open
 
@@ -463,7 +464,7 @@ class TestDisk:
         assert len(server.asked) == 1
 
     def test_a_folder_that_cannot_be(self, server, tmp_path) -> None:
-        (tmp_path / "data").write_text("")
+        (tmp_path / "data").write_text("", "utf-8")
         message = refused([server.serve("/a", BODY)], tmp_path / "data" / "file.bin")
         assert "cannot write" in message
         assert not server.asked
@@ -539,7 +540,7 @@ class TestHub:
 
     def test_overwrite_replaces_it(self, hub, tmp_path) -> None:
         folder = download("gpt2", cache_dir=tmp_path)
-        (folder / "config.json").write_text("mine")
+        (folder / "config.json").write_text("mine", "utf-8")
         download("gpt2", cache_dir=tmp_path, overwrite=True)
         assert content(folder) == HUB_CONTENT
         assert {path.name for path in folder.parent.iterdir()} == {"gpt2", "gpt2.lock"}
@@ -572,7 +573,7 @@ class TestHub:
 
     def test_a_library_that_is_content_with_half_a_model(self, tmp_path, monkeypatch) -> None:
         def half(repo: str, local_dir: Path, **kwargs: object) -> str:
-            (local_dir / "config.json").write_text("{}")
+            (local_dir / "config.json").write_text("{}", "utf-8")
             return str(local_dir)
 
         monkeypatch.setattr("huggingface_hub.snapshot_download", half)

@@ -6,19 +6,21 @@ import pytest
 from groundup.data.finding import find_files, same_files
 from groundup.data.text import read_documents
 from groundup.errors import UserError
+from tests.systems import needs_links
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two texts, one of them in a folder, and links to the folder above."""
     (tmp_path / "texts" / "sub").mkdir(parents=True)
-    (tmp_path / "texts" / "a.txt").write_text("alpha")
-    (tmp_path / "texts" / "sub" / "b.md").write_text("beta")
+    (tmp_path / "texts" / "a.txt").write_text("alpha", "utf-8")
+    (tmp_path / "texts" / "sub" / "b.md").write_text("beta", "utf-8")
     for name in ("loop", "sub/up"):
         (tmp_path / "texts" / name).symlink_to(tmp_path / "texts", target_is_directory=True)
     return tmp_path / "texts"
 
 
+@needs_links
 def test_a_folder_that_links_to_itself_is_read_once(folder: Path) -> None:
     said: list[str] = []
     assert read_documents([str(folder)], say=said.append) == ["alpha", "beta"]
@@ -27,6 +29,7 @@ def test_a_folder_that_links_to_itself_is_read_once(folder: Path) -> None:
     assert str(folder / "loop") in note and str(folder / "sub" / "up") in note
 
 
+@needs_links
 def test_a_glob_does_not_run_round_either(folder: Path) -> None:
     assert read_documents([f"{folder}/**/*.md"]) == ["beta"]
     assert read_documents([f"{folder}/**/*"]) == ["alpha", "beta"]
@@ -37,6 +40,7 @@ def test_a_glob_does_not_run_round_either(folder: Path) -> None:
         read_documents([f"{folder}/**/*.rst"])
 
 
+@needs_links
 def test_a_file_is_read_once_whatever_it_is_called(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +54,7 @@ def test_a_file_is_read_once_whatever_it_is_called(
     assert "hard.txt (is a.txt), soft.txt (is a.txt), a.txt" in said[0]
 
 
+@needs_links
 def test_a_folder_and_what_is_in_it(folder: Path) -> None:
     said: list[str] = []
     sub, both = str(folder / "sub"), [str(folder), str(folder / "sub" / "b.md")]
@@ -63,18 +68,19 @@ def test_a_folder_and_what_is_in_it(folder: Path) -> None:
 
 
 def test_endings_may_be_in_capitals_and_others_are_told(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("alpha")
-    (tmp_path / "B.TXT").write_text("beta")
-    (tmp_path / "c.csv").write_text("no")
+    (tmp_path / "a.txt").write_text("alpha", "utf-8")
+    (tmp_path / "B.TXT").write_text("beta", "utf-8")
+    (tmp_path / "c.csv").write_text("no", "utf-8")
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "groundup.json").write_text("{}")
-    (tmp_path / "model" / "README.md").write_text("no")
+    (tmp_path / "model" / "groundup.json").write_text("{}", "utf-8")
+    (tmp_path / "model" / "README.md").write_text("no", "utf-8")
     said: list[str] = []
     assert sorted(read_documents([str(tmp_path)], say=said.append)) == ["alpha", "beta"]
     assert f"models and corpora are no texts and are left out: {tmp_path / 'model'}" in said[0]
     assert "files with other endings are left out (1 .csv); name them outright" in said[1]
 
 
+@needs_links
 def test_the_text_to_validate_on_must_be_another(folder: Path) -> None:
     a, again = str(folder / "a.txt"), f"{folder}/sub/../a.txt"
     assert same_files([a], [again]) == [again]

@@ -59,6 +59,19 @@ def test_it_goes_on_where_it_was(at: int) -> None:
         mixture(sizes={"a": 100, "b": 370}).load_state_dict(data.state_dict())
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_processes_share_the_batches_of_one(size: int) -> None:
+    whole = mixture(batch_size=8)
+    parts = [mixture(batch_size=8 // size) for _ in range(size)]
+    for rank, part in enumerate(parts):
+        part.deal(rank, size)
+    for _ in range(40):
+        dealt = [row for part in parts for row in drawn(part, 1)]
+        assert sorted(dealt) == sorted(drawn(whole, 1))
+    states = [part.state_dict() for part in parts]
+    assert all(state == whole.state_dict() for state in states)
+
+
 def test_an_epoch_is_not_crossed_and_a_batch_may_take_a_source_several_times() -> None:
     data = mixture()
     assert [len(data.next(10)) for _ in range(3)] == [10, 7, 10]

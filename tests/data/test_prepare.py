@@ -277,7 +277,9 @@ def test_the_command_is_killed_with_its_processes_and_goes_on(
     while broken.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.01)
     time.sleep(0.3)
-    children = Path(f"/proc/{broken.pid}/task/{broken.pid}/children").read_text().split()
+    children = (
+        Path(f"/proc/{broken.pid}/task/{broken.pid}/children").read_text(encoding="utf-8").split()
+    )
     broken.kill()
     broken.wait()
     deadline = time.monotonic() + 20

@@ -26,7 +26,7 @@ def test_quotes_around_fields_are_no_part_of_them(
     tmp_path: Path, quoting: int, header: bool
 ) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text(table(TEXTS, quoting, header), newline="")
+    path.write_text(table(TEXTS, quoting, header), encoding="utf-8", newline="")
     columns = {} if header else {"text_column": "2", "label_column": "1"}
     data = read_labelled(path, **columns)
     assert data.texts == TEXTS and set(data.labels) == {"ham", "spam"}
@@ -56,20 +56,20 @@ def test_the_last_row_may_go_on() -> None:
 
 def test_rows_come_back_with_the_quotes_they_had(tmp_path: Path) -> None:
     path, out = tmp_path / "a.tsv", io.StringIO()
-    path.write_text(table(TEXTS, csv.QUOTE_MINIMAL), newline="")
+    path.write_text(table(TEXTS, csv.QUOTE_MINIMAL), encoding="utf-8", newline="")
     with open_texts(path) as rows:
         writer = RowWriter(out, rows)
         for row in rows:
             writer.write(row, "x", 0.5)
-    (tmp_path / "b.tsv").write_text(out.getvalue(), newline="")
+    (tmp_path / "b.tsv").write_text(out.getvalue(), encoding="utf-8", newline="")
     with open_texts(tmp_path / "b.tsv", text_column="text") as rows:
         assert [row["text"] for row in rows] == TEXTS
 
 
 def test_a_header_among_the_rows_is_no_class(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("label,text\nham,a\nspam,b\nLabel,Message\nham,c\n")
+    path.write_text("label,text\nham,a\nspam,b\nLabel,Message\nham,c\n", "utf-8")
     with pytest.raises(UserError, match="the column's name 'Label' as the label in line 4"):
         read_labelled(path)
-    path.write_text("ham,label text\nclass,other\nham,a\nspam,b\nclass,b\nspam,c\n")
+    path.write_text("ham,label text\nclass,other\nham,a\nspam,b\nclass,b\nspam,c\n", "utf-8")
     assert set(read_labelled(path).labels) == {"ham", "spam", "class"}  # twice: a class

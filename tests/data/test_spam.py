@@ -56,7 +56,7 @@ def test_whole_numbers_of_any_kind_are_labels(tokenizer: BPETokenizer) -> None:
 
 def test_na_is_a_text(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("Label,Text\n0,NA\n1,null\n")
+    path.write_text("Label,Text\n0,NA\n1,null\n", "utf-8")
     assert SpamDataset(path, tokenizer).data["Text"].tolist() == ["NA", "null"]
 
 

@@ -151,5 +151,5 @@ def test_what_is_read_is_counted_and_hashed(tmp_path: Path) -> None:
 
 
 def test_stdin_is_read_as_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one|two")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one|two"), encoding="utf-8"))
     assert list(file_pieces("-", "|")) == [Piece("one", True, "stdin"), Piece("two", True, "stdin")]

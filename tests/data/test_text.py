@@ -34,7 +34,7 @@ def test_files_globs_directories_and_gzip(tmp_path: Path) -> None:
 
 
 def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("né".encode())))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("né".encode()), encoding="utf-8"))
     assert read_documents(["-"]) == ["né"]
 
 

@@ -9,6 +9,7 @@ from groundup.data import tokens
 from groundup.data.tokens import encode_documents, encode_each
 from groundup.tokenizers import BPETokenizer
 from tests.conftest import TEXT
+from tests.systems import needs
 
 DOCS = [TEXT * 30, "", "Another one.\n" * 500]
 
@@ -61,7 +62,7 @@ print(json.dumps([read - before, encoded - before, peak() - before]))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+@needs("/proc/self/status")
 def test_a_long_text_takes_few_bytes_per_byte(tmp_path: Path) -> None:
     """90 for encoding it and 100 for training on it, before it was done in parts."""
     path, size = tmp_path / "long.txt", 6_000_000

@@ -22,7 +22,7 @@ def test_entries_are_read_as_they_are(write: Write) -> None:
 
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "responses.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows(3)))
+    path.write_text("\n".join(json.dumps(row) for row in rows(3)), "utf-8")
     assert [entry.number for entry in read_entries(path, KEY)] == [1, 2, 3]
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_list_of_entries(write: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no entries"):
         read_entries(write([]), KEY)
     with pytest.raises(UserError, match="neither a JSON list nor JSONL"):
-        (tmp_path / "a.json").write_text("[{]")
+        (tmp_path / "a.json").write_text("[{]", "utf-8")
         read_entries(tmp_path / "a.json", KEY)
     with pytest.raises(UserError, match="there is no file"):
         read_entries(tmp_path / "none.json", KEY)

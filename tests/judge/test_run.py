@@ -46,7 +46,9 @@ def test_a_run_scores_every_entry(llm: FakeLLM, configure: Configure, write: Wri
     responses = write(rows(9))
     results = judge_responses(responses, configure())
     folder = responses.parent / "responses.judge"
-    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert json.loads((folder / "results.json").read_text("utf-8")) == json.loads(
+        json.dumps(results)
+    )
     assert [row["score"] for row in results["entries"]] == list(range(10, 100, 10))
     summary = results["summary"]
     assert (summary["mean"], summary["median"], summary["scored"]) == (50, 50, 9)
@@ -149,7 +151,7 @@ def test_empty_responses_score_lowest_unasked(llm: FakeLLM, write: Write, tmp_pa
     assert (results["summary"]["mean"], results["summary"]["mean_without_empty"]) == (42.5, 85)
     assert len(llm.asked) == 2
     template = tmp_path / "q.toml"
-    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"')
+    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"', "utf-8")
     llm.answer = lambda prompt: "5"
     results = judge_responses(
         tmp_path / "responses.json", ollama(llm), template=template, out=tmp_path / "other"
@@ -191,32 +193,32 @@ def test_a_prompt_that_fills_the_context_is_reported(llm: FakeLLM, write: Write)
     llm.tokens = 64
     results = judge_responses(write(rows(3)), ollama(llm, num_ctx=64))
     assert results["prompts_cut"] == [1, 2, 3]
-    report = (write([]).parent / "responses.judge" / "report.md").read_text()
+    report = (write([]).parent / "responses.judge" / "report.md").read_text("utf-8")
     assert "filled the judge's context of 64 tokens" in report
 
 
 def test_killed_three_times_nothing_is_asked_twice(llm: FakeLLM, write: Write) -> None:
-    """Real processes, killed by SIGKILL while they wait for an answer."""
+    """Real processes, killed while they wait for an answer."""
     responses = write(rows(110))
     command = [sys.executable, "-m", "groundup", "judge", str(responses)]
     command += ["--base-url", llm.url, "--concurrency", "1"]
 
     def kill(handler: Handler, body: dict[str, Any]) -> None:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
 
     for answered in (1, 30, 50):  # during the first wait after the warm-up too
         llm.faults = [*[answer] * answered, kill]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == (1 if os.name == "nt" else -signal.SIGKILL)
     assert sum(llm.answered.values()) == 81
     last = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert last.returncode == 0, last.stderr
     assert "of which 81 are answered already" in last.stderr
     assert len(llm.answered) == 110 and set(llm.answered.values()) == {1}
     assert len(llm.asked) == 110 + 3  # the three that were answered by a kill
-    results = json.loads((responses.parent / "responses.judge" / "results.json").read_text())
+    results = json.loads((responses.parent / "responses.judge" / "results.json").read_text("utf-8"))
     assert results["summary"]["scored"] == 110
 
 
@@ -281,7 +283,9 @@ def test_another_run_is_not_gone_on_with(
     if change == "digest":  # the model was pulled anew, and a question is left to ask
         llm.models = {"llama3:latest": "new"}
         answers = tmp_path / "responses.judge" / "answers.jsonl"
-        answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:2]))
+        answers.write_text(
+            "".join(answers.read_text("utf-8").splitlines(keepends=True)[:2]), "utf-8"
+        )
     elif change == "judge":
         llm.models["phi3:latest"] = "another"
         config = ollama(llm, judge="ollama:phi3")
@@ -289,13 +293,13 @@ def test_another_run_is_not_gone_on_with(
         config = ollama(llm, seed=5)
     elif change == "template":
         template = tmp_path / "q.txt"
-        template.write_text("Rate {response}")
+        template.write_text("Rate {response}", "utf-8")
     else:
         write(rows(3, model_response="else"))
-    before = (tmp_path / "responses.judge" / "results.json").read_text()
+    before = (tmp_path / "responses.judge" / "results.json").read_text("utf-8")
     with pytest.raises(UserError, match=f"holds another run .*{differs}.*use --overwrite"):
         judge_responses(responses, config, template=template)
-    assert (tmp_path / "responses.judge" / "results.json").read_text() == before
+    assert (tmp_path / "responses.judge" / "results.json").read_text("utf-8") == before
     results = judge_responses(responses, config, template=template, overwrite=True)
     assert results["summary"]["scored"] == 3
 
@@ -339,7 +343,7 @@ def test_foreign_files_are_never_touched(llm: FakeLLM, write: Write, tmp_path: P
     responses = write(rows(3))
     folder = tmp_path / "responses.judge"
     folder.mkdir()
-    (folder / "thesis.txt").write_text("mine")
+    (folder / "thesis.txt").write_text("mine", "utf-8")
     for overwrite in (False, True):
         with pytest.raises(UserError, match="was not made by `groundup judge`"):
             judge_responses(responses, ollama(llm), overwrite=overwrite)
@@ -500,7 +504,7 @@ def test_two_runs_are_compared_entry_by_entry(llm: FakeLLM, write: Write, tmp_pa
     assert comparison["mean_difference"] == 2.5
     assert (comparison["better"], comparison["worse"], comparison["notes"]) == (3, 1, [])
     assert comparison["interval"][0] < 2.5 < comparison["interval"][1]
-    assert "-10 (70 then, 60 now)" in (tmp_path / "new.judge" / "report.md").read_text()
+    assert "-10 (70 then, 60 now)" in (tmp_path / "new.judge" / "report.md").read_text("utf-8")
 
 
 def test_unscored_entries_are_left_out_of_a_comparison(
@@ -524,7 +528,7 @@ def test_a_comparison_may_have_no_pair_of_scores(
     llm.answer = lambda prompt: "none"
     judge_responses(write(rows(2), "old.json"), ollama(llm))
     judge_responses(write(rows(2), "new.json"), ollama(llm), compare_with=tmp_path / "old.judge")
-    report = (tmp_path / "new.judge" / "report.md").read_text()
+    report = (tmp_path / "new.judge" / "report.md").read_text("utf-8")
     assert "no entry has a score in both runs" in report and "## Differences" not in report
 
 
@@ -545,7 +549,7 @@ def test_what_cannot_be_compared(llm: FakeLLM, write: Write, tmp_path: Path) -> 
     with pytest.raises(UserError, match="leave out one"):
         judge_responses(write(rows(3)), ollama(llm), compare_with=old, against=old)
     template = tmp_path / "q.toml"
-    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"')
+    template.write_text('scale = [1, 5]\nprompt = "Rate {response}"', "utf-8")
     with pytest.raises(UserError, match=r"on the scale \(0, 100\), this run is on \(1, 5\)"):
         judge_responses(write(rows(3)), ollama(llm), compare_with=old, template=template)
     assert len(llm.asked) == asked

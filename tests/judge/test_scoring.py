@@ -138,13 +138,13 @@ def test_the_schema_holds_the_scale() -> None:
 
 def test_a_template_file_is_text_or_toml(tmp_path: Path) -> None:
     plain = tmp_path / "q.txt"
-    plain.write_text("Rate {response}")
+    plain.write_text("Rate {response}", "utf-8")
     assert read_template(plain) == Template("Rate {response}", (0, 100))
     toml = tmp_path / "q.toml"
-    toml.write_text('scale = [1, 5]\nprompt = """Rate {response} for {instruction}"""')
+    toml.write_text('scale = [1, 5]\nprompt = """Rate {response} for {instruction}"""', "utf-8")
     assert read_template(toml) == Template("Rate {response} for {instruction}", (1, 5))
     pair = tmp_path / "p.toml"
-    pair.write_text('prompt = "{response_a} or {response_b}?"')
+    pair.write_text('prompt = "{response_a} or {response_b}?"', "utf-8")
     assert read_template(pair, pairwise=True) == Template("{response_a} or {response_b}?", None)
 
 
@@ -163,17 +163,17 @@ def test_a_template_file_is_text_or_toml(tmp_path: Path) -> None:
 )
 def test_a_bad_template_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     with pytest.raises(UserError, match=re.escape(message)):
         read_template(path)
 
 
 def test_a_template_for_pairs_needs_both_responses_and_no_scale(tmp_path: Path) -> None:
     path = tmp_path / "q.toml"
-    path.write_text('prompt = "{response_a}"\nscale = [1, 5]')
+    path.write_text('prompt = "{response_a}"\nscale = [1, 5]', "utf-8")
     with pytest.raises(UserError, match="unknown key 'scale'"):
         read_template(path, pairwise=True)
-    path.write_text('prompt = "{response_a}"')
+    path.write_text('prompt = "{response_a}"', "utf-8")
     with pytest.raises(UserError, match="{response_b} is missing"):
         read_template(path, pairwise=True)
     with pytest.raises(UserError, match="cannot read the template"):

@@ -30,7 +30,7 @@ def records(
 def write(folder: Path, rows: Sequence[dict[str, float]]) -> Path:
     folder.mkdir(parents=True)
     text = "".join(json.dumps(record) + "\n" for record in rows)
-    (folder / METRICS).write_text(text)
+    (folder / METRICS).write_text(text, "utf-8")
     return folder
 
 
@@ -111,7 +111,7 @@ def test_directories_are_named_so_that_they_differ(tmp_path: Path, run: Run) -> 
     picture = tmp_path / "both.svg"
     result = run("plot", first, second, "--out", picture)
     assert (result.status, result.out) == (0, f"{picture}\n")
-    text = picture.read_text()
+    text = picture.read_text("utf-8")
     assert "x/run" in text and "y/run" in text
     with pytest.raises(UserError, match="named twice"):
         plot_directories([first, first], picture)

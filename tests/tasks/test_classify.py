@@ -87,7 +87,7 @@ def test_a_run_leaves_a_classifier_that_learned(tmp_path: Path, pictures: None) 
     assert [c.support for c in found.reports[1].classes] == [counts[x] for x in sorted(labels)]
     assert {c.support for c in found.reports[0].classes} == {min(counts.values())}
 
-    config = json.loads((out / "config.json").read_text())
+    config = json.loads((out / "config.json").read_text("utf-8"))
     assert config["id2label"] == {"0": "ham", "1": "news", "2": "spam"}
     classifier = Classifier.load(out)
     assert classifier.labels == ["ham", "news", "spam"]
@@ -383,7 +383,10 @@ def test_the_length_of_texts(tmp_path: Path, tokenizer: BPETokenizer) -> None:
     assert notes.options["max_length"] == 32 and notes.data.truncated == 1
     train(tmp_path / "b", max_length=3, say=said.append)
     assert Classifier.load(tmp_path / "b").max_length == 3
-    assert json.loads((tmp_path / "b/tokenizer_config.json").read_text())["model_max_length"] == 3
+    assert (
+        json.loads((tmp_path / "b/tokenizer_config.json").read_text("utf-8"))["model_max_length"]
+        == 3
+    )
     train(tmp_path / "c", train_ratio=1.0, val_ratio=0.0, balance="none")
     tokens = load_model(tmp_path / "c")[1]
     longest = max(len(tokens.encode(text)) for text in DATA.texts)
@@ -397,7 +400,7 @@ def test_the_courses_position(tmp_path: Path) -> None:
     classifier = Classifier.load(tmp_path / "run")
     assert classifier.read_padded and classifier.max_length == 24
     assert found.classifier.read_padded
-    assert "transformers` reads" in (tmp_path / "run" / "README.md").read_text()
+    assert "transformers` reads" in (tmp_path / "run" / "README.md").read_text("utf-8")
 
 
 def test_overwriting_leaves_nothing_of_the_earlier_run(tmp_path: Path, base: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_run_leaves_an_assistant_that_learned(
     assistant = Assistant.load(out, say=quiet)
     assert assistant.style.name == "plain"
     reasons = respond(assistant, entries[34:], out / "r.json", SamplingConfig(20), say=quiet)
-    answers = [row["model_response"] for row in json.loads((out / "r.json").read_text())]
+    answers = [row["model_response"] for row in json.loads((out / "r.json").read_text("utf-8"))]
     assert answers == [entry["output"] for entry in entries[34:]]
     assert reasons == {"end_of_text": 6}
     chat = Chat(assistant.model, tokenizer, assistant.style, SamplingConfig(8))
@@ -167,7 +167,7 @@ def test_what_a_models_directory_says(
 ) -> None:
     base = save_base(tmp_path / "base", tokenizer, context_length=160)
     out, data = tmp_path / "bot", tmp_path / "data.json"
-    data.write_text(json.dumps(ENTRIES))
+    data.write_text(json.dumps(ENTRIES), "utf-8")
     shares = {"train_ratio": 0.6, "test_ratio": 0.3, "split_seed": 5}
     record = train(base, out, style="chatml", data=str(data), **shares)
     notes = facts_of(out)
@@ -184,7 +184,7 @@ def test_what_a_models_directory_says(
     trained_on = "".join(learned(seen, tokenizer))
     assert {f"Say {n}." in trained_on for n in range(40) if ENTRIES[n] in split.train} == {True}
     assert {f"Say {n}." in trained_on for n in range(40) if ENTRIES[n] in split.test} == {False}
-    assert (out / "chat_template.jinja").read_text() == get_style("chatml").chat_template()
+    assert (out / "chat_template.jinja").read_text("utf-8") == get_style("chatml").chat_template()
 
 
 def test_transformers_opens_it(tmp_path: Path, base: Path) -> None:
@@ -350,7 +350,7 @@ def test_what_cannot_be_learned_is_left_out_and_counted(
 def choose_entries_of(model: Path, entries: Sequence[Any], folder: Path) -> list[dict[str, Any]]:
     """The test part of these entries, as ``respond`` finds it."""
     data = folder / "entries.json"
-    data.write_text(json.dumps(entries))
+    data.write_text(json.dumps(entries), "utf-8")
     return choose_entries(model, str(data), "test")
 
 

@@ -143,7 +143,7 @@ def test_going_on_drops_the_samples_of_steps_that_will_come_again(tmp_path: Path
     again = SamplesFile(tmp_path, resume_step=5)
     again.add({"step": 6, "epoch": 0.6}, "it", " is 6")
     assert [row["text"] for row in read_samples(tmp_path)] == [" is 1", " is 5", " is 6"]
-    (tmp_path / SAMPLES).write_text('{"step": 1, "epoch": 1, "prompt": 3, "text": ""}\n')
+    (tmp_path / SAMPLES).write_text('{"step": 1, "epoch": 1, "prompt": 3, "text": ""}\n', "utf-8")
     with pytest.raises(UserError, match=r"samples\.jsonl is damaged: line 1 is no sample"):
         read_samples(tmp_path)
 

@@ -190,7 +190,7 @@ def test_two_steps_of_the_courses_pretraining(tmp_path: Path, data_dir: Path) ->
     notes = facts_of(tmp_path / "run")
     # The lecture's figures for its split.
     assert (notes.data.train_tokens or 0) > 4608 and (notes.data.val_tokens or 0) > 512
-    config_json = json.loads((tmp_path / "run" / "config.json").read_text())
+    config_json = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
     assert config_json["n_positions"] == 256 and not config_json["tie_word_embeddings"]
 
 

@@ -192,10 +192,10 @@ def test_refusals_write_nothing(assistant: Assistant, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="max_new_tokens is 0"):
         respond(assistant, ENTRIES, out, SamplingConfig(max_new_tokens=0))
     assert list(tmp_path.iterdir()) == []
-    out.write_text("mine")
+    out.write_text("mine", "utf-8")
     with pytest.raises(UserError, match=r"r\.json exists; choose another --out"):
         respond(assistant, ENTRIES, out, SHORT)
-    assert out.read_text() == "mine"
+    assert out.read_text("utf-8") == "mine"
     out.unlink()
     with FileLock(tmp_path / ".r.json.lock"), pytest.raises(UserError, match="another run is wri"):
         respond(assistant, ENTRIES, out, SHORT)
@@ -223,7 +223,7 @@ def test_prompts_longer_than_the_context_are_counted(
 def data_file(folder: Path, count: int = 40) -> Path:
     path = folder / "data.json"
     rows = [{"instruction": f"{n}", "input": "", "output": "x"} for n in range(count)]
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(rows), "utf-8")
     return path
 
 

@@ -76,7 +76,7 @@ class Repeating:
             return ids[:, :-1], targets
 
         data = ShuffledBatches(40, job.config.batch_size, job.config.seed, collate)
-        measure = loss_on(model, [collate(range(40, 48))], job.runtime, Repeated())
+        measure = loss_on(model, [collate(range(40, 48))], job, Repeated())
         facts = Facts(data=Data("random numbers", sha256=self.sha256))
         return Material(data, facts, Repeated(), measure)
 

@@ -148,7 +148,7 @@ def test_a_big_texts_fingerprint_is_that_of_its_documents(text: Path) -> None:
     assert (big.documents, big.characters) == (30, sum(map(len, documents)))
     assert big.sha256 == BigText([str(text)], "|").sha256 == fingerprint(documents)
     assert big.fingerprint_with(["mőre"]) == fingerprint([*documents, "mőre"])
-    text.write_text("changed")
+    text.write_text("changed", encoding="utf-8")
     assert BigText([str(text)], "|").sha256 == fingerprint(["changed"])
 
 

@@ -56,10 +56,10 @@ def test_saving_twice_writes_the_same_bytes(tmp_path):
 
 
 def test_saving_over_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("precious")
+    (tmp_path / "file").write_text("precious", "utf-8")
     with pytest.raises(UserError, match="it is a file"):
         SAMPLE_TOKENIZER.save(tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "precious"
+    assert (tmp_path / "file").read_text("utf-8") == "precious"
 
 
 def test_auto_tokenizer_opens_it(tmp_path, data_text):
@@ -67,7 +67,7 @@ def test_auto_tokenizer_opens_it(tmp_path, data_text):
 
     trained = BPETokenizer.train(data_text[:200_000], 1000)
     trained.save(tmp_path, model_max_length=1024)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
     theirs: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tmp_path)
 
     text = data_text + END_OF_TEXT + data_text[:100]
@@ -84,7 +84,7 @@ def test_auto_tokenizer_adds_nothing_where_there_is_no_end_of_text(tmp_path):
 
     tokenizer = BPETokenizer.train(SAMPLE, 300, [])
     tokenizer.save(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.eot_token is None
     assert len(theirs) == tokenizer.vocab_size

@@ -185,7 +185,7 @@ def test_auto_tokenizer_opens_it(gpt2, tmp_path, data_text):
     from transformers import AutoTokenizer
 
     gpt2.save(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     text = data_text[:300_000] + END_OF_TEXT
     assert theirs(text)["input_ids"] == gpt2.encode(text, allowed_special="all")
@@ -300,7 +300,7 @@ def test_openais_pair_of_files_opens_by_itself(
     for name in ("encoder.json", "vocab.bpe"):
         assert (tmp_path / name).read_bytes() == (gpt2_folder / name).read_bytes()
     assert load_openai_tokenizer(tmp_path).name == "gpt2"
-    (tmp_path / "encoder.json").write_text('{"!": 5}')
+    (tmp_path / "encoder.json").write_text('{"!": 5}', "utf-8")
     with pytest.raises(UserError, match="cannot be used: the ids of a vocabulary of 1 tokens"):
         load_openai_tokenizer(tmp_path)
     (tmp_path / "vocab.bpe").unlink()

@@ -154,8 +154,11 @@ def test_what_the_config_beside_it_does(
     """Most of it has no effect: transformers asks the tokenizer.json, if there is one."""
     TOKENIZER.save(tmp_path)
     path = tmp_path / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | config | {"tokenizer_class": kind}))
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    path.write_text(
+        json.dumps(json.loads(path.read_text("utf-8")) | config | {"tokenizer_class": kind}),
+        "utf-8",
+    )
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
     if in_two:
         if kind != "GPT2Tokenizer":
             pytest.skip("which transformers cannot open")

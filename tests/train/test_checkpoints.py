@@ -26,7 +26,7 @@ from groundup.train.checkpoints import (
 )
 from groundup.train.config import TrainConfig
 from groundup.train.optim import build_optimizer
-from groundup.train.state import save_training_state
+from groundup.train.state import save_training_state, training_tensors
 from groundup.train.trainer import Progress
 from groundup.weights.checkpoint import save_model
 from groundup.weights.load import load_model
@@ -100,7 +100,9 @@ def test_the_root_is_the_best_model_and_last_has_the_training_state(
     assert names == {path.name for path in out.iterdir()} - {"checkpoints"}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last"}
     for folder in (out, last):
-        assert (folder / "README.md").read_text().count("run") and Facts.read(folder) is not None
+        assert (folder / "README.md").read_text("utf-8").count("run") and Facts.read(
+            folder
+        ) is not None
     assert can_resume(out) and last_checkpoint(out) == last
 
 
@@ -266,7 +268,7 @@ def first_versions_run(out: Path, tokenizer: BPETokenizer) -> Run:
     progress: dict[str, Any] = {"step": 4, "epoch": 1, "batch": 2, "tokens_seen": 640}
     progress |= {"examples_seen": 16, "seconds": 1.5}
     save_model(out, run.model, tokenizer)
-    save_training_state(out, run.optimizer, {"progress": progress}, CPU)
+    save_training_state(out, training_tensors(run.optimizer, CPU), {"progress": progress})
     facts = {"task": "pretrain", "config": dict(run.model.cfg) | {"seed": 7}, "progress": progress}
     write_json(out / "groundup.json", facts)
     return run
@@ -328,7 +330,7 @@ def test_too_little_space_is_told_before_the_run(
     check_space(new, 500_000, keep=7)
     state = tmp_path / "checkpoints" / "last" / "training_state" / "state.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({}))
+    state.write_text(json.dumps({}), "utf-8")
     check_space(tmp_path, 2_333_333, keep=2)  # one more: the others are there already
     with pytest.raises(UserError, match="no space for checkpoints"):
         check_space(tmp_path, 2_333_334)

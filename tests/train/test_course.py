@@ -1,5 +1,4 @@
 import math
-import os
 import signal
 from collections.abc import Callable
 
@@ -271,7 +270,7 @@ def ctrl_c_at(model: nn.Module, step: int) -> None:
         nonlocal left
         left -= module.training
         if left == 0 and module.training:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     model.register_forward_hook(hook)
 

@@ -1,7 +1,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from groundup.data.batching import Batch, LoaderBatches
-from groundup.model.gpt import GPTModel
 from groundup.train.parallel import Parallel
-from tests.conftest import Run, tiny_config
-from tests.train.loops import Log, Saved, build, evaluations
+from groundup.train.world import World, dealt
+from tests.train.loops import Log, Saved, build
 
 
 class Host:
@@ -97,16 +95,29 @@ def test_the_host_waits_for_the_device_once_per_step() -> None:
     assert {id(batch) for batch in objective.counted} == {id(batch) for batch in batches}
 
 
+class Two(World):
+    """Two processes that do the same, of which this is one."""
+
+    size = 2
+
+    def __init__(self, asked: list[object]) -> None:
+        self.asked = asked
+
+    def sum(self, *values: int) -> list[int]:
+        self.asked.append(("sum", *values))
+        return [2 * value for value in values]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        self.asked.append("total")
+        return 2 * tensor
+
+
 class Notes(Parallel):
-    """Two processes of which this is one; notes what it is asked."""
+    """Notes what it is asked."""
 
-    def __init__(self, is_main: bool = True) -> None:
-        self.is_main = is_main
+    def __init__(self, model: nn.Module) -> None:
         self.asked: list[object] = []
-
-    def sum(self, value: int) -> int:
-        self.asked.append(("sum", value))
-        return 2 * value
+        super().__init__(model, Two(self.asked))
 
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:
@@ -114,13 +125,14 @@ class Notes(Parallel):
         yield
         self.asked.append("done")
 
-    def clip(self, model: nn.Module, limit: float) -> Tensor:
+    def clip(self, limit: float) -> Tensor:
         self.asked.append(("clip", limit))
-        return super().clip(model, limit)
+        return super().clip(limit)
 
 
 def test_the_loop_asks_for_sums_micro_steps_and_clipping() -> None:
-    parallel = Notes()
+    model = nn.Linear(4, 1)
+    parallel = Notes(model)
 
     class Noted(Squares):
         def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -129,53 +141,47 @@ def test_the_loop_asks_for_sums_micro_steps_and_clipping() -> None:
             value.register_hook(lambda gradient: parallel.asked.append("backward"))
             return value
 
-    model = nn.Linear(4, 1)
     batches = [(torch.randn(2, 4),) for _ in range(3)]
-    expected = sum(model(x).square().sum().item() for (x,) in batches[:2]) / (2 * 4)
+    expected = sum(model(x).square().sum().item() for (x,) in batches[:2]) / 4
     log = Log()
     more = {"objective": Noted(), "grad_accum_steps": 2, "parallel": parallel, "listeners": [log]}
     build(model, data=LoaderBatches(batches), steps=2, grad_clip=0.5, **more).fit()
     batch = ["loss", "backward", "done"]
+    go_on = ("sum", False)  # whether anybody was asked to stop
+    counts, clipped = ("sum", 4, 4, 4), [("clip", 0.5), "total", go_on]
     assert parallel.asked == [
-        *[("sum", 4), "not the last", *batch, "last", *batch, ("clip", 0.5)],
-        *[("sum", 2), "last", *batch, ("clip", 0.5)],  # where the epoch ends
+        *[go_on, counts, "not the last", *batch, "last", *batch, *clipped],
+        *[("sum", 2, 2, 2), "last", *batch, *clipped],  # where the epoch ends
     ]
+    assert [record["tokens_seen"] for record in log.steps] == [8, 12]  # of both processes
     assert log.steps[0]["loss"] == pytest.approx(expected, rel=1e-5)
     parallel.asked.clear()
     build(model, data=LoaderBatches(batches), steps=1, parallel=parallel, objective=Squares()).fit()
-    assert parallel.asked[-1] == ("clip", math.inf)
+    assert ("clip", math.inf) in parallel.asked
 
 
-def test_only_the_main_process_tells_its_listeners() -> None:
-    for is_main in (True, False):
-        log = Log()
-        trainer = build(
-            GPTModel(tiny_config()),
-            parallel=Notes(is_main),
-            listeners=[log],
-            **evaluations(3.0, 2.0, 1.0),
-        )
-        trainer.fit()
-        assert trainer.progress.step == trainer.best.step == 3
-        heard = (len(log.steps), len(log.evaluations), log.epochs)
-        assert heard == ((3, 3, [1]) if is_main else (0, 0, []))
-
-
-def test_one_of_several_processes_is_told_before_anything_is_written(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = run("demo", "--out", tmp_path / "run")
-    assert result.status == 2 and "2 processes" in result.err and "torchrun" in result.err
-    assert not list(tmp_path.iterdir())
+def test_all_stop_when_one_of_them_is_asked_to() -> None:
+    model, log = nn.Linear(4, 1), Log()
+    parallel = Notes(model)
+    asked = iter([False, False, True])
+    parallel.world.any = lambda value: next(asked)  # pyright: ignore[reportAttributeAccessIssue]
+    data = LoaderBatches([(torch.randn(2, 4),) for _ in range(9)])
+    build(model, data=data, parallel=parallel, objective=Squares(), listeners=[log]).fit()
+    assert len(log.steps) == 2
 
 
 def test_one_process_changes_nothing() -> None:
-    parallel, model = Parallel(), nn.Linear(4, 1)
-    assert parallel.is_main and parallel.sum(7) == 7
+    model = nn.Linear(4, 1)
+    parallel = Parallel(model)
+    world = parallel.world
+    assert parallel.trained is model and world.is_main and world.sum(7, 8) == [7, 8]
+    assert (world.any(True), world.any(False), world.agreed("x")) == (True, False, "x")
+    assert world.gathered(3) == [3] and dealt([1, 2, 3], world, 0) == [1, 2, 3]
+    loss = torch.tensor(2.0)
+    assert parallel.mean(loss) is loss
     model.weight.grad = torch.tensor([[3.0, 0, 0, 4.0]])
     with parallel.micro_step(last=False):
         pass
-    assert parallel.clip(model, math.inf).item() == 5 and model.weight.grad.norm() == 5
-    assert parallel.clip(model, 1.0).item() == 5
+    assert parallel.clip(math.inf).item() == 5 and model.weight.grad.norm() == 5
+    assert parallel.clip(1.0).item() == 5
     assert model.weight.grad.norm().item() == pytest.approx(1, rel=1e-4)

@@ -26,7 +26,7 @@ def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: 
     for step in (1, 2, 3):
         metrics.on_step(record(step))
     metrics.on_evaluate(record(3, running_loss=2.0, val_loss=2.5))
-    lines = (tmp_path / METRICS).read_text().splitlines()
+    lines = (tmp_path / METRICS).read_text("utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3]
     resumed = MetricsFile(tmp_path, resume_step=2)
     assert [r["step"] for r in resumed.records] == [1, 2]
@@ -40,16 +40,18 @@ def test_metrics_are_lines_of_json_and_resuming_drops_what_came_later(tmp_path: 
 
 def test_a_torn_last_line_is_left_out_and_damage_elsewhere_is_named(tmp_path: Path) -> None:
     path = tmp_path / METRICS
-    path.write_text('{"step": 1, "epoch": 0.5}\n{"step": 2, "lo')
+    path.write_text('{"step": 1, "epoch": 0.5}\n{"step": 2, "lo', "utf-8")
     assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0.5}]
-    path.write_text('{"step": 1, "epoch": 0.5}\nnonsense\n{"step": 3, "epoch": 1}\n')
+    path.write_text('{"step": 1, "epoch": 0.5}\nnonsense\n{"step": 3, "epoch": 1}\n', "utf-8")
     with pytest.raises(UserError, match="line 2 is no record"):
         read_metrics(tmp_path)
     assert read_metrics(tmp_path / "none") == []
 
 
 def test_the_first_versions_name_of_the_running_loss_is_read(tmp_path: Path) -> None:
-    (tmp_path / METRICS).write_text('{"step": 1, "epoch": 0.5, "loss": 3.0, "train_loss": 2.5}\n')
+    (tmp_path / METRICS).write_text(
+        '{"step": 1, "epoch": 0.5, "loss": 3.0, "train_loss": 2.5}\n', "utf-8"
+    )
     assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0.5, "loss": 3.0, "running_loss": 2.5}]
     assert is_evaluation(read_metrics(tmp_path)[0])
 

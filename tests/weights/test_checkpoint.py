@@ -94,7 +94,7 @@ def test_facts_and_card_tell_the_runs_facts(tmp_path: Path, tokenizer: BPETokeni
     assert read is not None
     assert (read.task, read.options, read.progress) == ("pretrain", {"seed": 7}, facts.progress)
     assert read.versions["torch"] == torch.__version__
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text("utf-8")
     assert card.startswith("---\n") and "| validation loss | 1.2345 |" in card
     assert "| training text | a book |" in card and "| seed | 7 |" in card
     assert "| training loss | 2.3456 |" in card
@@ -145,7 +145,7 @@ def test_truncated_weights_are_refused(model_dir: Path, cut: int) -> None:
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_weights_that_do_not_match_the_config(model_dir: Path, changes: dict, me
 def test_a_missing_directory_and_a_config_without_a_shape(tmp_path: Path, model_dir: Path) -> None:
     with pytest.raises(UserError, match="there is no model directory"):
         load_model(tmp_path / "none")
-    (unvouched(model_dir) / "config.json").write_text('{"model_type": "gpt2"}')
+    (unvouched(model_dir) / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
     with pytest.raises(UserError, match="it lacks vocab_size; it lacks n_positions"):
         load_model(model_dir)
 
@@ -204,7 +204,7 @@ def test_files_in_half_precision_open_as_fp32(model_dir: Path) -> None:
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(UserError, match=f"cannot write to .*{os.strerror(errno.ENOTDIR)}"):
         save_model(tmp_path / "file" / "model", GPTModel(tiny_config()), tokenizer)
 

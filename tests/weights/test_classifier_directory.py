@@ -100,7 +100,7 @@ def test_texts_that_spell_a_special_token_are_read_alike(
     batched = in_a_pipeline(tmp_path, texts, batch_size=4)
     torch.testing.assert_close(batched, ours, atol=1e-5, rtol=0)
     config = tmp_path / "tokenizer_config.json"
-    config.write_text(config.read_text().replace("split_special_tokens", "x"))
+    config.write_text(config.read_text("utf-8").replace("split_special_tokens", "x"), "utf-8")
     assert not torch.allclose(in_a_pipeline(tmp_path, texts), ours, atol=1e-3)
 
 
@@ -169,8 +169,10 @@ def test_labels_without_names_or_of_another_number(tmp_path: Path, tokenizer: BP
 @pytest.mark.parametrize("id2label", [{"1": "a", "2": "b"}, ["a", "b"], None, {"0": "a"}])
 def test_damaged_labels(tmp_path: Path, tokenizer: BPETokenizer, id2label: object) -> None:
     save_model(tmp_path, make_classifier(tokenizer), tokenizer)
-    values = json.loads((tmp_path / "config.json").read_text())
-    (unvouched(tmp_path) / "config.json").write_text(json.dumps(values | {"id2label": id2label}))
+    values = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    (unvouched(tmp_path) / "config.json").write_text(
+        json.dumps(values | {"id2label": id2label}), "utf-8"
+    )
     with pytest.raises(UserError, match="id2label does not number|needs at least 2"):
         Classifier.load(tmp_path)
 
@@ -182,7 +184,7 @@ def test_a_classifier_is_no_language_model(
     save_model(tmp_path, make_classifier(tokenizer), tokenizer, Facts(labels=LABELS[2]))
     if source == "theirs":
         (tmp_path / "groundup.json").unlink()  # its config says so too
-    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
     sentence = (
         f"{tmp_path} is a classifier (not spam, spam), not a language model; "
         f"use `groundup classify predict {tmp_path} TEXT`"

@@ -109,7 +109,7 @@ def test_gguf_comes_with_a_modelfile(run: Run, model_dir: Path, tmp_path: Path) 
     assert result.status == 0, result.err
     weights, recipe = map(Path, result.out.split())
     assert weights.name == "out-f32.gguf" and weights.read_bytes()[:4] == b"GGUF"
-    text = recipe.read_text()
+    text = recipe.read_text("utf-8")
     assert f"FROM ./{weights.name}" in text and "num_ctx 16" in text and "<|endoftext|>" in text
     assert "ollama create" in result.err
 
@@ -119,7 +119,7 @@ def test_gguf_and_ollama_are_told_the_prompt_style(tmp_path: Path, tokenizer: BP
     weights, recipe = export(model, tokenizer, "gguf", tmp_path / "out", facts=facts)
     field = gguf.GGUFReader(weights).get_field("tokenizer.chat_template")
     assert field is not None and field.contents() == get_style("chatml").chat_template()
-    text = recipe.read_text()
+    text = recipe.read_text("utf-8")
     assert "<|im_start|>user\n{{ .Content }}" in text and 'PARAMETER stop "<|im_end|>"' in text
 
 
@@ -132,7 +132,7 @@ def test_the_prompt_style_travels_from_directory_to_directory(
     template = (tmp_path / "hf" / "chat_template.jinja").read_text(encoding="utf-8")
     assert template == get_style("phi3").chat_template()
     assert run("export", tmp_path / "hf", "--to=gguf", "--out", tmp_path / "gguf").status == 0
-    assert "<|user|>\n{{ .Content }}" in (tmp_path / "gguf" / "Modelfile").read_text()
+    assert "<|user|>\n{{ .Content }}" in (tmp_path / "gguf" / "Modelfile").read_text("utf-8")
 
 
 def test_the_command_line_exports_and_opens_again(

@@ -121,7 +121,7 @@ def test_a_new_format_is_one_more_in_the_list(
     new = Format(lambda path: path.suffix == ".toy", opens, lambda path: Facts(prompt_style="phi3"))
     monkeypatch.setattr(module, "FORMATS", (new, *FORMATS))
     for name in ("a.toy", "bare.toy"):
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("", "utf-8")
     model, tokens = load_model(tmp_path / "a.toy", "cpu", drop_rate=0.5)
     assert tokens is tokenizer and heard == [Asked("cpu", 0.5)]
     assert model.facts == read_facts(tmp_path / "a.toy") == Facts(prompt_style="phi3")

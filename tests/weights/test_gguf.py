@@ -233,9 +233,9 @@ def test_numbers_that_a_type_cannot_hold(export: Export) -> None:
 def old_file(tmp_path: Path) -> Iterator[Path]:
     """A file that must survive what the test does."""
     path = tmp_path / "m.gguf"
-    path.write_text("old")
+    path.write_text("old", "utf-8")
     yield path
-    assert path.read_text() == "old"
+    assert path.read_text("utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
 
 

@@ -73,7 +73,10 @@ def in_transformers(base: GPTModel, directory: Path) -> GPT2LMHeadModel:
     theirs = GPT2LMHeadModel(GPT2Config(**shape, n_head=4, bos_token_id=0, eos_token_id=0)).eval()
     state = {row.theirs: to_theirs(ours, row, cfg) for row in huggingface_rows(cfg)}
     theirs.load_state_dict(state | {"lm_head.weight": state["transformer.wte.weight"]})
-    config, tensors = json.loads((directory / CONFIG).read_text()), load_file(directory / WEIGHTS)
+    config, tensors = (
+        json.loads((directory / CONFIG).read_text("utf-8")),
+        load_file(directory / WEIGHTS),
+    )
     for name, A in tensors.items():
         if name.endswith(".lora_A.weight"):
             B = tensors[name.replace("lora_A", "lora_B")]
@@ -107,7 +110,7 @@ def test_there_and_back_is_the_identity(tmp_path: Path, targets: list[str], fres
     for file in (CONFIG, WEIGHTS):
         before, after = (tmp_path / folder / file for folder in ("adapter", "again"))
         if file == CONFIG:
-            assert json.loads(before.read_text()) == json.loads(after.read_text())
+            assert json.loads(before.read_text("utf-8")) == json.loads(after.read_text("utf-8"))
         else:
             assert before.read_bytes() == after.read_bytes()
 
@@ -129,7 +132,7 @@ def test_the_layout_of_the_files(tmp_path: Path) -> None:
     model = trained(add_lora(make(), rank=4, alpha=8))
     save_adapter(tmp_path, model, "runs/base")
     assert sorted(path.name for path in tmp_path.iterdir()) == [CONFIG, WEIGHTS]
-    config = json.loads((tmp_path / CONFIG).read_text())
+    config = json.loads((tmp_path / CONFIG).read_text("utf-8"))
     assert config["base_model_name_or_path"] == "runs/base"
     assert (config["peft_type"], config["task_type"]) == ("LORA", "CAUSAL_LM")
     assert (config["r"], config["lora_alpha"], config["fan_in_fan_out"]) == (4, 8, True)
@@ -166,7 +169,7 @@ def foreign(directory: Path, r: int = 6, **changes: Any) -> None:
         "layers_to_transform": None,
         "peft_version": "0.18.0",
     }
-    (directory / CONFIG).write_text(json.dumps(config | changes))
+    (directory / CONFIG).write_text(json.dumps(config | changes), "utf-8")
     tensors = {C_ATTN.format(i, "A"): 0.2 * torch.randn(r, 32) for i in (0, 1)}
     tensors |= {C_ATTN.format(i, "B"): 0.2 * torch.randn(96, r) for i in (0, 1)}
     save_file(tensors, directory / WEIGHTS)
@@ -221,7 +224,7 @@ def test_a_classifier_takes_its_output_layer_along(tmp_path: Path) -> None:
     model = trained(add_lora(copy.deepcopy(base), rank=4))
     to_classifier(model, 3)
     save_adapter(tmp_path, model, "x")
-    config = json.loads((tmp_path / CONFIG).read_text())
+    config = json.loads((tmp_path / CONFIG).read_text("utf-8"))
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
     stored = load_file(tmp_path / WEIGHTS)["base_model.model.score.weight"]
     assert torch.equal(stored, model.out_head.weight)
@@ -276,12 +279,12 @@ def test_of_a_missing_or_damaged_file_is_said_which(tmp_path: Path) -> None:
     assert "there is no adapter directory" in refusal()
     save_adapter(tmp_path / "adapter", add_lora(make()), "x")
     config, weights = (tmp_path / "adapter" / name for name in (CONFIG, WEIGHTS))
-    kept = config.read_text(), weights.read_bytes()
+    kept = config.read_text("utf-8"), weights.read_bytes()
     weights.write_bytes(kept[1][:-5])
     assert f"{WEIGHTS} is damaged" in refusal()
     weights.unlink()
     assert f"{WEIGHTS} is missing" in refusal()
-    config.write_text(kept[0][:-5])
+    config.write_text(kept[0][:-5], "utf-8")
     assert f"{CONFIG} cannot be read as JSON" in refusal()
     config.unlink()
     assert f"{CONFIG} is missing" in refusal()
@@ -323,7 +326,7 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     foreign(tmp_path)
     path = tmp_path / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
     model = make()
     with pytest.raises(UserError, match=message):
         load_adapter(tmp_path, model)

@@ -181,7 +181,7 @@ def test_checkpoints_of_any_shape(
     state = again.state_dict()
     assert all(torch.equal(state.pop(name), tensor) for name, tensor in model.state_dict().items())
     assert not any(tensor.any() for tensor in state.values())  # the biases, if it had none
-    hparams = json.loads((folder / "hparams.json").read_text())
+    hparams = json.loads((folder / "hparams.json").read_text("utf-8"))
     into = GPTModel(again.cfg)
     load_weights_into_gpt(into, load_gpt2_params_from_tf_ckpt(folder, hparams))
     assert equal(into, again)
@@ -193,8 +193,10 @@ def test_the_tests_directories_are_as_openai_publishes_them(tmp_path: Path) -> N
     assert is_openai_directory(tmp_path / "new")
     names = sorted(path.name for path in FIXTURE.iterdir())
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
-    assert json.loads((tmp_path / "new" / "hparams.json").read_text()) == SETTINGS
-    assert (tmp_path / "new" / "checkpoint").read_text() == (FIXTURE / "checkpoint").read_text()
+    assert json.loads((tmp_path / "new" / "hparams.json").read_text("utf-8")) == SETTINGS
+    assert (tmp_path / "new" / "checkpoint").read_text("utf-8") == (
+        FIXTURE / "checkpoint"
+    ).read_text("utf-8")
     ours, theirs = dict(TensorBundle.open(tmp_path / "new")), dict(TensorBundle.open(FIXTURE))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -216,7 +218,7 @@ def test_the_tests_directories_are_as_openai_publishes_them(tmp_path: Path) -> N
 )
 def test_hparams_of_another_model(tmp_path: Path, changes: Any, message: str) -> None:
     folder = shutil.copytree(FIXTURE, tmp_path / "copy")
-    (folder / "hparams.json").write_text(json.dumps(SETTINGS | changes))
+    (folder / "hparams.json").write_text(json.dumps(SETTINGS | changes), "utf-8")
     with pytest.raises(UserError, match=message):
         load_openai_model(folder)
     with pytest.raises(UserError, match=message.replace("hparams.json", "settings")):

@@ -173,9 +173,9 @@ def test_vocab_json_and_merges_txt_without_tokenizer_json(model_dir: Path, tmp_p
     for config in (None, '{"tokenizer_class": "GPT2Tokenizer", "pad_token": "<|endoftext|>"}'):
         (model_dir / "tokenizer_config.json").unlink(missing_ok=True)
         if config:
-            (model_dir / "tokenizer_config.json").write_text(config)
+            (model_dir / "tokenizer_config.json").write_text(config, "utf-8")
         ours = check_ids(model_dir, [TEXT, "The quick"])
         assert ours.vocabulary == expected.vocabulary
-    (model_dir / "merges.txt").write_text("nothing")
+    (model_dir / "merges.txt").write_text("nothing", "utf-8")
     with pytest.raises(ValueError, match=r"vocab\.json.*not a pair"):
         load_model(model_dir)

@@ -79,7 +79,7 @@ def test_one_wrong_value(stranger: Path, data: st.DataObject) -> None:
     path = stranger / "model" / name
     whole = path.read_text(encoding="utf-8")
     try:
-        path.write_text(json.dumps(damaged(data.draw, json.loads(whole))))
+        path.write_text(json.dumps(damaged(data.draw, json.loads(whole))), "utf-8")
         opens_or_says_why(path.parent)
     finally:
         path.write_text(whole, encoding="utf-8")
@@ -93,7 +93,7 @@ def test_adapters(stranger: Path, data: st.DataObject) -> None:
     path = stranger / "adapter" / "adapter_config.json"
     whole = path.read_text(encoding="utf-8")
     try:
-        path.write_text(json.dumps(damaged(data.draw, json.loads(whole))))
+        path.write_text(json.dumps(damaged(data.draw, json.loads(whole))), "utf-8")
         opens_or_says_why(path.parent)
     finally:
         path.write_text(whole, encoding="utf-8")
@@ -128,14 +128,14 @@ def test_garbage_in_a_file(stranger: Path, name: str, garbage: bytes, place: int
 )
 def test_types_in_a_config(model_dir: Path, change: dict[str, Any], message: str) -> None:
     path = unvouched(model_dir) / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), "utf-8")
     with pytest.raises(UserError, match=message):
         load_model(model_dir)
 
 
 def test_a_config_that_names_no_architecture_is_a_language_models(model_dir: Path) -> None:
     path = unvouched(model_dir) / "config.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text("utf-8"))
     del values["architectures"]
     for value in ({}, {"architectures": None}, {"architectures": []}):
         path.write_text(json.dumps(values | value), encoding="utf-8-sig")
@@ -145,15 +145,15 @@ def test_a_config_that_names_no_architecture_is_a_language_models(model_dir: Pat
 
 def test_adapters_that_adapt_themselves(stranger: Path) -> None:
     path = stranger / "adapter" / "adapter_config.json"
-    whole = path.read_text()
+    whole = path.read_text("utf-8")
     try:
         path.write_text(
-            json.dumps(json.loads(whole) | {"base_model_name_or_path": str(path.parent)})
+            json.dumps(json.loads(whole) | {"base_model_name_or_path": str(path.parent)}), "utf-8"
         )
         with pytest.raises(UserError, match="adapts itself, in the end"):
             load_model(path.parent)
     finally:
-        path.write_text(whole)
+        path.write_text(whole, "utf-8")
 
 
 def test_a_folder_with_the_name_of_a_model_says_so(

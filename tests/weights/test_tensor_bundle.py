@@ -14,6 +14,7 @@ from groundup.errors import UserError
 from groundup.weights.tensor_bundle import TensorBundle
 from groundup.weights.tensor_bundle_format import masked_crc, read_table
 from tests.openai_files import DTYPES, write_bundle
+from tests.systems import needs_links
 from tests.weights.data.make_openai_tiny import SETTINGS, make, shapes, values
 
 FIXTURE = Path(__file__).parent / "data" / "openai-tiny"  # written by TensorFlow
@@ -128,6 +129,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / ("long" * 100))
 
 
+@needs_links
 @pytest.mark.parametrize("gone", [INDEX, DATA, "checkpoint"])
 def test_links_out_of_the_directory_are_refused(folder: Path, gone: str) -> None:
     outside = folder.parent / "outside"
@@ -155,17 +157,20 @@ def other_places(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "sub/..", lambda: None
 
 
+@needs_links
 def test_a_checkpoint_that_names_another_place_is_refused(folder: Path) -> None:
     for name, prepare in other_places(folder):
         prepare()
-        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n')
+        (folder / "checkpoint").write_text(f'model_checkpoint_path: "{name}"\n', "utf-8")
         assert f"names {name!r}, which is outside the directory" in refusal(folder)
 
 
 def test_places_inside_the_directory(folder: Path) -> None:
     (folder / "sub").mkdir()
     for name in (str(folder / "model.ckpt"), "./model.ckpt", "sub/../model.ckpt"):
-        (folder / "checkpoint").write_text(f'# TensorFlow\nmodel_checkpoint_path: "{name}"\n')
+        (folder / "checkpoint").write_text(
+            f'# TensorFlow\nmodel_checkpoint_path: "{name}"\n', "utf-8"
+        )
         assert len(read(folder)) == 28
 
 

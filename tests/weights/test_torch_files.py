@@ -131,17 +131,21 @@ def test_damaged_checkpoints_of_nanogpt(tmp_path: Path, content: object, message
 
 
 class Payload:
-    """What a malicious file would hold."""
+    """What a malicious file would hold: that a folder be made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple:
-        return os.mkdir, ("/tmp/groundup-was-here",)
+        return os.mkdir, (str(self.folder),)
 
 
 def test_a_file_that_needs_unpickling_is_refused_and_runs_nothing(tmp_path: Path) -> None:
-    torch.save({"tok_emb.weight": torch.zeros(2, 2), "x": Payload()}, tmp_path / "evil.pth")
+    was_here = tmp_path / "was-here"
+    torch.save({"tok_emb.weight": torch.zeros(2, 2), "x": Payload(was_here)}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="would run code from the file"):
         load_torch_file(tmp_path / "evil.pth")
-    assert not Path("/tmp/groundup-was-here").exists()
+    assert not was_here.exists()
     torch.save(GPTModel(tiny_config()), tmp_path / "whole.pth")  # the whole module, not its state
     with pytest.raises(UserError, match=r"torch.save\(model.state_dict\(\), path\)"):
         load_torch_file(tmp_path / "whole.pth")

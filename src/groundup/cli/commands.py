@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -9,7 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnusedCliTokensError,
+)
 
 from groundup.cli import (
     chat,
@@ -26,6 +33,7 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    plan,
     plot,
     pretrain,
     respond,
@@ -33,7 +41,15 @@ from groundup.cli import (
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
-from groundup.errors import Note, TrainingFailed, UserError
+from groundup.errors import (
+    EndedElsewhere,
+    Note,
+    TrainingFailed,
+    UserError,
+    did_you_mean,
+    is_out_of_memory,
+)
+from groundup.launch import world_size
 from groundup.output import prepare_streams, say
 from groundup.spinning import choose_spins
 
@@ -52,6 +68,7 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "plan",
     "plot",
     "pretrain",
     "respond",
@@ -72,16 +89,18 @@ def run(args: Sequence[str]) -> int:
             return app(args, exit_on_error=False, print_error=False) or 0
     except (UserError, CycloptsError) as error:
         status, message, trouble = 2, _sentence(error), error
+    except EndedElsewhere:
+        return 1
     except TrainingFailed as error:
         status, message, trouble = 1, str(error), error
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `groundup … | head` has read enough
+        if _is_broken_pipe(error):  # `groundup … | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         what = f"{error.filename}: " if error.filename else ""
         status, message, trouble = 2, f"{what}{error.strerror or error}", error
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         status, trouble = 2, error
         message = (
@@ -90,8 +109,15 @@ def run(args: Sequence[str]) -> int:
         )
     if debug:
         raise trouble
-    say(f"groundup: {message}")
+    if world_size() == 1 or _is_first_to_tell(message):
+        say(f"groundup: {message}", everywhere=True)
     return status
+
+
+def _is_first_to_tell(message: str) -> bool:
+    from groundup.train.world import tell_once
+
+    return tell_once(message)
 
 
 @contextmanager
@@ -112,6 +138,8 @@ def _notes() -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     """What to print for a mistake; the parser's own words where they say what to do."""
+    if isinstance(error, UnknownCommandError) and error.unused_tokens and error.app:
+        return _no_such_command(error.app, error.unused_tokens[0])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         word = error.unused_tokens[0]
         return f"{word!r} is one word too many; put a text of several words in quotes"
@@ -120,6 +148,20 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+def _no_such_command(group: App, word: str) -> str:
+    """What there is, and where: ``chat`` is a command of ``instruct``."""
+    below = [f"{name} {word}" for name in _commands(app) if word in _commands(app[name])]
+    hint = f"; did you mean {' or '.join(map(repr, below))}?" if group is app and below else ""
+    names = _commands(group)
+    hint = hint or did_you_mean(word, names) or ";"
+    return f"there is no command {word!r}{hint} there are: {', '.join(names)}"
+
+
+def _commands(group: App) -> list[str]:
+    return sorted(name for name in group if not name.startswith("-"))
+
+
+def _is_broken_pipe(error: OSError) -> bool:
+    """Windows says of a pipe that nobody reads any more that its argument is invalid."""
+    unread = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or unread

@@ -42,7 +42,7 @@ def inspect(
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    cfg, labels = _model_of(model, n_heads, not no_verify)
+    cfg, labels = model_of(model, n_heads, not no_verify)
     if context_length is not None:
         cfg = cfg.replace(context_length=context_length)
 
@@ -80,7 +80,7 @@ def _title(out: Console, title: str, more: str = "") -> None:
         out.print(more)
 
 
-def _model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
+def model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
     """A model's shape, and the names of a classifier's classes."""
     if Path(source).exists():
         from groundup.weights.load import read_shape

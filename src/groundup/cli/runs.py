@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from groundup.data.finding import STDIN
 from groundup.data.sources import DATA
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.output import say
+from groundup.output import say, shell
 from groundup.tasks.config import TaskConfig
 from groundup.tasks.resume import check_same_task
 
@@ -104,8 +103,8 @@ def closing(
         say(f"page:   {out / PAGE}")
     # In a virtual environment that is not activated, the bare name would not be found.
     beside = Path(sys.executable).with_name("groundup")
-    groundup = shlex.quote("groundup" if shutil.which("groundup") else str(beside))
-    model = shlex.quote(str(out))
+    groundup = shell("groundup" if shutil.which("groundup") else str(beside))
+    model = shell(str(out))
     if stopped:
         say(f"\nTo go on:\n  {groundup} {again} --out {model} --resume")
         return 128 + 2  # what a shell calls the end by SIGINT

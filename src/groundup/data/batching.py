@@ -33,6 +33,10 @@ class Batches(Protocol):
         """The next ``count`` batches; fewer where an epoch ends, which is not crossed."""
         ...
 
+    def deal(self, rank: int, size: int) -> None:
+        """Let each of ``size`` processes have its part of every batch; this is number ``rank``."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Where it is, to go on from there."""
         ...
@@ -48,6 +52,10 @@ class ShuffledBatches:
     A run that was saved in the middle of an epoch goes on with exactly the batches that it had not
     seen.
 
+    Several processes have one order: it is cut into batches of ``batch_size`` times their number,
+    and of each of these every process takes its part. A part may be of no example, ``B = 0``,
+    where an epoch's last batch has fewer examples than there are processes.
+
     With ``lengths``, like lengths come together, so that little is padding: each pool of ``POOL``
     batches is sorted by length, cut into batches, and those are shuffled. Whole epochs sorted by
     length would pad still less, but where the length says something about the label (spam is
@@ -55,7 +63,7 @@ class ShuffledBatches:
 
     Args:
         size: number of examples.
-        batch_size: examples per batch.
+        batch_size: examples per batch, of each process.
         seed: of the shuffling, together with the epoch's number.
         collate: makes a batch of the examples of these numbers.
         lengths: tokens of each example.
@@ -77,13 +85,29 @@ class ShuffledBatches:
     ) -> None:
         self.size, self.batch_size, self.seed, self.collate = size, batch_size, seed, collate
         self.lengths = None if lengths is None else torch.tensor(lengths)
-        self.drop_last = drop_last and size >= batch_size
-        self.epoch = self.batch = 0
+        self._drops = drop_last
+        self.epoch = self.batch = self._offset = 0  # examples before the epoch's first batch
+        self.deal(0, 1)
         self._order: tuple[int, Tensor] | None = None  # an epoch's number, its examples' order
 
+    def deal(self, rank: int, size: int) -> None:
+        """Let each of ``size`` processes have its part of every batch; this is number ``rank``.
+
+        Raises:
+            UserError: there are more processes than examples.
+        """
+        if size > max(1, self.size):
+            raise UserError(
+                f"{size} processes cannot share {self.size:,} training examples: start as many "
+                "processes as there are at most, or train on more"
+            )
+        self.part = slice(rank, None, size)  # of examples sorted by length, an even share
+        self.global_batch = size * self.batch_size
+        self.drop_last = self._drops and self.size >= self.global_batch
+
     def rows(self, epoch: int) -> list[list[int]]:
-        """The examples' numbers in an epoch's batches; a smaller one comes last."""
-        batches = list(self._shuffled(epoch).split(self.batch_size))
+        """The examples' numbers in an epoch's batches of all processes; a smaller one is last."""
+        batches = list(self._shuffled(epoch).split(self.global_batch))
         return [batch.tolist() for batch in batches[: len(self)]]
 
     def _shuffled(self, epoch: int) -> Tensor:
@@ -92,11 +116,11 @@ class ShuffledBatches:
         order = torch.randperm(self.size, generator=generator)
         if self.lengths is None:
             return order
-        pools = order.split(self.POOL * self.batch_size)
+        pools = order.split(self.POOL * self.global_batch)
         by_length = (pool[self.lengths[pool].argsort(stable=True)] for pool in pools)
-        batches = [batch for pool in by_length for batch in pool.split(self.batch_size)]
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]
+        batches = [batch for pool in by_length for batch in pool.split(self.global_batch)]
+        full = [batch for batch in batches if len(batch) == self.global_batch]
+        rest = [batch for batch in batches if len(batch) < self.global_batch]
         mixed = [full[i] for i in torch.randperm(len(full), generator=generator)]
         return torch.cat([*mixed, *rest])
 
@@ -104,35 +128,67 @@ class ShuffledBatches:
         """The next batches; see :class:`Batches`."""
         if self._order is None or self._order[0] != self.epoch:
             self._order = self.epoch, self._shuffled(self.epoch)
-        order, end = self._order[1], min(self.batch + count, len(self))
-        begins = range(self.batch * self.batch_size, end * self.batch_size, self.batch_size)
-        self.batch = end
-        if self.batch >= len(self):
-            self.epoch, self.batch = self.epoch + 1, 0
-        return [self.collate(order[i : i + self.batch_size].tolist()) for i in begins]
+        order, step = self._order[1], self.global_batch
+        end = min(self.batch + count, self._count(self._offset))
+        begins = range(self._offset + self.batch * step, self._offset + end * step, step)
+        self._go_to(self.epoch, end * step + self._offset)
+        return [self._mine(order[i : i + step].tolist()) for i in begins]
+
+    def _mine(self, rows: list[int]) -> Batch:
+        """This process's part of a batch."""
+        if mine := rows[self.part]:
+            return self.collate(mine)
+        return nothing_of(self.collate(rows[:1]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch, batch, and how many batches an epoch has."""
-        return {"epoch": self.epoch, "batch": self.batch, "batches": len(self)}
+        """Epoch, batch, how many batches an epoch has; and the place in examples."""
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "batches": len(self),
+            "size": self.size,
+            "global_batch": self.global_batch,
+            "examples": self._offset + self.batch * self.global_batch,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state says.
+        """Go on where a state says, which may be of larger or smaller batches.
 
         Raises:
-            UserError: the state is of other batches.
+            UserError: the state is of other examples, or of another order.
         """
         batches = state.get("batches")  # the first version did not keep it
-        if state["batch"] >= len(self) or batches not in (None, len(self)):
+        fits = state["batch"] < len(self) and batches in (None, len(self))
+        if state["size"] != self.size if "size" in state else not fits:
             of_all = "" if batches is None else f" of {batches}"
             raise UserError(
                 f"there is no batch {state['batch']}{of_all} in an epoch of {len(self)}; "
                 "a run can be resumed only on the same batches"
             )
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        before = state.get("global_batch", self.global_batch)
+        examples = state.get("examples", state["batch"] * before)
+        if self.lengths is not None and before != self.global_batch and examples:
+            raise UserError(
+                "the run was saved within an epoch whose examples are sorted by length in groups "
+                f"that depend on batch size times processes, which was {before} and now is "
+                f"{self.global_batch}; go on with as many processes as before, or with a "
+                f"--batch-size that makes {before}"
+            )
+        self._go_to(state["epoch"], examples)
+
+    def _go_to(self, epoch: int, examples: int) -> None:
+        """Stand behind so many examples of an epoch, at the next one's beginning if it is over."""
+        self.epoch, (self.batch, self._offset) = epoch, divmod(examples, self.global_batch)
+        if self.batch >= self._count(self._offset):
+            self.epoch, self.batch, self._offset = epoch + 1, 0, 0
+
+    def _count(self, offset: int = 0) -> int:
+        """Batches of an epoch whose first one begins behind so many examples."""
+        full, rest = divmod(self.size - offset, self.global_batch)
+        return full + (1 if rest and not self.drop_last else 0)
 
     def __len__(self) -> int:
-        full, rest = divmod(self.size, self.batch_size)
-        return full + (1 if rest and not self.drop_last else 0)
+        return self._count()
 
 
 class LoaderBatches:
@@ -153,6 +209,18 @@ class LoaderBatches:
             self.epoch, self.batch, self._iterator = self.epoch + 1, 0, None
         return found
 
+    def deal(self, rank: int, size: int) -> None:
+        """One process has them all.
+
+        Raises:
+            UserError: there are several.
+        """
+        if size > 1:
+            raise UserError(
+                "a loader's batches are its own, and cannot be dealt to several processes; use "
+                "ShuffledBatches, or start one process"
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch and batch."""
         return {"epoch": self.epoch, "batch": self.batch}
@@ -164,6 +232,11 @@ class LoaderBatches:
 
     def __len__(self) -> int:
         return len(self.loader)  # pyright: ignore[reportArgumentType]
+
+
+def nothing_of(batch: Batch) -> Batch:
+    """A batch of no example, ``B = 0``: its loss is 0, and so is its gradient."""
+    return tuple(tensor[:0] for tensor in batch)
 
 
 def evenly_spaced(size: int, count: int | None) -> list[int]:

@@ -42,6 +42,7 @@ from groundup.data.transfer import (
 from groundup.errors import UserError, did_you_mean, is_disk_full, write_error
 from groundup.files import locked
 from groundup.output import show
+from groundup.staging import replace
 
 __all__ = ["cache_dir", "check_request", "download", "download_openai", "fetch"]
 
@@ -261,8 +262,8 @@ def _replace(new: Path, target: Path) -> None:
     old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.is_dir():  # only a file can be replaced at one stroke
-        os.replace(target, old)
-    os.replace(new, target)
+        replace(target, old)
+    replace(new, target)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -40,6 +40,9 @@ _OTHERS = {
 _ICONV = {**_LATIN, **_OTHERS, "utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}
 """The encodings that are told apart, by Python's names, and iconv's names for them."""
 
+OR = ", or save it as UTF-8 in an editor"
+"""For those who have no iconv, as on Windows."""
+
 SAMPLE = 2**16
 """Bytes by which an encoding is guessed."""
 
@@ -100,11 +103,13 @@ def conversion(data: bytes, name: str) -> str:
     source = "" if unpack or name == "stdin" else f" {name}"
     command = f"`{unpack}iconv -f {_ICONV.get(encoding or '', 'ENCODING')} -t UTF-8{source}"
     if encoding is None:
-        return f"if it is text, find out its encoding and convert it: {command} > text.txt`"
+        return f"if it is text, find out its encoding and convert it: {command} > text.txt`{OR}"
     place = re.search(rb"[^\x00-\x7f]", data)
     begin = max(0, place.start() - 12) if place and not encoding.startswith("utf") else 0
     shown = data[begin : begin + 40].decode(encoding, "ignore").strip()
-    return f"it looks like {encoding} and would read {shown!r}; convert it: {command} > text.txt`"
+    return (
+        f"it looks like {encoding} and would read {shown!r}; convert it: {command} > text.txt`{OR}"
+    )
 
 
 def guess_encoding(data: bytes) -> str | None:

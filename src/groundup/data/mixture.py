@@ -17,6 +17,10 @@ TOLERANCE = 1e-6
 """So far from 1 may shares add up to."""
 
 
+_BLOCK = 1024
+"""Examples whose sources are drawn at once."""
+
+
 @dataclass(frozen=True)
 class Share:
     """A source's part in a mixture.
@@ -43,7 +47,7 @@ class MixedBatches:
 
     Args:
         shares: the sources, whose weights add up to 1.
-        batch_size: examples per batch.
+        batch_size: examples per batch, of each process.
         seed: of the mixture and of the orders.
     """
 
@@ -54,24 +58,30 @@ class MixedBatches:
         self.epoch = self.batch = 0
         self.taken = [0] * len(self.shares)  # examples of each source so far
         self._orders: dict[int, tuple[int, Tensor]] = {}  # source -> its epoch, the order then
+        self._drawn: tuple[int, np.ndarray] | None = None  # a block's number, its sources
+        self.deal(0, 1)
+
+    def deal(self, rank: int, size: int) -> None:
+        """Let each of ``size`` processes have its part of every batch; this is number ``rank``."""
+        self.part, self.global_batch = slice(rank, None, size), size * self.batch_size
 
     def __len__(self) -> int:
-        return max(1, sum(share.size for share in self.shares) // self.batch_size)
+        return max(1, sum(share.size for share in self.shares) // self.global_batch)
 
-    def rows(self) -> list[list[int]]:
-        """The numbers of the next batch's examples, for each source; they are taken with that."""
-        number = self.epoch * len(self) + self.batch
-        generator = np.random.Generator(np.random.PCG64([self.seed, number]))
-        drawn = generator.choice(len(self.shares), size=self.batch_size, p=self.weights)
-        counts = np.bincount(drawn, minlength=len(self.shares))
+    def rows(self) -> list[tuple[int, int]]:
+        """The next batch of all processes: sources and numbers of examples, which are taken so."""
+        begin = sum(self.taken)
+        sources = [self._source(begin + number) for number in range(self.global_batch)]
         self.batch += 1
         if self.batch >= len(self):
             self.epoch, self.batch = self.epoch + 1, 0
-        return [self._take(source, int(count)) for source, count in enumerate(counts)]
+        return [(source, self._take(source)) for source in sources]
 
     def next(self, count: int) -> list[Batch]:
         """The next batches; see :class:`~groundup.data.batching.Batches`."""
-        return [self._collate(self.rows()) for _ in range(min(count, len(self) - self.batch))]
+        return [
+            self._collate(self.rows()[self.part]) for _ in range(min(count, len(self) - self.batch))
+        ]
 
     def progress(self) -> dict[str, float]:
         """How often each source was gone through."""
@@ -80,31 +90,42 @@ class MixedBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is, in each of the sources as well."""
-        place = {"epoch": self.epoch, "batch": self.batch, "batches": len(self)}
-        return place | {"taken": list(self.taken)}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "examples": self.batch * self.global_batch,
+            "taken": list(self.taken),
+            "sizes": [share.size for share in self.shares],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a state says.
+        """Go on where a state says, which may be of larger or smaller batches.
 
         Raises:
             UserError: the state is of other sources.
         """
-        if len(state.get("taken", ())) != len(self.shares) or state.get("batches") != len(self):
+        if state.get("sizes") != [share.size for share in self.shares]:
             raise UserError(
                 "the run was saved with other sources; it can be resumed only on the same mixture"
             )
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.epoch, self.batch = state["epoch"], state["examples"] // self.global_batch
+        if self.batch >= len(self):
+            self.epoch, self.batch = self.epoch + 1, 0
         self.taken = list(state["taken"])
 
-    def _take(self, source: int, count: int) -> list[int]:
-        size, rows = self.shares[source].size, []
-        while count:
-            epoch, place = divmod(self.taken[source], size)
-            found = self._order(source, epoch)[place : place + count].tolist()
-            rows += found
-            count -= len(found)
-            self.taken[source] += len(found)
-        return rows
+    def _source(self, number: int) -> int:
+        """Which source the nth example of the run is from, whatever batches it is cut into."""
+        block, place = divmod(number, _BLOCK)
+        if self._drawn is None or self._drawn[0] != block:
+            generator = np.random.Generator(np.random.PCG64([self.seed, block]))
+            drawn = generator.choice(len(self.shares), size=_BLOCK, p=self.weights)
+            self._drawn = block, drawn
+        return int(self._drawn[1][place])
+
+    def _take(self, source: int) -> int:
+        epoch, place = divmod(self.taken[source], self.shares[source].size)
+        self.taken[source] += 1
+        return int(self._order(source, epoch)[place])
 
     def _order(self, source: int, epoch: int) -> Tensor:
         """A source's examples in the order of one of its epochs."""
@@ -118,9 +139,10 @@ class MixedBatches:
             self._orders[source] = known
         return known[1]
 
-    def _collate(self, rows: list[list[int]]) -> Batch:
-        pairs = zip(self.shares, rows, strict=True)
-        batches = [share.collate(chosen) for share, chosen in pairs if chosen]
+    def _collate(self, rows: list[tuple[int, int]]) -> Batch:
+        chosen = [[row for of, row in rows if of == source] for source in range(len(self.shares))]
+        pairs = zip(self.shares, chosen, strict=True)
+        batches = [share.collate(own) for share, own in pairs if own]
         return tuple(torch.cat(tensors) for tensors in zip(*batches, strict=True))
 
 

@@ -267,7 +267,7 @@ def data_file(source: str) -> Path:
         UserError: there is neither.
     """
     if not source:
-        raise UserError(f"no data was given; name a file, or one of {', '.join(DATA)}")
+        raise UserError(f"no data was given; name a file, or one of {', '.join(DATA)} (--data)")
     path = Path(source)
     if path.exists():  # a pipe, too: `<(zcat …)`
         note_if_shadowed(source)

@@ -24,6 +24,7 @@ from groundup.data.sources import KnownFile
 from groundup.errors import UserError
 from groundup.files import read_json, write_json
 from groundup.output import progress_bar
+from groundup.staging import replace
 
 if TYPE_CHECKING:
     import requests
@@ -114,7 +115,7 @@ class Part:
 
     def finish(self) -> None:
         """Give the file its name."""
-        os.replace(self.path, self.target)
+        replace(self.path, self.target)
         self.remove()
 
     def remove(self) -> None:

@@ -127,7 +127,7 @@ def write_report(reports: Sequence[Report], directory: Path) -> None:
     with atomic_update(directory) as folder:
         write_json(folder / "report.json", {"reports": [_facts(report) for report in reports]})
         text = "\n".join(markdown(report) for report in reports)
-        (folder / "report.md").write_text(text, encoding="utf-8")
+        (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
         for report in reports:
             figure = plot_confusion(
                 np.array(report.matrix), report.labels, report.title, show=False

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.data.batching import evaluation_rows
+from groundup.data.batching import evaluation_rows, nothing_of
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.errors import UserError
 from groundup.facts import Facts
@@ -17,6 +17,7 @@ from groundup.model.door import device_of, evaluating, scores
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.objective import to_device
+from groundup.train.world import World, dealt
 from groundup.weights.load import expect_classifier, load_model
 
 BATCH = 32
@@ -105,16 +106,25 @@ class Classifier:
         ]
 
 
-def class_scores(model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH) -> Tensor:
-    """The model's score of every class for every text, ``(texts, classes)``, on the CPU in fp32."""
+def class_scores(
+    model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH, world: World | None = None
+) -> Tensor:
+    """The model's score of every class for every text, ``(texts, classes)``, on the CPU in fp32.
+
+    The processes of a ``world`` compute a part each, and all get all scores.
+    """
+    world = world or World()
     rows = evaluation_rows(len(tokens.ids), batch_size, lengths=tokens.lengths)
-    found: list[Tensor] = []
+    found = torch.empty(0, 0)
     with evaluating(model):
-        for row in rows:
-            inputs, ends, _ = to_device(tokens.collate(row), device_of(model))
-            found.append(scores(model, inputs, at=ends).float().cpu())
-    places = torch.tensor([place for row in rows for place in row], dtype=torch.long)
-    return torch.cat(found)[places.argsort()] if found else torch.empty(0, 0)
+        for row in dealt(rows, world, []):
+            batch = tokens.collate(row) if row else nothing_of(tokens.collate(rows[0]))
+            inputs, ends, _ = to_device(batch, device_of(model))
+            given = scores(model, inputs, at=ends).float().cpu()
+            if not found.numel():
+                found = torch.zeros(len(tokens.ids), given.shape[1])
+            found[row] = given
+    return world.total(found)
 
 
 def probabilities(model: GPTModel, tokens: LabelledTokens, batch_size: int = BATCH) -> Tensor:

@@ -74,7 +74,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     texts = {name: environment.get_template(name).render(told) for name in (MARKDOWN, PAGE)}
     for name, text in {PICTURE: picture, **texts}.items():
         with atomic_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def headline(results: Mapping[str, Any]) -> str:

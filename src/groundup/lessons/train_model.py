@@ -58,7 +58,7 @@ def train_model(
     train_as_the_course(
         *(model, train_loader, val_loader, optimizer, device, n_epochs, eval_freq, eval_iter, log),
         schedule=learning_rate,
-        parallel=_ClipAfterWarmup(warmup_steps + orig_book_version),
+        parallel=_ClipAfterWarmup(model, warmup_steps + orig_book_version),
         grad_clip=1.0,
     )
     return log.train_losses, log.val_losses, log.tokens_seen, log.learning_rates
@@ -67,10 +67,11 @@ def train_model(
 class _ClipAfterWarmup(Parallel):
     """Leaves the gradients of the first steps as they are."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        super().__init__(model)
         self.left = steps
 
-    def clip(self, model: nn.Module, limit: float) -> Tensor:
+    def clip(self, limit: float) -> Tensor:
         """The gradient's norm; shortened to ``limit`` after the first steps."""
         self.left -= 1
-        return super().clip(model, math.inf if self.left >= 0 else limit)
+        return super().clip(math.inf if self.left >= 0 else limit)

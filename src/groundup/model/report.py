@@ -1,7 +1,7 @@
 """What a GPT of a given shape is made of and costs, without building it: ``groundup inspect``.
 
 Nothing here allocates a model. Shapes come from a run on PyTorch's meta device, the memory of
-activations from what autograd keeps in a run on fake tensors; so both are the real model's.
+activations from what autograd keeps (``activations.py``); so both are the real model's.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from groundup.config import ModelConfig
+from groundup.model.activations import FP32_BYTES, activation_bytes
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
-
-FP32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Costs:
     total_parameters: int  # counting a tied matrix at both places
     untied_parameters: int
     tied_parameters: int
+    block_parameters: int
     weights: int
     gradients: int
     optimizer: int  # AdamW's two moments
@@ -106,6 +105,7 @@ def costs(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> Costs:
         total_parameters=untied,
         untied_parameters=untied,
         tied_parameters=untied - head,
+        block_parameters=sum(p.numel() for p in model.trf_blocks[0].parameters()),
         weights=weights,
         gradients=weights,
         optimizer=2 * weights,
@@ -127,33 +127,6 @@ def flops_per_token(cfg: ModelConfig, num_classes: int = 0) -> float:
     block = 4 * C**2 + 2 * C * cfg.feed_forward_dim
     matrices = cfg.n_layers * block + (num_classes or cfg.vocab_size) * C
     return 2 * matrices + 4 * cfg.n_layers * T * C
-
-
-def activation_bytes(cfg: ModelConfig, batch_size: int, num_classes: int = 0) -> int:
-    """Bytes that autograd keeps from a forward pass and its loss until the backward pass.
-
-    The loss is the training loop's, which keeps no logits but the gradients of the features and
-    of the output layer's matrix (``loss.py``).
-    """
-    kept: dict[int, int] = {}
-    with FakeTensorMode():
-        model = GPTModel(cfg)
-        own = {p.untyped_storage()._cdata for p in model.parameters()}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept[storage._cdata] = storage.nbytes()
-                alive.append(tensor)  # so that no address is used twice
-            return tensor
-
-        alive: list[Tensor] = []
-        idx = torch.zeros(batch_size, cfg.context_length, dtype=torch.long)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(idx, hidden=True)
-    # Of a classifier's features, one token's per text is kept; see classification_loss.
-    rows = batch_size if num_classes else batch_size * cfg.context_length + cfg.vocab_size
-    return sum(kept.values()) + rows * cfg.emb_dim * FP32_BYTES
 
 
 def human_bytes(count: float) -> str:

@@ -22,6 +22,7 @@ from groundup.errors import UserError
 from groundup.evaluate.classification_report import Report, class_numbers, write_report
 from groundup.evaluate.classifier import Classifier, class_scores
 from groundup.facts import Data, Facts, Reading
+from groundup.launch import is_main
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.output import show
@@ -45,6 +46,7 @@ from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import ClassOfText
 from groundup.train.trainer import Record
+from groundup.train.world import World
 
 MOST_LOST, WARNED = 0.5, 0.05
 """Shares of the texts: of those that can't be told from another class's any more, above which there
@@ -104,7 +106,7 @@ def train_classifier(
     done = run_task(task, out, config, model_options, **how)
     classifier = Classifier.load(out)
     reports = report_on(classifier, task.splits, done.config)
-    if reports:
+    if reports and is_main():
         write_report(reports, out / REPORT)
     return Trained(done.record, classifier, reports)
 
@@ -157,8 +159,8 @@ class Classifying:
         )
         for note in _cut_notes(train_set, config.max_length or 1):
             job.say(note)
-        if config.eval_iter is not None:
-            val_set = val_set.sample(config.eval_iter * config.batch_size)
+        if job.eval_batches is not None:
+            val_set = val_set.sample(job.eval_batches * config.batch_size)
         weights = None
         if config.balance == "weights":
             weights = torch.tensor(class_weights(self.splits.train.labels, self.labels))
@@ -183,7 +185,9 @@ class Classifying:
                 base=base_facts(job, model),
             ),
             ClassOfText(None if weights is None else weights.to(job.runtime.device)),
-            measure=lambda: _measure(model, train_set.sample(len(val_set.ids)), val_set, weights),
+            measure=lambda: _measure(
+                model, train_set.sample(len(val_set.ids)), val_set, weights, job.world
+            ),
         )
 
     def _with_length(
@@ -220,13 +224,18 @@ def _cut_notes(train: LabelledTokens, max_length: int) -> Iterator[str]:
 
 
 def _measure(
-    model: GPTModel, train: LabelledTokens, validation: LabelledTokens, weights: Tensor | None
+    model: GPTModel,
+    train: LabelledTokens,
+    validation: LabelledTokens,
+    weights: Tensor | None,
+    world: World,
 ) -> Record:
     """Loss and accuracy on the validation split, and accuracy on as many training texts."""
     record: Record = {}
     for name, tokens in (("train", train), ("val", validation)):
         if tokens.ids:
-            found, classes = class_scores(model, tokens), torch.tensor(tokens.classes)
+            found = class_scores(model, tokens, world=world)
+            classes = torch.tensor(tokens.classes)
             if name == "val":
                 # As the training loss: weighted, and divided by the number of texts.
                 loss = F.cross_entropy(found, classes, weight=weights, reduction="sum")

@@ -112,7 +112,7 @@ class Instructing:
         )
         collate = _collation(tokenizer, config)
         lengths, val_lengths = (_lengths(examples, config) for examples in (train_set, val_set))
-        rows = evaluation_rows(len(val_set), config.batch_size, config.eval_iter, val_lengths)
+        rows = evaluation_rows(len(val_set), config.batch_size, job.eval_batches, val_lengths)
         source = f" ({config.data})" if config.data else ""
         description = f"{len(self.entries):,} instructions{source}"
         return Material(
@@ -128,9 +128,7 @@ class Instructing:
                 prompt_style=config.style,
                 base=base_facts(job, model),
             ),
-            measure=loss_on(
-                model, [collate([val_set[i] for i in row]) for row in rows], job.runtime
-            ),
+            measure=loss_on(model, [collate([val_set[i] for i in row]) for row in rows], job),
             listeners=lambda bar: _samples(
                 model, tokenizer, splits.validation or splits.train, config, bar
             ),

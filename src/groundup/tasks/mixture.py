@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from groundup.data.batching import Batch, evaluation_rows
@@ -70,16 +71,20 @@ class Mixture:
 class EvaluationBatches(Sequence[Batch]):
     """Fixed batches, spread over the windows that validate; each is made when it is asked for."""
 
-    def __init__(self, windows: Windows, config: PretrainConfig) -> None:
+    def __init__(self, windows: Windows, batch_size: int, count: int | None) -> None:
         self.windows = windows
-        self.rows = evaluation_rows(len(windows), config.batch_size, config.eval_iter)
+        self.rows = evaluation_rows(len(windows), batch_size, count)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        """The batch of this number."""
-        return self.windows.collate(self.rows[index])
+        """The batch of this number, or some of the batches."""
+        if not isinstance(index, slice):
+            return self.windows.collate(self.rows[index])
+        some = copy(self)
+        some.rows = self.rows[index]
+        return some
 
 
 def mixed_batches(mix: Mixture, sets: Sequence[Windows], config: PretrainConfig) -> MixedBatches:
@@ -98,7 +103,7 @@ def mixed_loss(
     job: Job[PretrainConfig],
 ) -> Callable[[], Record]:
     """A measure: the loss on each source, and their mean by the sources' shares."""
-    measures = [loss_on(model, batches, job.runtime) for batches in evaluations]
+    measures = [loss_on(model, batches, job) for batches in evaluations]
 
     def measure() -> Record:
         losses = {

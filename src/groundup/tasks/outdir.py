@@ -36,13 +36,17 @@ def prepare_output(
     that keeps other runs out of ``out``; it may be given a last check of the caller's.
 
     Raises:
-        UserError: ``out`` is not empty and neither flag was given, is no run of ours, or holds
-            nothing to resume.
+        UserError: ``out`` is not empty and neither flag was given, is no run of ours, holds
+            nothing to resume, or has a name that is no text.
     """
     if overwrite and resume:
         raise UserError("--overwrite and --resume contradict each other; give one of them")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a directory")
+    try:
+        str(out).encode()
+    except UnicodeEncodeError:  # its model could be saved, but never opened by safetensors
+        raise UserError(f"the name {out} is not UTF-8; choose another --out") from None
     if dangling_link(out) is not None:
         raise write_error(out, OSError(errno.ENOENT, ""), RUN_KEPT)
     if out.is_dir():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import atomic_file
-from groundup.output import visible
+from groundup.output import shell, visible
 from groundup.pages import environment_of, inline_svg
 from groundup.plots.runs import records_of, run_figures
 from groundup.plots.style import svg
@@ -102,7 +101,9 @@ def write_page(out: str | Path) -> Path:
         pictures.append(inline_svg(svg(figure, f"{name.replace('_', ' ')} of {page.title}")))
     template = environment_of("groundup.tasks").get_template("run.html")
     with atomic_file(out / PAGE) as temporary:
-        temporary.write_text(template.render(page=page, pictures=pictures), encoding="utf-8")
+        temporary.write_text(
+            template.render(page=page, pictures=pictures), encoding="utf-8", newline="\n"
+        )
     return out / PAGE
 
 
@@ -212,7 +213,7 @@ def _spread(samples: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any
 
 
 def _use(facts: Facts, out: Path) -> list[str]:
-    model = shlex.quote(str(out))
+    model = shell(str(out))
     if facts.is_classifier:
         lines = [f'groundup classify predict {model} "a text of yours"']
         lines += [f"groundup classify evaluate {model}"]
@@ -223,7 +224,7 @@ def _use(facts: Facts, out: Path) -> list[str]:
         name, call = "Assistant", f"Assistant.load({str(out)!r})"
     else:
         lines = [f'groundup generate {model} "The" --temperature 0.8']
-        lines += [f"groundup export {model} --to gguf --out {shlex.quote(str(out) + '-gguf')}"]
+        lines += [f"groundup export {model} --to gguf --out {shell(str(out) + '-gguf')}"]
         name, call = "load_model", f"load_model({str(out)!r})"
     lines += [f"groundup inspect {model}", "", "# in Python", f"from groundup import {name}"]
     made = "model, tokenizer" if name == "load_model" else name.lower()

@@ -157,7 +157,9 @@ class Pretraining:
         for windows in train_sets:
             if note := _unread(windows, config.stride or window, window):
                 job.say(note)
-        evaluations = [EvaluationBatches(windows, config) for windows in val_sets]
+        evaluations = [
+            EvaluationBatches(windows, config.batch_size, job.eval_batches) for windows in val_sets
+        ]
         sampling = SamplingConfig(config.sample_tokens, config.sample_temperature, seed=config.seed)
         data = Data(self.description, self.files, self.sha256)
         data.train_tokens, data.val_tokens = counts
@@ -170,7 +172,7 @@ class Pretraining:
             }
             batches = mixed_batches(mix, train_sets, config)
         if mix is None or len(evaluations) == 1:
-            measure = loss_on(model, evaluations[0], job.runtime)
+            measure = loss_on(model, evaluations[0], job)
         else:
             measure = mixed_loss(model, mix, evaluations, job)
         return Material(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from groundup.data.text import embedded_documents, fingerprint
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.options import option_fields, read_recipe
+from groundup.output import shell
 from groundup.tasks.config import (
     ClassifyConfig,
     InstructConfig,
@@ -46,7 +46,7 @@ def command_of(facts: Facts, out: Path) -> str:
     command, given = _command(facts)
     words = [*command, f"--out={out}-again", *_flags(facts, given)]
     piped = " < " + TEXT if "-" in command else ""
-    return " ".join(map(shlex.quote, words)) + piped
+    return shell(*words) + piped
 
 
 def changed_options(facts: Facts) -> set[str]:

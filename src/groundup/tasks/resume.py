@@ -25,6 +25,7 @@ def settle(
     saved: Facts | None,
     out: Path,
     say: Callable[[str], None],
+    processes: int = 1,
 ) -> tuple[C, dict[str, Any]]:
     """The options and the model's shape of a run.
 
@@ -38,6 +39,7 @@ def settle(
         saved: what the run's last checkpoint says, if it goes on.
         out: the run's directory.
         say: told what changes from here on.
+        processes: how many share the run now.
 
     Raises:
         UserError: an option makes no sense, or would make another run of it.
@@ -50,7 +52,7 @@ def settle(
         return config(**values), wanted
     # What was asked for is not what a short text gave; and the tokenizer is there already.
     wanted.pop("vocab_size", None)
-    _refuse_another_run(config, values | wanted, saved, out)
+    _refuse_another_run(config, values | wanted, saved, out, processes)
     before = {name: value for name, value in saved.options.items() if name in names}
     # Of the two limits the one that is given now counts, not the other one from before.
     if "epochs" in values or "max_steps" in values:
@@ -62,6 +64,13 @@ def settle(
     ]
     if changed:
         say(f"note: from here on the run changes {', '.join(changed)}")
+    per_step, now = _per_step(saved.options, saved.processes), _per_step(before | values, processes)
+    if now != per_step:
+        say(
+            f"note: the run had {saved.processes} processes and now has {processes}, so a step "
+            f"takes {now} examples, not {per_step}; another --batch-size or --grad-accum-steps "
+            "keeps their number"
+        )
     return config(**(before | values)), dict(saved.shape)
 
 
@@ -96,9 +105,21 @@ def _given_values(given: Given) -> dict[str, Any]:
     return dict(given or {})
 
 
+def _per_step(options: Mapping[str, Any], processes: int) -> int:
+    """Examples of an optimizer step."""
+    each = [options.get(name, getattr(TaskConfig, name)) for name in _CUT]
+    return processes * each[0] * each[1]
+
+
+_CUT = ("batch_size", "grad_accum_steps")
+"""How a step is cut into batches, which may change if the step stays the same."""
+
+
 def _refuse_another_run(
-    config: type[TaskConfig], wanted: Mapping[str, Any], saved: Facts, out: Path
+    config: type[TaskConfig], wanted: Mapping[str, Any], saved: Facts, out: Path, processes: int
 ) -> None:
+    per_step = _per_step(saved.options, saved.processes)
+    same_step = per_step == _per_step(saved.options | dict(wanted), processes)
     # Older runs could not say these.
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
     usual |= {"pack": "windows"}
@@ -107,6 +128,7 @@ def _refuse_another_run(
         f"{name} {before[name]!r} to {wanted[name]!r}"
         for name in config.FIXED_ON_RESUME
         if name in wanted and name in before and wanted[name] != before[name]
+        if not (same_step and name in _CUT)
     ]
     if changed:
         raise UserError(

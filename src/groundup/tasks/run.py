@@ -7,6 +7,7 @@ A task says what is its own (see :class:`Task`); everything else is assembled he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
+from groundup.tasks.memory import within_memory
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.page import write_page
 from groundup.tasks.resume import Given, check_same_data, check_same_task, settle
@@ -27,6 +29,7 @@ from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
 from groundup.train.checkpoints import (
     Checkpoints,
+    can_resume,
     check_space,
     finish_publishing,
     last_checkpoint,
@@ -35,9 +38,11 @@ from groundup.train.checkpoints import (
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer, build_schedule
 from groundup.train.pace import find_pace, may_choose, steps_within
-from groundup.train.parallel import check_alone
+from groundup.train.parallel import check_parallel, share_work
+from groundup.train.state import seed_process
 from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
-from groundup.train.trainer import Plan, Progress, Record, Trainer
+from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
+from groundup.train.world import World, connect
 
 
 @dataclass(frozen=True)
@@ -78,24 +83,53 @@ def run_task(
             exists, ….
         TrainingFailed: the loss is not finite any more.
     """
-    check_alone()
-    make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
+    how = {"overwrite": overwrite, "resume": resume, "say": say, "stop": stop, "verify": verify}
+    with connect() as world:
+        return _run_together(world, task, out, given, shape, **how)
+
+
+def _run_together(
+    world: World,
+    task: Task[Any],
+    out: Path,
+    given: Given,
+    shape: Mapping[str, Any] | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    say: Say,
+    stop: StopRequest | None,
+    verify: bool,
+) -> Finished:
+    """What each process of a run does."""
+    if not world.is_main:
+        say = _nothing
+    with world.main_first():  # it may have to finish what a killed run has left half done
+        if world.was_restarted:
+            resume, overwrite = can_resume(out), False
+        make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
     saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
-    config, wanted = settle(task.Config, given, shape or {}, saved, out, say)
+    config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
+    check_parallel(config.parallel, world.size)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say, verify)
+    job = Job(out, config, wanted, saved, runtime, say, verify, world)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
     material = task.prepare(job, model, tokenizer)
+    material.data.deal(world.rank, world.size)
     say(f"device: {runtime}")
     stop_here = stop or StopRequest(say)
     try:
-        run = _Run(job, model.to(runtime.device), tokenizer, material)
-        with make_ready(run.check_space):
+        with ExitStack() as held:
+            held.enter_context(within_memory(job, model, material))
+            run = _Run(job, model.to(runtime.device), tokenizer, material)
+            with world.main_first():
+                if world.is_main:
+                    held.enter_context(make_ready(run.check_space))
             record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
@@ -109,6 +143,10 @@ def run_task(
     return Finished(record, job.config)
 
 
+def _nothing(text: str) -> None:
+    """Say nothing: the main process says it."""
+
+
 class _Run:
     """A run with all its parts."""
 
@@ -117,11 +155,16 @@ class _Run:
     ) -> None:
         self.job, self.model, self.material = job, model, material
         self.config, self.out = self._paced(job.config), job.out
+        self.parallel = share_work(model, job.world, self.config.parallel)
+        if job.world.size > 1:
+            how = "a whole model in each" if not self.parallel.shares_weights else "in shards"
+            job.say(f"processes: {job.world.size}, {how}")
         self.optimizer = build_optimizer(model, self.config)
         self.state: dict[str, Any] = {"progress": {}, "best": {}}
+        seed_process(self.config.seed, job.world.rank)
         if job.saved is not None:
-            device = job.runtime.device
-            self.state = load_last(self.out, self.optimizer, device, verify=job.verify)
+            how = self.optimizer, job.runtime.device, self.parallel
+            self.state = load_last(self.out, *how, verify=job.verify)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = self._schedule()
@@ -135,6 +178,7 @@ class _Run:
             options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
             shape=dict(model.cfg) | material.facts.shape,
             schedule=schedule,
+            processes=job.world.size,
         )
         self.checkpoints = Checkpoints(
             self.out,
@@ -143,6 +187,7 @@ class _Run:
             facts,
             self.optimizer,
             job.runtime.device,
+            parallel=self.parallel,
             keep=self.config.keep,
             latest=lambda: self.latest.record,
         )
@@ -164,12 +209,19 @@ class _Run:
 
         Of a run that died after its last save, only what comes after that is left to do.
         """
-        if self.job.saved is not None:
+        main = self.job.world.is_main
+        if main and self.job.saved is not None:
             finish_publishing(self.out, self.state)
-        self.metrics.begin()
-        samples = SamplesFile(self.out, self.progress.step)
+        samples = None
+        if main:
+            self.metrics.begin()
+            samples = SamplesFile(self.out, self.progress.step)
         bar = ProgressBar(self.plan.steps, self.progress.step, samples)
-        own = self.material.listeners(bar)
+        listeners: list[Listener] = [self.running, self.latest]
+        if main:
+            listeners = [self.metrics, *listeners, bar]
+        if main or self.parallel.shares_weights:  # a sample needs all of them then
+            listeners += self.material.listeners(bar)
         try:
             Trainer(
                 model=self.model,
@@ -180,15 +232,17 @@ class _Run:
                 objective=self.material.objective,
                 evaluate=self.evaluate,
                 checkpoints=self.checkpoints,
-                listeners=[self.metrics, self.running, self.latest, bar, *own],
+                listeners=listeners,
+                parallel=self.parallel,
                 progress=self.progress,
                 best=self.best,
                 stop=stop,
             ).fit()
         finally:
             bar.close()
-        plot_run(self.out)
-        write_page(self.out)
+        if main:
+            plot_run(self.out)
+            write_page(self.out)
         return self.latest.record
 
     def evaluate(self) -> Record:
@@ -225,7 +279,7 @@ class _Run:
                 job.say(
                     f"plan: {steps:,} steps, which take {steps * pace.seconds / 60:.1f} minutes"
                 )
-                config = replace(config, max_steps=steps)
+                config = replace(config, max_steps=job.world.agreed(steps))
         return replace(config, threads=torch.get_num_threads()) if on_cpu else config
 
     def _plan(self, schedule: Schedule) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from groundup.data.batching import Batch, Batches
+from groundup.data.batching import Batch, Batches, nothing_of
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
@@ -17,6 +17,7 @@ from groundup.train.checkpoints import last_checkpoint
 from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.tracking import ProgressBar
 from groundup.train.trainer import Listener, Record
+from groundup.train.world import World, dealt
 
 C = TypeVar("C", bound=TaskConfig)
 Say = Callable[[str], None]
@@ -34,6 +35,7 @@ class Job(Generic[C]):
         runtime: device and precision.
         say: told what is being done.
         verify: whether files that are opened must be as they were saved.
+        world: the processes that share the run.
     """
 
     out: Path
@@ -43,11 +45,18 @@ class Job(Generic[C]):
     runtime: Runtime
     say: Say
     verify: bool = True
+    world: World = field(default_factory=World)
 
     @property
     def checkpoint(self) -> Path | None:
         """The checkpoint to go on from."""
         return last_checkpoint(self.out) if self.saved is not None else None
+
+    @property
+    def eval_batches(self) -> int | None:
+        """Batches of an evaluation, of all processes together; None is all that there are."""
+        each = self.config.eval_iter
+        return None if each is None else each * self.world.size
 
 
 @dataclass
@@ -86,11 +95,13 @@ class Task(Protocol[C]):
 
 
 def loss_on(
-    model: GPTModel, batches: Sequence[Batch], runtime: Runtime, objective: Objective | None = None
+    model: GPTModel, batches: Sequence[Batch], job: Job[Any], objective: Objective | None = None
 ) -> Callable[[], Record]:
-    """A measure: the loss on fixed batches, if there are any."""
+    """A measure: the loss on fixed batches, if there are any; each process computes a part."""
+    mine = dealt(batches, job.world, nothing_of(batches[0])) if batches else []
 
     def measure() -> Record:
-        return {"val_loss": mean_loss(model, batches, runtime.device, objective)} if batches else {}
+        how = job.runtime.device, objective
+        return {"val_loss": mean_loss(model, mine, *how, world=job.world)} if batches else {}
 
     return measure

@@ -149,13 +149,22 @@ class InMemory:
 
     def train_tokenizer(self, ratio: float, size: int, say: Say) -> Tokenizer:
         """See :class:`Texts`."""
-        return train_tokenizer(split_documents(self.documents, ratio)[0], size, say)
+        return train_tokenizer(self._split(ratio)[0], size, say)
 
     def split(self, tokenizer: Tokenizer, ratio: float, say: Say) -> tuple[Row, Row]:
         """See :class:`Texts`: by characters, as the course does."""
-        train, val = split_documents(self.documents, ratio)
+        train, val = self._split(ratio)
         rows = [ArrayRow(*encode_in_a_row(part, tokenizer, say)) for part in (train, val)]
         return rows[0], rows[1]
+
+    def _split(self, ratio: float) -> tuple[list[str], list[str]]:
+        train, val = split_documents(self.documents, ratio)
+        if val and not train:
+            raise UserError(
+                f"the text is too short: train_ratio {ratio} leaves nothing of it to train on; use "
+                "a longer one"
+            )
+        return train, val
 
     def whole(self, tokenizer: Tokenizer, say: Say) -> Row:
         """See :class:`Texts`."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from groundup.errors import UserError
 from groundup.facts import Facts
@@ -26,7 +27,14 @@ from groundup.model.gpt import GPTModel
 from groundup.staging import finish_update
 from groundup.tokenizers import Tokenizer
 from groundup.train.best import Best
-from groundup.train.state import FOLDER, STATE, load_training_state, save_training_state
+from groundup.train.parallel import Parallel
+from groundup.train.state import (
+    FOLDER,
+    STATE,
+    load_training_state,
+    save_training_state,
+    training_tensors,
+)
 from groundup.train.trainer import Record
 from groundup.weights.checkpoint import ADAPTER, save_model
 from groundup.weights.finding import CHECKPOINTS
@@ -44,6 +52,7 @@ class Checkpoints:
         tokenizer: saved with it.
         facts: what ``groundup.json`` says.
         optimizer: its state is saved with the last one.
+        parallel: how several processes share the work; the main one writes.
         device: where the run computes.
         keep: how many older checkpoints to keep.
         latest: the newest value of everything that was recorded.
@@ -58,32 +67,48 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         *,
+        parallel: Parallel | None = None,
         keep: int = 0,
         latest: Callable[[], Record] = dict,
     ) -> None:
         self.out, self.model, self.tokenizer, self.facts = out, model, tokenizer, facts
         self.optimizer, self.device = optimizer, device
+        self.parallel = parallel or Parallel(model)
         self.keep, self.latest = keep, latest
 
     def save(self, state: dict[str, Any], record: Record, *, best: bool, due: bool) -> None:
         """Write what is due: the last checkpoint with the loop's state, or only the best model.
 
-        As long as no evaluation has told which model is the best, the last one is.
+        As long as no evaluation has told which model is the best, the last one is. All processes
+        call it together, for each may have a part of the model.
         """
         # The first version's state lies beside the weights that it belongs to, so these must not
         # change without it: everything moves to today's places.
-        due = due or (self.out / FOLDER).exists()
+        due = due or self.parallel.world.agreed((self.out / FOLDER).exists())
+        tensors = training_tensors(self.optimizer, self.device, self.parallel) if due else {}
+        with self.parallel.whole_model() as model:
+            if self.parallel.world.is_main:
+                self._write(model, tensors, state, record, best=best, due=due)
+
+    def _write(
+        self,
+        model: GPTModel,
+        tensors: dict[str, Tensor],
+        state: dict[str, Any],
+        record: Record,
+        *,
+        best: bool,
+        due: bool,
+    ) -> None:
         best = best or (due and state["best"]["score"] is None)
         facts = replace(self.facts, progress=self.latest() | record)
         title = self.out.resolve().name
         if not due:
-            save_model(self.out, self.model, self.tokenizer, facts, title=title, advice=RUN_KEPT)
+            save_model(self.out, model, self.tokenizer, facts, title=title, advice=RUN_KEPT)
             return
-        training = partial(
-            save_training_state, optimizer=self.optimizer, state=state, device=self.device
-        )
+        training = partial(save_training_state, tensors=tensors, state=state)
         last = self.out / CHECKPOINTS / LAST
-        what = self.model, self.tokenizer, facts, training
+        what = model, self.tokenizer, facts, training
         save_model(last, *what, title=title, advice=RUN_KEPT)
         if best or not (self.out / WEIGHTS).exists():
             publish(last, self.out)
@@ -98,10 +123,15 @@ class Checkpoints:
 
 
 def load_last(
-    out: Path, optimizer: torch.optim.Optimizer, device: torch.device, *, verify: bool = True
+    out: Path,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    parallel: Parallel | None = None,
+    *,
+    verify: bool = True,
 ) -> dict[str, Any]:
     """Put the training state of a run's last checkpoint back; return the loop's own state."""
-    return load_training_state(last_checkpoint(out), optimizer, device, verify=verify)
+    return load_training_state(last_checkpoint(out), optimizer, device, parallel, verify=verify)
 
 
 def finish_publishing(out: Path, state: Mapping[str, Any]) -> None:

@@ -48,6 +48,11 @@ class TrainConfig:
     threads: int | None = option(
         None, "CPU threads (as many as there are cores, or fewer if the first steps are faster so)"
     )
+    parallel: Literal["auto", "ddp", "fsdp"] = option(
+        "auto",
+        "how several processes (torchrun) share the work: ddp, each with the whole model, fsdp, "
+        "each with a share of it; auto is ddp if model and optimizer fit one device",
+    )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "compute precision; auto is bf16 where the hardware is fast at it"
     )

@@ -302,7 +302,7 @@ def train_as_the_course(
         objective=CourseObjective(),
         evaluate=evaluate,
         listeners=[log],
-        parallel=parallel or Parallel(),
+        parallel=parallel,
         stop=stop,
     )
     trainer.fit()

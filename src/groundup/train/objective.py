@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from groundup.config import IGNORE_INDEX
 from groundup.data.batching import Batch
 from groundup.model.door import token_loss
+from groundup.train.world import World
 
 
 class Objective(Protocol):
@@ -98,8 +99,13 @@ def mean_loss(
     device: torch.device | str,
     objective: Objective | None = None,
     max_batches: int | None = None,
+    *,
+    world: World | None = None,
 ) -> float:
     """Loss per target over ``batches``: every target weighs the same. NaN if there is none.
+
+    With a ``world``, each of its processes has batches of its own, all as many (see
+    :func:`~groundup.train.world.dealt`), and the loss is that over all of them.
 
     The caller decides on the model's mode (see :func:`~groundup.model.door.evaluating`).
     """
@@ -109,4 +115,6 @@ def mean_loss(
         for batch in islice(batches, max_batches):
             total += objective.loss(model, to_device(batch, device)).item()
             count += objective.count(batch)
+    if world is not None and world.size > 1:
+        total, count = world.total(torch.tensor([total, count], dtype=torch.float64)).tolist()
     return total / count if count else float("nan")

@@ -97,7 +97,7 @@ class Trainer:
         evaluate: measures the model; its numbers go into the record.
         checkpoints: writes them.
         listeners: hear of every step and evaluation.
-        parallel: the devices that share the work.
+        parallel: how several devices share the work; unless given, there is one.
         progress: where to begin (a resumed run is not at 0).
         best: the best evaluation so far.
         stop: lets Ctrl-C, or another thread, end the run after the step under way.
@@ -112,7 +112,7 @@ class Trainer:
     evaluate: Callable[[], Record] | None = None
     checkpoints: Saver | None = None
     listeners: Sequence[Listener] = ()
-    parallel: Parallel = field(default_factory=Parallel)
+    parallel: Parallel | None = None
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     stop: StopRequest = field(default_factory=StopRequest)
@@ -124,38 +124,45 @@ class Trainer:
             TrainingFailed: the loss or the gradient is not finite; no checkpoint is touched.
         """
         plan, data, objective, progress = self.plan, self.data, self.objective, self.progress
-        listeners = self.listeners if self.parallel.is_main else ()
+        parallel = self.parallel or Parallel(self.model)
+        world, listeners = parallel.world, self.listeners
         self.model.train()
         self._begun, self._saved_step = time.perf_counter() - progress.seconds, progress.step
         self._speed: deque[tuple[int, float]] = deque(maxlen=20)  # tokens and seconds of steps
         record: Record = {}
         with self.stop:
+            self._stops = world.any(self.stop.requested)
             while len(data) and not self._is_over():
                 clock, epoch = time.perf_counter(), data.epoch
                 lr = self._set_learning_rate()
                 batches = data.next(plan.grad_accum_steps)
                 # Sums are divided by the whole step's targets, on all devices, so four batches of
                 # one example give exactly the gradient of one batch of four.
-                count = max(1, self.parallel.sum(sum(map(objective.count, batches))))
+                count, tokens, examples = world.sum(
+                    sum(map(objective.count, batches)),
+                    sum(map(objective.tokens, batches)),
+                    sum(len(batch[0]) for batch in batches),
+                )
+                share = max(1, count) / world.size  # devices take the mean of their gradients
                 self.optimizer.zero_grad(set_to_none=True)
                 total = torch.zeros((), device=self.runtime.device)
                 for number, batch in enumerate(batches, start=1):
-                    with self.parallel.micro_step(last=number == len(batches)):
+                    with parallel.micro_step(last=number == len(batches)):
                         with self.runtime.autocast():
                             moved = to_device(batch, self.runtime.device)
-                            loss = objective.loss(self.model, moved) / count
+                            loss = objective.loss(parallel.trained, moved) / share
                         loss.backward()
                     total += loss.detach()
-                norm = self.parallel.clip(self.model, plan.grad_clip or math.inf)
-                loss, norm = torch.stack([total, norm]).tolist()  # the one wait for the device
+                norm = parallel.clip(plan.grad_clip or math.inf)
+                both = torch.stack([parallel.mean(total), norm])
+                loss, norm = both.tolist()  # the one wait for the device
                 self._check_finite(loss, norm, lr)
                 self.optimizer.step()
-                tokens = sum(map(objective.tokens, batches))
                 self._speed.append((tokens, time.perf_counter() - clock))
 
                 progress.step += 1
                 progress.tokens_seen += tokens
-                progress.examples_seen += sum(len(batch[0]) for batch in batches)
+                progress.examples_seen += examples
                 record = self._record(loss, norm, lr)
                 for listener in listeners:
                     listener.on_step(record)
@@ -168,13 +175,14 @@ class Trainer:
                 if data.epoch > epoch:
                     for listener in listeners:
                         listener.on_epoch(data.epoch)
+                self._stops = world.any(self.stop.requested)
                 self._save(record, improved)
         return record
 
     def _is_over(self) -> bool:
         """Whether the run has done its steps, was asked to stop, or gets no better."""
         done = self.progress.step >= self.plan.steps
-        return done or self.stop.requested or self.best.is_stale(self.plan.patience)
+        return done or self._stops or self.best.is_stale(self.plan.patience)
 
     def _set_learning_rate(self) -> float:
         if self.plan.schedule is not None:

@@ -91,13 +91,13 @@ def save_model(
             write_json(staging / "generation_config.json", ends)
         if facts.prompt_style is not None:
             template = get_style(facts.prompt_style).chat_template()
-            (staging / TEMPLATE).write_text(template, encoding="utf-8")
+            (staging / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
         if has_lora(model):
             save_adapter(staging / ADAPTER, model, facts.base.source)
             adapter = replace(facts, kind="adapter", digests=digests(staging / ADAPTER))
             adapter.write(staging / ADAPTER)
         card = model_card(title or directory.resolve().name, model, facts)
-        (staging / "README.md").write_text(card, encoding="utf-8")
+        (staging / "README.md").write_text(card, encoding="utf-8", newline="\n")
         if extra is not None:
             extra(staging)
         replace(facts, digests=digests(staging)).write(staging)

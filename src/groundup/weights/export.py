@@ -82,6 +82,7 @@ def export(
             context_length=model.cfg.context_length,
         ),
         encoding="utf-8",
+        newline="\n",
     )
     return [weights, recipe]
 

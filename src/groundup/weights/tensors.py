@@ -59,11 +59,17 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     """Read what ``torch.save`` wrote: tensors and plain values, nothing else; lazily where it can.
 
     Raises:
-        UserError: it is missing or damaged, or needs unpickling, or holds no names.
+        UserError: it is missing or damaged, is no such file, needs unpickling, or holds no names.
     """
     try:
         with path.open("rb") as file:
-            old = file.read(len(_OLD)) == _OLD
+            start = file.read(len(_OLD))
+        old = start == _OLD
+        if not old and not start.startswith(b"PK"):
+            raise UserError(
+                f"{path} is no model: expected a model directory, or a file that torch.save wrote "
+                "(.pth)"
+            )
         if not old:  # PyTorch does not look at the archive's checksums
             with zipfile.ZipFile(path) as archive:
                 wrong = archive.testzip()
@@ -77,9 +83,11 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise read_error(path, error) from error
+    except UserError:
+        raise
     except Exception as error:  # torch raises whatever its reader and parser stumble over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or no PyTorch file: {reason}") from error
+        raise UserError(f"{path} is damaged: {reason}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}; expected a state dict")
     return dict(content)

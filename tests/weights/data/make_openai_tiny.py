@@ -56,7 +56,7 @@ def make(folder: Path, settings: Mapping[str, int]) -> None:
     """Write ``hparams.json`` and, with TensorFlow's own Saver, the checkpoint."""
     tf = importlib.import_module("tensorflow").compat.v1
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "hparams.json").write_text(json.dumps(settings) + "\n")
+    (folder / "hparams.json").write_text(json.dumps(settings) + "\n", "utf-8")
     with tf.Graph().as_default(), tf.Session() as session:
         for name, shape in shapes(settings).items():
             tf.get_variable(name, initializer=values(name, shape), use_resource=False)
