@@ -56,13 +56,15 @@ def first_step(source: Path, big: int, options: list[str], folder: Path) -> dict
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, str(big), *command], env=environment, stderr=subprocess.DEVNULL
     )
-    metrics, seconds, ended = out / "metrics.jsonl", 0.0, 0
-    while not ended:
+    metrics, seconds = out / "metrics.jsonl", 0.0
+    while True:
         ended, status, used = os.wait4(process.pid, os.WNOHANG)
         if not seconds and metrics.exists() and metrics.stat().st_size:
             seconds = time.perf_counter() - begin
+        if ended:
+            break
         time.sleep(0.02)
-    if status:  # pyright: ignore[reportPossiblyUnboundVariable]
+    if status:
         raise SystemExit(f"{' '.join(command)} has failed")
     return {"peak_mib": round(used.ru_maxrss / 1024), "first_step_s": round(seconds, 1)}
 

@@ -198,6 +198,8 @@ def test_damage_is_told_by_name(fails: Fails, run: Run, tmp_path: Path, corpus: 
     assert f"{shard} is not as it was made" in fails(*train)
     assert f"{shard} is not as it was made" in fails("data", "info", corpus.directory, "--verify")
     assert "shards" in run("data", "info", corpus.directory).out
+    said = json.loads(run("data", "info", corpus.directory, "--json").out)
+    assert said["documents"] == 30 and said["sha256"] == corpus.index.sha256
     assert run(*train, "--no-verify").status == 0
     assert not (tmp_path / "none").exists()
 
