@@ -120,8 +120,10 @@ def _refuse_another_run(
 ) -> None:
     per_step = _per_step(saved.options, saved.processes)
     same_step = per_step == _per_step(saved.options | dict(wanted), processes)
+    # Older runs could not say these.
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
-    before = usual | saved.options | saved.shape  # older runs could not say these two
+    usual |= {"pack": "windows"}
+    before = usual | saved.options | saved.shape
     changed = [
         f"{name} {before[name]!r} to {wanted[name]!r}"
         for name in config.FIXED_ON_RESUME

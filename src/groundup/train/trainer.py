@@ -220,6 +220,7 @@ class Trainer:
             "grad_norm": norm,
             "seconds": round(done.seconds, 3),
             "tokens_per_second": round(tokens / seconds, 1),
+            **getattr(data, "progress", dict)(),  # of a mixture, each source's epochs
         }
 
     def _save(self, record: Record, improved: bool) -> None:

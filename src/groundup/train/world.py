@@ -273,7 +273,11 @@ def _cpu() -> Any:
     return torch.device("cpu")
 
 
-def dealt(items: Sequence[T], world: World, nothing: T) -> list[T]:
-    """This process's share of ``items``; all processes get as many, some of them ``nothing``."""
-    mine = list(items[world.rank :: world.size])
-    return mine + [nothing] * (-(-len(items) // world.size) - len(mine))
+def dealt(items: Sequence[T], world: World, nothing: T) -> Sequence[T]:
+    """This process's share of ``items``; all processes get as many, some of them ``nothing``.
+
+    One process gets what a slice of them is: nothing is made before it is asked for.
+    """
+    mine = items[world.rank :: world.size]
+    missing = -(-len(items) // world.size) - len(mine)
+    return [*mine, *[nothing] * missing] if missing else mine
