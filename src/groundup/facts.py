@@ -40,6 +40,7 @@ class Data:
     val_tokens: int | None = None
     train_examples: int | None = None  # labelled texts, or entries of instructions
     truncated: int | None = None  # of these, how many were cut off
+    mix: dict[str, float] = field(default_factory=dict)  # corpora and their shares
 
 
 @dataclass

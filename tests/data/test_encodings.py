@@ -61,7 +61,7 @@ def test_western_texts_are_cp1252_of_which_latin1_is_a_part(text: str) -> None:
 def test_what_is_no_text_is_not_guessed() -> None:
     assert guess_encoding(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0") is None
     with pytest.raises(UserError, match="find out its encoding"):
-        decode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "a.png")
+        list(decode([b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"], "a.png"))
 
 
 def test_the_advice_is_the_right_encoding_and_how_it_reads(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_endings_may_be_in_capitals_and_others_are_told(tmp_path: Path) -> None:
     (tmp_path / "model" / "README.md").write_text("no", "utf-8")
     said: list[str] = []
     assert sorted(read_documents([str(tmp_path)], say=said.append)) == ["alpha", "beta"]
-    assert f"models are no texts and are left out: {tmp_path / 'model'}" in said[0]
+    assert f"models and corpora are no texts and are left out: {tmp_path / 'model'}" in said[0]
     assert "files with other endings are left out (1 .csv); name them outright" in said[1]
 
 

@@ -49,7 +49,7 @@ def test_a_run_that_will_not_fit_is_told_before_its_first_step(
     said = run(tmp_path / "out")
     note = next(line for line in said.splitlines() if line.startswith("note: by the plan"))
     assert "more, but cpu has 0.00 GiB free; if memory runs out: the same global batch in" in note
-    size, count = (int(note.split(f"--{name} ")[1].split()[0]) for name in FLAGS)
+    size, count = (int(note.split(f"--{name} ")[1].split()[0].rstrip(";")) for name in FLAGS)
     assert size * count == 12 and size < 12
     assert (tmp_path / "out" / "model.safetensors").exists()  # it is a warning only
 

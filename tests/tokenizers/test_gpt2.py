@@ -306,3 +306,18 @@ def test_openais_pair_of_files_opens_by_itself(
     (tmp_path / "vocab.bpe").unlink()
     with pytest.raises(UserError, match="cannot be used"):
         load_openai_tokenizer(tmp_path)
+
+
+def test_an_array_of_ids_is_the_list(gpt2: GPT2Tokenizer) -> None:
+    text = "Every effort moves you. <|endoftext|> Näive 日本語 🙂\n\n  x"
+    assert gpt2.encode_array(text).tolist() == gpt2.encode(text)
+    with pytest.raises(UserError, match="lone surrogate"):
+        gpt2.encode_array("\ud800")
+
+
+def test_fingerprints_tell_vocabularies_apart(gpt2: GPT2Tokenizer, tmp_path: Path) -> None:
+    gpt2.save(tmp_path)
+    same = BPETokenizer.load(tmp_path).vocabulary
+    assert same.fingerprint == gpt2.vocabulary.fingerprint
+    other = Vocabulary.from_merges(same.merges[:-1], ["<|endoftext|>"])
+    assert other.fingerprint != same.fingerprint

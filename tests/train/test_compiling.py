@@ -21,7 +21,7 @@ from groundup.train.tracking import read_metrics
 from tests.conftest import LAST, TEXT, facts_of, tiny_config
 from tests.train.loops import CPU, loader
 
-SHAPE = {"context_length": 16, "emb_dim": 32, "n_heads": 4, "n_layers": 2, "vocab_size": 300}
+SHAPE = {"context_length": 16, "emb_dim": 32, "n_heads": 4, "n_layers": 1, "vocab_size": 300}
 HOW: dict[str, Any] = {"batch_size": 4, "sample_tokens": 0, "threads": 1, "precision": "fp32"}
 HOW |= {"max_steps": 4, "eval_freq": 2}
 COMPILE = torch.compile
@@ -60,7 +60,7 @@ def test_a_compiled_run_has_the_same_names_and_nearly_the_same_losses(
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         graphs.append(len(graph.graph.nodes))
-        return aot(graph, inputs)
+        return aot(graph, inputs)  # "eager" would draw other numbers for dropout's second time
 
     with_backend(monkeypatch, backend)
     said = run(compiled, compile="on", activation_checkpointing=True)
@@ -69,10 +69,10 @@ def test_a_compiled_run_has_the_same_names_and_nearly_the_same_losses(
     ours, theirs = (load_file(out / LAST / "model.safetensors") for out in (compiled, plain))
     assert ours.keys() == theirs.keys()
     assert facts_of(compiled).options["compile"] == "on"
-    graphs.clear()
-    torch._dynamo.reset()
+    made: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda module: made.append(module) or module)
     run(compiled, resume=True, max_steps=6)
-    assert sum(graphs) > 30  # it goes on as it began
+    assert len(made) == 1  # it goes on as it began
     with pytest.raises(UserError, match="would change compile 'on' to 'off'"):
         run(compiled, resume=True, max_steps=8, compile="off")
 
@@ -88,8 +88,8 @@ def test_a_failing_compiler_costs_one_line(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_failure_in_the_middle_of_a_run_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    aot, works = torch._dynamo.lookup_backend("aot_eager"), [True]
-    with_backend(monkeypatch, lambda g, i: aot(g, i) if works[0] else broken(g, i))
+    works = [True]
+    with_backend(monkeypatch, lambda g, i: g.forward if works[0] else broken(g, i))
     said: list[str] = []
     model = GPTModel(tiny_config(drop_rate=0.0))
     compiled = Compiled(model, said.append)
@@ -104,7 +104,7 @@ def test_a_failure_in_the_middle_of_a_run_is_survived(monkeypatch: pytest.Monkey
 
 
 def test_a_mistake_of_the_model_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_backend(monkeypatch, "aot_eager")
+    with_backend(monkeypatch, "eager")
     compiled = Compiled(GPTModel(tiny_config()), lambda text: None)
     with pytest.raises(UserError, match="the input has 17 tokens"):
         compiled(torch.zeros(1, 17, dtype=torch.long))

@@ -22,6 +22,7 @@ from groundup.cli import (
     chat,
     classify,
     course,
+    data,
     demo,
     doctor,
     download,
@@ -32,10 +33,12 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    list_runs,
     plan,
     plot,
     pretrain,
     respond,
+    sweep,
     tokenizer,
 )
 from groundup.cli.app import app
@@ -56,6 +59,7 @@ __all__ = [  # importing a module makes its command known
     "chat",
     "classify",
     "course",
+    "data",
     "demo",
     "doctor",
     "download",
@@ -66,11 +70,13 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "list_runs",
     "plan",
     "plot",
     "pretrain",
     "respond",
     "run",
+    "sweep",
     "tokenizer",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.runs import closing, effective, saved_files, saved_run
@@ -11,6 +11,9 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.output import say
 from groundup.tasks.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from groundup.train.interrupt import StopRequest
 
 
 @app.command
@@ -28,7 +31,8 @@ def pretrain(
     """Train a GPT on a text and leave a model directory.
 
     Args:
-        files: text to learn from: files (UTF-8, .gz too), directories, globs, or - for stdin.
+        files: text to learn from: files (UTF-8, .gz and .zst too), directories, globs, or - for
+            stdin; or one corpus of `groundup data prepare`.
         out: the model directory to write.
         config: a TOML file of options; flags win over it.
         recipe: a packaged set of options: course (chapter 5 of the course) or demo.
@@ -46,32 +50,34 @@ def pretrain(
     if options.validation is not None and "train_ratio" in given:
         raise UserError("with --validation all of the text trains; leave out --train-ratio")
 
-    from groundup.data.text import read_documents
+    from groundup.data.mixture import parse_shares
+    from groundup.tasks.mixture import Mixture
     from groundup.tasks.pretrain import pretrain as run
+    from groundup.tasks.texts import open_texts
     from groundup.train.interrupt import StopRequest
 
     separator = options.document_separator
-    documents = read_documents(files, separator, say=say)
-    validation = []
-    if options.validation is not None:
-        validation = read_documents([options.validation], separator, say=say, apart_from=files)
-    characters = sum(map(len, documents))
-    count = f"{len(documents)} document{'s' * (len(documents) != 1)}"
+    if options.mix is not None and files:
+        raise UserError(f"--mix names what to train on; leave out {files[0]}")
+    if options.mix is not None:
+        texts = Mixture(parse_shares(options.mix))
+    else:
+        texts = open_texts(files, separator, say)
+    validation = options.validation
     stop = StopRequest(say)
     record = run(
-        documents,
+        texts,
         out,
         values,
-        description=f"{count}, {characters:,} characters",
         files=files,
-        validation=validation,
+        validation=() if validation is None else open_texts([validation], separator, say, files),
         overwrite=overwrite,
         resume=resume,
         verify=not no_verify,
         say=say,
         stop=stop,
     )
-    return report(out, record, stopped=stop.requested)
+    return report(out, record, stop=stop)
 
 
 def _check_init_from(values: dict[str, Any]) -> None:
@@ -84,12 +90,14 @@ def _check_init_from(values: dict[str, Any]) -> None:
         )
 
 
-def report(out: Path, record: dict[str, float], *, stopped: bool, again: str = "pretrain") -> int:
+def report(
+    out: Path, record: dict[str, float], *, stop: StopRequest, again: str = "pretrain"
+) -> int:
     """Say how a run ended and what to try next; return the exit status."""
     return closing(
         out,
         record,
-        stopped=stopped,
+        stop=stop,
         again=again,
         try_next=(
             'generate {model} "The" --temperature 0.8',

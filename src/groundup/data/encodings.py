@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from groundup.errors import UserError
 
@@ -50,24 +52,33 @@ def marked_encoding(start: bytes) -> str | None:
     return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
 
 
-def decode(data: bytes, name: str) -> str:
-    """The text of a file's bytes, without its byte order mark.
+def decode(chunks: Iterable[bytes], name: str) -> Iterator[str]:
+    """The text of a file's bytes, which may be cut anywhere, without its byte order mark.
 
     Raises:
         UserError: it is not UTF-8 (or not what its mark says); the message has the probable
             encoding and what to do.
     """
-    encoding = marked_encoding(data) or "utf-8"
-    told = encoding.removesuffix("-sig").upper()
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name} is not {told}: byte 0x{data[error.start]:02x} at offset {error.start}; "
-            f"{conversion(data, name)}"
-        ) from error
-    refuse_unmarked(data, name)
-    return text
+    chunks = iter(chunks)
+    first = next(chunks, b"")
+    encoding = marked_encoding(first) or "utf-8"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    count = 0
+    for number, chunk in enumerate(chain([first], chunks, [b""])):
+        try:
+            text = decoder.decode(chunk, final=number > 0 and not chunk)
+        except UnicodeDecodeError as error:
+            told = encoding.removesuffix("-sig").upper()
+            data = error.object  # what was left of the chunk before, and this one
+            offset = count + len(chunk) - len(data) + error.start
+            raise UserError(
+                f"{name} is not {told}: byte 0x{data[error.start]:02x} at offset {offset}; "
+                f"{conversion(data, name)}"
+            ) from error
+        if number == 0:
+            refuse_unmarked(first, name)
+        count += len(chunk)
+        yield text
 
 
 def refuse_unmarked(data: bytes, name: str) -> None:

@@ -16,22 +16,35 @@ STDIN = "<stdin>"
 """What the command line makes of a bare ``-``, which would look like an option to its parser."""
 
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst")
-"""What is read from a directory, each also with ``.gz``, in small letters or capitals; a file named
-outright may be called anything."""
+"""What is read from a directory, each also with one of ``PACKED`` behind it, in small letters or
+capitals; a file named outright may be called anything."""
+
+RECORD_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+"""Besides these, what a corpus can be prepared from."""
+
+PACKED = (".gz", ".zst")
+
+NO_TEXTS = ("groundup.json", "corpus.json")
+"""What a folder has that is a model or a prepared corpus; the ``.txt`` in there are no texts."""
 
 
-def find_files(sources: Sequence[str], say: Callable[[str], None] | None = None) -> list[str]:
+def find_files(
+    sources: Sequence[str],
+    say: Callable[[str], None] | None = None,
+    suffixes: Sequence[str] = TEXT_SUFFIXES,
+) -> list[str]:
     """The files that sources stand for, in a stable order.
 
     Args:
         sources: files, directories (read recursively), globs, downloaded texts by name, or ``-``
             for stdin.
         say: told what is left out.
+        suffixes: what is read from directories.
 
     Raises:
         UserError: something is missing or cannot be read, or a directory has no text.
     """
-    search = _Search()
+    search = _Search(suffixes)
     files = [file for source in sources for file in search.expand(source)]
     if say is not None:
         for note in search.notes():
@@ -45,10 +58,17 @@ def same_files(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return [file for file in second if _identity(file) in known]
 
 
+def unpacked_name(path: str | Path) -> str:
+    """A file's name in small letters, as it was before it was packed."""
+    name = Path(path).name.lower()
+    return name.removesuffix(Path(name).suffix) if name.endswith(PACKED) else name
+
+
 class _Search:
     """Finds files, and remembers what it has seen by what it is, not by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffixes: Sequence[str] = TEXT_SUFFIXES) -> None:
+        self.suffixes = tuple(suffixes)
         self._files: dict[object, str] = {}  # identity -> the name it was found by
         self._folders: set[object] = set()
         self._again: list[str] = []
@@ -70,8 +90,8 @@ class _Search:
             if len(self._files) + len(self._again) + len(self._links) == before:
                 raise UserError(
                     f"there is no text in the directory {source}: looked for "
-                    f"{', '.join(TEXT_SUFFIXES)} (also with .gz); name other files outright, or as "
-                    "a glob"
+                    f"{', '.join(self.suffixes)} (also with {' or '.join(PACKED)}); name other "
+                    "files outright, or as a glob"
                 )
             return found
         if glob.has_magic(source):
@@ -88,7 +108,7 @@ class _Search:
         if self._links:
             yield f"links to folders that are read already: {first_ten(self._links)}"
         if self._models:
-            yield f"models are no texts and are left out: {first_ten(self._models)}"
+            yield f"models and corpora are no texts and are left out: {first_ten(self._models)}"
         if self._others:
             kinds = [f"{count:,} {ending}" for ending, count in self._others.most_common()]
             yield (
@@ -124,7 +144,7 @@ class _Search:
             if path.name.startswith("."):
                 continue
             if path.is_dir():
-                if (path / "groundup.json").exists():
+                if any((path / name).exists() for name in NO_TEXTS):
                     self._models.append(str(path))
                 else:
                     yield from self._below(path)
@@ -132,7 +152,7 @@ class _Search:
                 yield path
 
     def _is_text(self, path: Path) -> bool:
-        if path.name.lower().removesuffix(".gz").endswith(TEXT_SUFFIXES):
+        if unpacked_name(path).endswith(self.suffixes):
             return True
         self._others[path.suffix or "without an ending"] += 1
         return False

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import json
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from groundup.data.encodings import SAMPLE, conversion, marked_encoding, refuse_unmarked
+from groundup.data.packed import opened
 from groundup.errors import UserError, first_ten
 from groundup.parsing import from_json
 
@@ -68,7 +67,7 @@ class Problems:
 
 
 def file_lines(problems: Problems) -> Generator[str, None, None]:
-    """The lines of ``problems.source``, unpacked if it is gzip; to close it closes the file.
+    """The lines of ``problems.source``, unpacked if it is packed; to close it closes the file.
 
     Raises:
         UserError: the file is missing, a directory, an archive, or cannot be read.
@@ -76,21 +75,12 @@ def file_lines(problems: Problems) -> Generator[str, None, None]:
     source = problems.source
     if Path(source).is_dir():
         raise UserError(f"{source} is a directory; name one file")
-    try:
-        with open(source, "rb") as file:
-            start = file.peek(4)
-            if start.startswith(b"PK\x03\x04"):
-                raise UserError(
-                    f"{source} is a zip archive or a workbook; unpack it, or save it as CSV"
-                )
-            packed = start.startswith(b"\x1f\x8b")
-            yield from text_lines(gzip.GzipFile(fileobj=file) if packed else file, problems)
-    except FileNotFoundError:
-        raise UserError(f"there is no file {source!r}") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{source} is not valid gzip: {error}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {source}: {error.strerror}") from error
+    with opened(source) as file:
+        if file.peek(4).startswith(b"PK\x03\x04"):
+            raise UserError(
+                f"{source} is a zip archive or a workbook; unpack it, or save it as CSV"
+            )
+        yield from text_lines(file, problems)
 
 
 def text_lines(file: Iterable[bytes], problems: Problems) -> Iterator[str]:

@@ -1,16 +1,12 @@
-"""Raw text in: files, directories, globs, stdin and gzip, as documents; and the split of them."""
+"""Raw text in: files, directories, globs, stdin, packed or not, as documents; their split."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
-from groundup.data.encodings import decode
 from groundup.data.finding import STDIN, find_files, same_files
+from groundup.data.stream import file_pieces, whole_documents
 from groundup.errors import UserError, first_ten
 
 
@@ -24,16 +20,36 @@ def read_documents(
     """Read every source and return its documents.
 
     Args:
-        sources: files (``.gz`` too), directories (read recursively), globs, downloaded texts by
-            name (``the-verdict``), or ``-`` for stdin. A file is read once, whatever leads to it.
+        sources: files (``.gz`` and ``.zst`` too), directories (read recursively), globs, downloaded
+            texts by name (``the-verdict``), or ``-`` for stdin. A file is read once,
+            whatever leads to it.
         separator: a text that separates documents within a file (``<|endoftext|>``, say); without
             one, each file is a document.
         say: told what is left out.
         apart_from: sources that must have no file in common with these.
 
     Raises:
-        UserError: something is missing, empty, not UTF-8 or not valid gzip, or a file is also one
-            of ``apart_from``.
+        UserError: something is missing, empty, not UTF-8 or cannot be unpacked, or a file is also
+            one of ``apart_from``.
+    """
+    documents: list[str] = []
+    for file in find_texts(sources, say=say, apart_from=apart_from):
+        documents += whole_documents(file_pieces(file, separator))
+    if not documents:
+        raise no_text(sources)
+    return documents
+
+
+def find_texts(
+    sources: Sequence[str],
+    *,
+    say: Callable[[str], None] | None = None,
+    apart_from: Sequence[str] = (),
+) -> list[str]:
+    """The files of :func:`read_documents`.
+
+    Raises:
+        UserError: there is none, or one is also one of ``apart_from``.
     """
     if not sources:
         raise UserError("no text given; name files, directories or globs, or - for stdin")
@@ -43,14 +59,12 @@ def read_documents(
             f"the text to validate on is also one to train on: {first_ten(both)}; name another, or "
             "leave --validation out, which sets a part of the text aside"
         )
-    documents: list[str] = []
-    for file in files:
-        text = _read(file)
-        parts = text.split(separator) if separator else [text]
-        documents += [part for part in parts if part.strip()]
-    if not documents:
-        raise UserError(f"there is no text in {', '.join(sources)} (only white space)")
-    return documents
+    return files
+
+
+def no_text(sources: Sequence[str]) -> UserError:
+    """What to tell the user where all is blank."""
+    return UserError(f"there is no text in {first_ten(sources)} (only white space)")
 
 
 def embedded_documents() -> list[str]:
@@ -92,11 +106,31 @@ def split_documents(documents: Sequence[str], ratio: float) -> tuple[list[str], 
 
 def fingerprint(documents: Iterable[str]) -> str:
     """A SHA-256 of the documents, to tell whether a run is resumed on the same text."""
-    digest = hashlib.sha256()
+    digest = Fingerprint()
     for document in documents:
         data = document.encode("utf-8", "surrogatepass")
-        digest.update(f"{len(data)}:".encode() + data)
+        digest.begin(len(data))
+        digest.add(data)
     return digest.hexdigest()
+
+
+class Fingerprint:
+    """:func:`fingerprint` of documents that come in pieces."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def begin(self, size: int) -> None:
+        """A document of so many bytes begins."""
+        self._digest.update(f"{size}:".encode())
+
+    def add(self, data: bytes) -> None:
+        """A part of it, or all."""
+        self._digest.update(data)
+
+    def hexdigest(self) -> str:
+        """What has come out."""
+        return self._digest.hexdigest()
 
 
 def read_stdin() -> str:
@@ -105,22 +139,4 @@ def read_stdin() -> str:
     Raises:
         UserError: it is empty or not UTF-8.
     """
-    return _read(STDIN)
-
-
-def _read(source: str) -> str:
-    """Read one file as text; line ends become line feeds and a byte order mark is dropped."""
-    name = "stdin" if source in ("-", STDIN) else source
-    try:
-        data = sys.stdin.buffer.read() if name == "stdin" else Path(source).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from error
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{name} is not valid gzip: {error}") from error
-    if not data:
-        raise UserError(f"{name} is empty; give a text to learn from")
-    text = decode(data, name)
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    return "".join(piece.text for piece in file_pieces(STDIN))

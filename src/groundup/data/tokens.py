@@ -53,12 +53,24 @@ def encode_documents(
     documents: Sequence[str], tokenizer: Tokenizer, say: Callable[[str], None] | None = None
 ) -> np.ndarray:
     """The ids of all documents as one row ``(N,)``, with the end-of-text token between them."""
+    return encode_in_a_row(documents, tokenizer, say)[0]
+
+
+def encode_in_a_row(
+    documents: Sequence[str], tokenizer: Tokenizer, say: Callable[[str], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, and where each document begins ``(D,)``: with the end-of-text before it."""
     rows: list[np.ndarray] = []
+    starts, count = [], 0
     for ids in encode_each(documents, tokenizer, say):
+        starts.append(count)
         if rows and tokenizer.eot_token is not None:
             rows.append(np.array([tokenizer.eot_token], dtype=ids.dtype))
+            count += 1
         rows += [ids] if len(ids) else []
-    return np.concatenate(rows) if rows else np.empty(0, np.uint16)
+        count += len(ids)
+    ids = np.concatenate(rows) if rows else np.empty(0, np.uint16)
+    return ids, np.array(starts, dtype=np.int64)
 
 
 def _seconds(documents: Sequence[str], tokenizer: Tokenizer) -> float:

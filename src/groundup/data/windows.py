@@ -24,17 +24,24 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
         token_ids: the text, ids ``(N,)`` as an array, a tensor or a list.
         max_length: tokens per window, T.
         stride: tokens from the beginning of one window to that of the next.
+        starts: where each document begins ``(D,)``, in order, if batches are to say so.
 
     Raises:
         UserError: ``max_length`` or ``stride`` is below 1.
     """
 
     def __init__(
-        self, token_ids: Sequence[int] | Tensor | np.ndarray, max_length: int, stride: int
+        self,
+        token_ids: Sequence[int] | Tensor | np.ndarray,
+        max_length: int,
+        stride: int,
+        *,
+        starts: np.ndarray | None = None,
     ) -> None:
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value < 1:
                 raise UserError(f"{name} is {value}; expected at least 1")
+        self.stride, self.starts = stride, starts
         ids = torch.as_tensor(token_ids, dtype=torch.int32)
         self.num_tokens = len(ids)
         if len(ids) > max_length:
@@ -49,10 +56,26 @@ class TokenWindows(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, idx: int) -> tuple[Tensor, Tensor]:
         return self.input_ids[idx].long(), self.target_ids[idx].long()
 
-    def collate(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Windows and their targets as a batch, each ``(B, T)``."""
+    def collate(self, rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Windows and their targets as a batch, each ``(B, T)``; and numbers of documents."""
         chosen = torch.tensor(rows)
-        return self.input_ids[chosen].long(), self.target_ids[chosen].long()
+        batch = self.input_ids[chosen].long(), self.target_ids[chosen].long()
+        if self.starts is None:
+            return batch
+        begins = np.asarray(rows, dtype=np.int64) * self.stride
+        return *batch, document_numbers(self.starts, begins, batch[0].shape[1])
+
+
+def document_numbers(starts: np.ndarray, begins: np.ndarray, length: int) -> Tensor:
+    """Which document each token of some windows is of, ``(B, length)``.
+
+    Args:
+        starts: where documents begin ``(D,)``, in order.
+        begins: where the windows begin ``(B,)``.
+        length: tokens of a window.
+    """
+    places = (begins[:, None] + np.arange(length)).astype(starts.dtype)
+    return torch.from_numpy(np.searchsorted(starts, places, side="right"))
 
 
 class GPTDatasetV1(TokenWindows):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.config import IGNORE_INDEX
+from groundup.errors import UserError
 from groundup.model.cache import KVCache
 from groundup.model.gpt import GPTModel
 from groundup.model.loss import Reduction
@@ -30,6 +31,7 @@ def token_loss(
     *,
     at: Tensor | None = None,
     reduction: Reduction = "sum",
+    documents: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of targets: ``model(in_idx, at=at, targets=targets, …)``.
 
@@ -39,10 +41,15 @@ def token_loss(
         targets: ids ``(B, T)``, or of ``at``'s shape; ``IGNORE_INDEX`` counts 0.
         at: positions ``(B,)`` or ``(B, K)``, if not all.
         reduction: ``sum`` for a scalar, ``none`` for each target's.
+        documents: numbers ``(B, T)`` of documents that must not see each other, if that is asked.
+
+    Raises:
+        UserError: the model cannot keep documents apart.
     """
+    apart = {} if documents is None else {"documents": documents}
     if accepts(model, "targets"):
-        return model(in_idx, at=at, targets=targets, reduction=reduction)
-    logits = scores(model, in_idx, at=at).float()
+        return model(in_idx, at=at, targets=targets, reduction=reduction, **apart)
+    logits = scores(model, in_idx, at=at, documents=documents).float()
     loss = F.cross_entropy(
         logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE_INDEX, reduction=reduction
     )
@@ -50,15 +57,29 @@ def token_loss(
 
 
 def scores(
-    model: nn.Module, in_idx: Tensor, *, at: Tensor | None = None, cache: KVCache | None = None
+    model: nn.Module,
+    in_idx: Tensor,
+    *,
+    at: Tensor | None = None,
+    cache: KVCache | None = None,
+    documents: Tensor | None = None,
 ) -> Tensor:
     """Logits ``(B, T, V)``, or at chosen positions ``(B, V)`` or ``(B, K, V)``.
 
     A ``cache`` (of :func:`new_cache`) is for models that take one.
+
+    Raises:
+        UserError: ``documents`` are to be kept apart by a model that cannot do it.
     """
+    apart = {} if documents is None else {"documents": documents}
+    if apart and not accepts(model, "documents"):
+        raise UserError(
+            f"the forward of {type(unwrapped(model)).__name__} takes no documents=, so it cannot "
+            "keep documents apart; leave out --pack documents"
+        )
     if accepts(model, "at"):
-        return model(in_idx, at=at) if cache is None else model(in_idx, at=at, cache=cache)
-    logits = model(in_idx)
+        return model(in_idx, at=at, **apart, **({} if cache is None else {"cache": cache}))
+    logits = model(in_idx, **apart)
     if at is None:
         return logits
     rows = torch.arange(len(logits), device=logits.device)

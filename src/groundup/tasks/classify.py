@@ -41,6 +41,7 @@ from groundup.tasks.resume import Given
 from groundup.tasks.run import run_task
 from groundup.tasks.splits import describe, labelled_fingerprint, report_on, split_for
 from groundup.tasks.task import Job, Material
+from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import ClassOfText
@@ -130,7 +131,9 @@ class Classifying:
                 model, tokenizer = open_base(job.config.model, shape, verify=job.verify)
             else:
                 texts = self.splits.train.texts
-                tokenizer = build_tokenizer(job.config, shape, texts, job.say)
+                tokenizer = build_tokenizer(
+                    job.config, shape, lambda size: train_tokenizer(texts, size, job.say)
+                )
                 model = new_model(job.config, shape, tokenizer)
             return to_classifier(model, len(self.labels)), tokenizer
 

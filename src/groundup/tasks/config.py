@@ -67,6 +67,9 @@ class PretrainConfig(NewModelConfig, TaskConfig):
     """Every option of pretraining, besides the model's shape."""
 
     init_from: str | None = option(None, "go on from the weights of this model directory")
+    mix: list[str] | None = option(
+        None, "train on several prepared corpora: one and its share, as in books=0.7; once for each"
+    )
     stride: int | None = option(
         None, "tokens from one window to the next (as long as the window: no overlap)"
     )
@@ -77,6 +80,11 @@ class PretrainConfig(NewModelConfig, TaskConfig):
     document_separator: str | None = option(
         None, "a text that separates documents within a file, such as <|endoftext|>"
     )
+    pack: Literal["windows", "documents"] = option(
+        "windows",
+        "what a token may look at: its whole window, in which documents follow each other, or its "
+        "own document only",
+    )
     start_context: str = option("Every effort moves you", "what the samples continue")
     sample_tokens: int = option(60, "tokens per sample after an evaluation; 0 shows none")
     sample_temperature: float = option(0.7, "temperature of these samples; 0 is greedy")
@@ -84,7 +92,7 @@ class PretrainConfig(NewModelConfig, TaskConfig):
     FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *TaskConfig.FIXED_ON_RESUME,
         *NewModelConfig.FIXED,
-        *("init_from", "stride", "train_ratio", "validation", "document_separator"),
+        *("init_from", "mix", "stride", "train_ratio", "validation", "document_separator", "pack"),
     )
     TASK: ClassVar[str] = "pretrain"
     AFRESH: ClassVar[str] = "use --init-from {out}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
 from groundup.tasks.config import NewModelConfig
 from groundup.tasks.task import Job
-from groundup.tasks.tokenizer import train_tokenizer
 from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.weights.checkpoint import ADAPTER
 from groundup.weights.load import expect_language_model, load_model
@@ -25,10 +24,9 @@ from groundup.weights.tensors import weights_fingerprint
 def build_tokenizer(
     config: NewModelConfig,
     shape: Mapping[str, Any],
-    documents: Sequence[str],
-    say: Callable[[str], None],
+    train: Callable[[int], Tokenizer],
 ) -> Tokenizer:
-    """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained on the documents.
+    """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained, of so many tokens.
 
     Raises:
         UserError: it cannot be found, or its size is not the ``vocab_size`` asked for.
@@ -43,7 +41,7 @@ def build_tokenizer(
             )
         return tokenizer
     size = wanted or preset(config.preset).vocab_size
-    return train_tokenizer(documents, size, say)
+    return train(size)
 
 
 def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:

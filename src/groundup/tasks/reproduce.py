@@ -65,7 +65,7 @@ def _command(facts: Facts) -> tuple[list[str], set[str]]:
     if facts.task == "classify":
         recipe = {} if facts.options.get("model") else _recipe("classify", "small")
         return ["groundup", "classify", "train"], set(recipe)
-    if facts.data.files:
+    if facts.data.files or facts.options.get("mix"):
         files = ["-" if name == STDIN else name for name in facts.data.files]
         return ["groundup", "pretrain", *files], set()
     if _is_demo(facts):
@@ -87,8 +87,12 @@ def _flags(facts: Facts, given: set[str]) -> list[str]:
     if facts.task != "pretrain" and not values.get("data"):
         values["data"], wanted = TEXT, wanted | {"data"}
     ordered = [name for name in ("data", "model", *values) if name in wanted]
-    flags = [_flag(name, values[name]) for name in dict.fromkeys(ordered)]
-    return [*flags, *(_flag(name, value) for name, value in _shape(facts, given).items())]
+    said = {name: values[name] for name in ordered} | _shape(facts, given)
+    flags: list[str] = []
+    for name, value in said.items():
+        several = value if isinstance(value, list) else [value]  # --mix a=0.7 --mix b=0.3
+        flags += [_flag(name, one) for one in several]
+    return flags
 
 
 def _shape(facts: Facts, given: set[str]) -> dict[str, Any]:

@@ -120,8 +120,9 @@ def _refuse_another_run(
 ) -> None:
     per_step = _per_step(saved.options, saved.processes)
     same_step = per_step == _per_step(saved.options | dict(wanted), processes)
+    # Older runs could not say these.
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
-    usual["optimizer"] = config.optimizer  # older runs could not say these
+    usual |= {"pack": "windows", "optimizer": "adamw"}
     before = usual | saved.options | saved.shape
     changed = [
         f"{name} {before[name]!r} to {wanted[name]!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from groundup.tokenizers import BPETokenizer, train_with_library
 
@@ -27,3 +27,15 @@ def train_tokenizer(
         return train_with_library(documents, vocab_size)
     say(f"training a BPE of {vocab_size:,} tokens on {characters:,} characters")
     return BPETokenizer.train(documents, vocab_size)
+
+
+def train_on_stream(
+    texts: Iterable[str], vocab_size: int, say: Callable[[str], None]
+) -> BPETokenizer:
+    """The same of texts that pass by, however many there are.
+
+    Raises:
+        UserError: ``vocab_size`` leaves no room for the 256 bytes.
+    """
+    say(f"training a BPE of {vocab_size:,} tokens with the `tokenizers` library")
+    return train_with_library(texts, vocab_size)

@@ -34,6 +34,7 @@ from groundup.tokenizers.vocabulary import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import tiktoken
 
 VOCABULARY_VARIABLE = "GROUNDUP_GPT2_VOCAB"
@@ -109,6 +110,15 @@ class GPT2Tokenizer(Tokenizer):
         check_text(text)
         allowed = check_allowed_special(allowed_special, self.special_tokens)
         return self.encoding.encode(text, allowed_special=allowed, disallowed_special=())
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of plain text ``(N,)`` without a list of them in between: 4 bytes each.
+
+        Raises:
+            UserError: the text has a lone surrogate.
+        """
+        check_text(text)
+        return self.encoding.encode_to_numpy(text, disallowed_special=())
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of token ids.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Set
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 PART = 2**16
 """Characters of a part: few enough to be cheap, many enough that cutting costs nothing."""
 
-_CUT = re.compile(r"(?<=\S)[ \n]")
+CUT = re.compile(r"(?<=\S)[ \n]")
+"""Where a text may be cut: in front of it; see :func:`parts`."""
 
 
 def parts(text: str, size: int = PART) -> Iterator[str]:
@@ -31,7 +33,7 @@ def parts(text: str, size: int = PART) -> Iterator[str]:
     """
     begin, end = 0, len(text)
     while end - begin > size:
-        cut = _CUT.search(text, begin + size)
+        cut = CUT.search(text, begin + size)
         if cut is None:
             break
         yield text[begin : cut.start()]
@@ -58,10 +60,12 @@ def encode_array(
 
     kind = np.uint16 if getattr(tokenizer, "n_vocab", 2**32) <= 2**16 else np.uint32
     whole = any(len(token.split()) > 1 for token in allowed_special)  # no cut within one of them
+    encode = getattr(tokenizer, "encode_array", None)  # has the array at once
+    if encode is None or allowed_special:
+        encode = partial(tokenizer.encode, allowed_special=allowed_special)
     found = [np.empty(0, kind)]
     for part in [text] if whole else parts(text):
-        ids = tokenizer.encode(part, allowed_special=allowed_special)
-        found.append(np.asarray(ids, dtype=kind))
+        found.append(np.asarray(encode(part), dtype=kind))
         if progress is not None:
             progress(len(part))
     return np.concatenate(found)

@@ -5,6 +5,7 @@ It is what training produces, what a tokenizer encodes with and what the files h
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,16 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.ids) + len(self._whole)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256: two tokenizers of the same one give every text the same ids."""
+        digest = hashlib.sha256()
+        for ids in (self.ids, self.special_tokens, self.added_tokens):
+            tokens = sorted((index, token) for token, index in ids.items())
+            digest.update(f"{tokens}\n".encode("utf-8", "surrogatepass"))
+        digest.update(f"{self.merges}\n".encode())
+        return digest.hexdigest()
 
     @property
     def _whole(self) -> dict[str, int]:

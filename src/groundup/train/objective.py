@@ -41,13 +41,14 @@ class Objective(Protocol):
 class NextToken:
     """Predict each next token: batches of ids and targets, each ``(B, T)``.
 
+    A third tensor ``(B, T)``, if there is one, numbers documents that must not see each other.
     Targets of ``IGNORE_INDEX`` (padding, a prompt) do not count.
     """
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The negative log-likelihood of all targets."""
-        inputs, targets = batch
-        return token_loss(model, inputs, targets)
+        inputs, targets, *documents = batch
+        return token_loss(model, inputs, targets, documents=documents[0] if documents else None)
 
     def count(self, batch: Batch) -> int:
         """Targets that count."""

@@ -1,0 +1,147 @@
+"""Big corpora: the rate of `groundup data prepare`, and what a training takes until its first step.
+
+    bash make_corpus.sh texts && cat texts/*.txt > corpus.txt
+    python benchmarks/data.py corpus.txt
+
+The rate is that of the whole preparation, from file to shards, against raw
+``tiktoken.encode_batch`` on the same cores, of documents that lie in memory already, by turns.
+Peak resident MiB (of the process that trains, without those that encode, which are there only
+while it waits) and seconds until the first step is done are measured for beginnings of the text,
+repeated where it is too short: with the text in memory as before, from the file as it is now, and
+from a corpus that was prepared. Every process is one of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common import report, rounds
+from groundup.data.corpus import Corpus, Index
+from groundup.data.prepare import cores, prepare
+from groundup.data.shards import Job, Place, ShardWriter
+from groundup.data.stream import Piece
+from groundup.tokenizers import get_gpt2_tokenizer
+
+ROOT = Path(__file__).parents[1]
+SEPARATOR = "<|endoftext|>"
+MAIN = """
+import sys, groundup.tasks.texts as texts
+texts.BIG = int(sys.argv.pop(1))
+from groundup.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+FEW_STEPS = "--preset nano --max-steps 3 --threads 1 --eval-iter 1 --sample-tokens 0".split()
+SIZES = (1, 10, 30, 100)
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def first_step(source: Path, big: int, options: list[str], folder: Path) -> dict[str, float]:
+    """Peak MiB of a short training, and the seconds until its first step was done."""
+    out = Path(tempfile.mkdtemp(dir=folder)) / "out"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment["GROUNDUP_CACHE"] = str(out.parent / "cache")
+    command = ["pretrain", str(source), "--out", str(out), *FEW_STEPS, *options]
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, str(big), *command], env=environment, stderr=subprocess.DEVNULL
+    )
+    metrics, seconds = out / "metrics.jsonl", 0.0
+    while True:
+        ended, status, used = os.wait4(process.pid, os.WNOHANG)
+        if not seconds and metrics.exists() and metrics.stat().st_size:
+            seconds = time.perf_counter() - begin
+        if ended:
+            break
+        time.sleep(0.02)
+    if status:
+        raise SystemExit(f"{' '.join(command)} has failed")
+    return {"peak_mib": round(used.ru_maxrss / 1024), "first_step_s": round(seconds, 1)}
+
+
+def rate(text: Path, count: int, folder: Path) -> dict[str, object]:
+    """Megabytes per second of a preparation, and of tiktoken alone."""
+    tokenizer, workers = get_gpt2_tokenizer(), cores()
+    documents = text.read_text("utf-8").split(SEPARATOR)
+    encode = tokenizer.encoding.encode_batch
+
+    def prepared() -> None:
+        how = {"separator": SEPARATOR, "workers": workers, "overwrite": True, "say": quiet}
+        prepare([str(text)], folder / "rate", tokenizer, **how)
+
+    def raw() -> None:
+        encode(documents, num_threads=workers, disallowed_special=())
+
+    seconds = rounds({"tiktoken": raw, "prepare": prepared}, count)
+    size = text.stat().st_size / 1e6
+    rates = {name: round(size / found, 2) for name, found in seconds.items()}
+    ratio = round(seconds["tiktoken"] / seconds["prepare"], 3)
+    what = {"megabytes": round(size, 1), "documents": len(documents), "cores": workers}
+    return what | {"mb_per_s": rates, "ratio": ratio}
+
+
+def repeated(corpus: Corpus, times: int, out: Path) -> None:
+    """A corpus of the same tokens several times, as of a text that is so many times as long."""
+    corpus.tokenizer.save(out)
+    index, ids = corpus.index, corpus.read(0, corpus.index.tokens)
+    starts = corpus.starts.tolist()
+    lengths = [b - a for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
+    job = Job(
+        [Piece("", True, "")] * len(starts),
+        [True] * len(starts),
+        [False] * len(starts),  # the ids have their end-of-text already
+        after=Place(characters=times * index.characters),
+    )
+    writer = ShardWriter(out, 2, index.shard_tokens, index.end_of_text, [])
+    for _ in range(times):
+        writer.put(job, (ids, np.array(lengths)))
+    writer.finish(
+        lambda **found: Index(
+            **found, tokenizer=index.tokenizer, tokenizer_sha256=index.tokenizer_sha256
+        )
+    )
+
+
+def main() -> None:
+    """Measure all and keep the report."""
+    parser = argparse.ArgumentParser(description="big corpora")
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rate-megabytes", type=int, default=27)
+    options = parser.parse_args()
+    data = options.text.read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sample = folder / "sample.txt"
+        sample.write_text(data[: options.rate_megabytes * 10**6].decode("utf-8", "ignore"), "utf-8")
+        results: dict[str, object] = {"rate": rate(sample, options.rounds, folder)}
+        steps: dict[str, object] = {}
+        separated = ["--document-separator", SEPARATOR, "--tokenizer", "gpt2"]
+        for size in SIZES:
+            path, corpus = folder / f"{size}.txt", folder / f"corpus-{size}"
+            length = size * 10**6
+            long = data * (1 + length // len(data))
+            path.write_text(long[:length].decode("utf-8", "ignore"), "utf-8")
+            found = {"in memory": first_step(path, 10**15, separated, folder)}
+            found["automatic"] = first_step(path, 20_000_000, separated, folder)
+            prepare([str(path)], corpus, get_gpt2_tokenizer(), separator=SEPARATOR, say=quiet)
+            found["prepared"] = first_step(corpus, 0, [], folder)
+            steps[str(size)] = found
+        repeated(Corpus(folder / f"corpus-{SIZES[-1]}"), 10, folder / "corpus-1000")
+        steps["1000"] = {"prepared": first_step(folder / "corpus-1000", 0, [], folder)}
+        results["first step by megabytes"] = steps
+    report("data", results)
+
+
+if __name__ == "__main__":
+    main()
