@@ -62,7 +62,7 @@ def test_every_option_has_help() -> None:
 
 
 def test_the_packaged_recipes_are_valid() -> None:
-    assert recipe_names("pretrain") == ["course", "demo"]
+    assert recipe_names("pretrain") == ["course", "demo", "speedrun"]
     assert recipe_names("classify") == ["course", "small"]
     assert recipe_names("instruct") == ["course"]
     for config in (PretrainConfig, ClassifyConfig, InstructConfig):

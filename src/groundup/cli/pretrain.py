@@ -35,7 +35,7 @@ def pretrain(
             stdin; or one corpus of `groundup data prepare`.
         out: the model directory to write.
         config: a TOML file of options; flags win over it.
-        recipe: a packaged set of options: course (chapter 5 of the course) or demo.
+        recipe: a packaged set of options: course (chapter 5 of the course), demo or speedrun.
         overwrite: replace what an earlier run left in --out.
         resume: go on with the run in --out, exactly where it was saved.
         no_verify: go on, or begin with a model, though a file is not as it was saved.
