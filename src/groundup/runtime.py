@@ -84,6 +84,11 @@ def resolve_runtime(device: str = "auto", precision: str = "auto") -> Runtime:
     return Runtime(where, "bf16" if fast else "fp32", reason)
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """What matrix products are fastest in on a device, where bf16's precision is enough."""
+    return torch.bfloat16 if _bf16_is_fast(device)[0] else torch.float32
+
+
 def _bf16_is_fast(device: torch.device) -> tuple[bool, str]:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)

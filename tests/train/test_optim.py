@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -54,6 +56,14 @@ def test_a_constant_rate_after_the_warmup() -> None:
     assert lr(0) == pytest.approx(0.2) and lr(4) == lr(5) == lr(99) == 1.0
 
 
+def test_straight_schedules() -> None:
+    config: dict[str, Any] = {"learning_rate": 1.0, "min_learning_rate": 0.2}
+    lr = build_schedule(TrainConfig(lr_schedule="linear", **config), 101, warmup=0)
+    assert [lr(0), lr(50), lr(100)] == pytest.approx([1.0, 0.6, 0.2])
+    lr = build_schedule(TrainConfig(lr_schedule="trapezoid", **config), 101, warmup=0)
+    assert [lr(0), lr(60), lr(80), lr(100)] == pytest.approx([1.0, 1.0, 0.6, 0.2])
+
+
 def test_a_minimum_above_the_peak_is_refused() -> None:
     with pytest.raises(UserError, match=r"min_learning_rate \(0.1\) is above learning_rate"):
         TrainConfig(learning_rate=1e-5, min_learning_rate=0.1)
@@ -64,7 +74,7 @@ def test_all_senseless_options_come_at_once() -> None:
         TrainConfig(batch_size=0, learning_rate=-1.0, beta1=1.0, epochs=0)
     message = str(error.value)
     assert all(name in message for name in ("batch_size", "learning_rate", "beta1", "epochs"))
-    with pytest.raises(UserError, match="lr_schedule is 'step'; expected one of cosine, constant"):
+    with pytest.raises(UserError, match="lr_schedule is 'step'; expected one of cosine, linear"):
         TrainConfig(lr_schedule="step")  # pyright: ignore
 
 

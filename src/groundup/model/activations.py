@@ -22,6 +22,7 @@ from groundup.config import ModelConfig
 from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
 from groundup.model.loss import CACHED_LOGITS, CHUNK_LOGITS
+from groundup.model.recompute import keep_activations
 
 FP32_BYTES = 4
 BYTES = {"fp32": FP32_BYTES, "bf16": 2}
@@ -123,7 +124,13 @@ def activation_bytes(cfg: ModelConfig, batch_size: int, num_classes: int = 0) ->
 
 
 def activation_bytes_of(
-    model: GPTModel, batch_size: int, tokens: int, precision: Precision, num_classes: int = 0
+    model: GPTModel,
+    batch_size: int,
+    tokens: int,
+    precision: Precision,
+    num_classes: int = 0,
+    *,
+    checkpointing: bool = False,
 ) -> int:
     """The same for a model as it stands, with LoRA or frozen parts, on its own device.
 
@@ -133,12 +140,19 @@ def activation_bytes_of(
         tokens: per text.
         precision: of the matrix products.
         num_classes: of a classifier.
+        checkpointing: whether one block at a time keeps more than its input.
     """
     fake = FakeTensorMode()
     with FakeCopyMode(fake):
         double = copy.deepcopy(model)
+    keep_activations(double)
+    inputs = 0
+    if checkpointing:
+        inputs = (len(double.trf_blocks) - 1) * batch_size * tokens * model.cfg.emb_dim * FP32_BYTES
+        # What trains of a model is its end, if not all.
+        double.trf_blocks = nn.Sequential(double.trf_blocks[-1])
     with fake:
-        kept = _kept(double.train(), batch_size, tokens, precision)
+        kept = inputs + _kept(double.train(), batch_size, tokens, precision)
     head = model.out_head.weight if isinstance(model.out_head, nn.Linear) else None
     matrix = head.numel() if head is not None and head.requires_grad and not num_classes else 0
     rows = batch_size if num_classes else batch_size * tokens

@@ -20,6 +20,7 @@ class TaskConfig(TrainConfig):
     FIXED_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *ModelConfig.field_names(),
         *("batch_size", "grad_accum_steps", "seed", "decay", "threads", "minutes"),
+        *("optimizer", "compile"),
     )
     """Options without which a resumed run would not be the same run."""
 

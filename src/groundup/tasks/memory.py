@@ -79,10 +79,12 @@ def _advice(
 ) -> str:
     """What to try: first of all what changes nothing in the result."""
     size, count = job.config.batch_size, job.config.grad_accum_steps
+    again = "" if job.config.activation_checkpointing else "--activation-checkpointing"
     if size == 1:
         return (
-            "a micro-batch has one text only, so try shorter ones (--context-length, "
-            "--max-length), a smaller model, or several devices (torchrun, --parallel fsdp)"
+            f"a micro-batch has one text only, so try {again + ', ' if again else ''}shorter ones "
+            "(--context-length, --max-length), a smaller model, or several devices (torchrun, "
+            "--parallel fsdp)"
         )
     smaller = [n for n in range(size // 2, 0, -1) if size % n == 0]
     best = smaller[0]
@@ -100,7 +102,7 @@ def _advice(
         advice += (
             f" (a run that goes on keeps its batches, so that takes a new run: {job.config.AFRESH})"
         ).format(out=job.out)
-    return advice
+    return advice + (f"; or {again}, less memory for more time" if again else "")
 
 
 def _needed(
@@ -129,7 +131,9 @@ def _needed(
         numbers = texts * tokens * cfg.n_layers * (40 * cfg.emb_dim + 4 * cfg.n_heads * tokens)
         kept = FP32_BYTES * (numbers + total)
     else:
-        kept = activation_bytes_of(model, texts, tokens, precision, classes)
+        again = job.config.activation_checkpointing
+        what = texts, tokens, precision, classes
+        kept = activation_bytes_of(model, *what, checkpointing=again)
     kind = "cpu" if device.type == "cpu" else "gpu"
     logits = 0 if classes else logits_bytes(cfg, texts * tokens, precision, kind)
     if accumulating is None:

@@ -122,7 +122,7 @@ def _refuse_another_run(
     same_step = per_step == _per_step(saved.options | dict(wanted), processes)
     # Older runs could not say these.
     usual = {name: ModelConfig()[name] for name in ("feed_forward", "hidden_dim")}
-    usual |= {"pack": "windows"}
+    usual |= {"pack": "windows", "optimizer": "adamw"}
     before = usual | saved.options | saved.shape
     changed = [
         f"{name} {before[name]!r} to {wanted[name]!r}"

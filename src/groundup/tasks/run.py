@@ -17,6 +17,7 @@ import torch
 from groundup.facts import Facts
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
+from groundup.model.recompute import recompute_blocks
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
 from groundup.tasks.length import paced, run_plan, run_schedule
@@ -35,6 +36,7 @@ from groundup.train.checkpoints import (
     load_last,
     sound_checkpoint,
 )
+from groundup.train.compiling import compile_training
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer
 from groundup.train.parallel import check_parallel, share_work
@@ -168,6 +170,8 @@ class _Run:
         self, job: Job[Any], model: GPTModel, tokenizer: Tokenizer, material: Material
     ) -> None:
         self.job, self.model, self.material = job, model, material
+        if job.config.activation_checkpointing:
+            recompute_blocks(model)
         self.config, self.out = paced(job, model, material), job.out
         self.parallel = share_work(model, job.world, self.config.parallel)
         if job.world.size > 1:
@@ -184,6 +188,7 @@ class _Run:
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
         schedule = run_schedule(job, self.config, material, self.progress, self.best)
         self.plan = run_plan(self.config, schedule)
+        self.config = replace(self.config, compile=self._compiled())
         metrics = MetricsFile(self.out, self.progress.step)
         self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
@@ -267,3 +272,15 @@ class _Run:
         record = {"running_loss": self.running.mean()}
         with evaluating(self.model), self.job.runtime.autocast():
             return record | self.material.measure()
+
+    def _compiled(self) -> str:
+        """Compile what trains, where that was asked for or pays; whether it was done.
+
+        A run that goes on keeps to what it had.
+        """
+        how, data = self.config.compile, self.material.data
+        left = self.plan.steps - self.progress.step
+        if how == "off" or (how == "auto" and self.job.saved is not None) or left <= 0:
+            return "off" if how == "auto" else how
+        what = data, self.material.objective, self.job.runtime, self.config.grad_accum_steps
+        return compile_training(self.parallel, *what, left, self.job.say, asked=how == "on")

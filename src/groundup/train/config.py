@@ -26,10 +26,15 @@ class TrainConfig:
         None, "plan as many steps as fit into so many minutes, by the speed of the first ones"
     )
     learning_rate: float = option(1e-3, "highest learning rate, reached after the warmup")
-    min_learning_rate: float = option(0.0, "learning rate at the end of the cosine decay")
-    lr_schedule: Literal["cosine", "constant"] = option("cosine", "shape after the warmup")
+    min_learning_rate: float = option(0.0, "learning rate at the end of the decay")
+    lr_schedule: Literal["cosine", "linear", "trapezoid", "constant"] = option(
+        "cosine", "shape after the warmup; trapezoid is constant, and linear at its end"
+    )
     warmup_steps: int | None = option(None, "steps of linear warmup (a twentieth of all steps)")
-    weight_decay: float = option(0.1, "AdamW's decoupled weight decay")
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "adamw, or muon for the blocks' matrices and adamw for the rest"
+    )
+    weight_decay: float = option(0.1, "decoupled weight decay")
     decay: Literal["matrices", "all"] = option(
         "matrices", "decay matrices only, as GPT-2 does, or also biases and norms, as the course"
     )
@@ -64,6 +69,12 @@ class TrainConfig:
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
         "auto", "compute precision; auto is bf16 where the hardware is fast at it"
+    )
+    activation_checkpointing: bool = option(
+        False, "keep less in memory: compute each block once more for its gradient (same result)"
+    )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile; auto is on in long runs whose steps it makes faster"
     )
 
     def __post_init__(self) -> None:

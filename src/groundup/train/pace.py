@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -65,33 +67,16 @@ def find_pace(
         choose: whether the number of threads may be changed (on a CPU).
     """
     most = torch.get_num_threads()
-    position, was_training = data.state_dict(), model.training
-    gpus = [runtime.device] if runtime.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        batches = data.next(grad_accum_steps)
-        model.train()
-
-        def seconds() -> float:
-            begun, loss = time.perf_counter(), torch.zeros(())
-            for batch in batches:
-                with runtime.autocast():
-                    loss = objective.loss(model, to_device(batch, runtime.device))
-                loss.backward()
-            loss.item()  # waits for the device
-            model.zero_grad(set_to_none=True)
-            return time.perf_counter() - begun
-
-        first = seconds()
+    with trial(model, data, objective, runtime, grad_accum_steps) as seconds:
+        first = seconds(model)
         tries = 1 if first > SLOW else 5
-        found = {most: [seconds() for _ in range(tries)]}
+        found = {most: [seconds(model) for _ in range(tries)]}
         if choose and runtime.device.type == "cpu" and first <= SLOW and may_choose():
             threads = most
             while (threads := threads // 2) >= 1:
                 torch.set_num_threads(threads)
-                seconds()
-                found[threads] = [seconds() for _ in range(tries)]
-    data.load_state_dict(position)
-    model.train(was_training)
+                seconds(model)
+                found[threads] = [seconds(model) for _ in range(tries)]
     fastest = min(found, key=lambda n: min(found[n]))
     best = fastest if min(found[fastest]) <= CLEARLY * min(found[most]) else most
     torch.set_num_threads(best)
@@ -101,6 +86,43 @@ def find_pace(
         note = f"threads: {best} (a step with {speeds})"
     # The fastest try compares threads best; what a long run will take is nearer to the median.
     return Pace(best, OVERHEAD * median(found[best]), note)
+
+
+@contextmanager
+def trial(
+    model: nn.Module,
+    data: Batches,
+    objective: Objective,
+    runtime: Runtime,
+    grad_accum_steps: int,
+) -> Iterator[Callable[[nn.Module], float]]:
+    """Within it a function times the forward and backward passes of a step, of a given module.
+
+    The module is the model, or something that calls it. Afterwards everything is as it was: the
+    place in the data, the mode, random numbers; gradients are dropped.
+    """
+    position, was_training = data.state_dict(), model.training
+    gpus = [runtime.device] if runtime.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        batches = data.next(grad_accum_steps)
+        model.train()
+
+        def seconds(called: nn.Module) -> float:
+            begun, loss = time.perf_counter(), torch.zeros(())
+            for batch in batches:
+                with runtime.autocast():
+                    loss = objective.loss(called, to_device(batch, runtime.device))
+                loss.backward()
+            loss.item()  # waits for the device
+            model.zero_grad(set_to_none=True)
+            return time.perf_counter() - begun
+
+        try:
+            yield seconds
+        finally:
+            model.zero_grad(set_to_none=True)
+            data.load_state_dict(position)
+            model.train(was_training)
 
 
 def may_choose() -> bool:
