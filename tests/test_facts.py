@@ -39,6 +39,7 @@ FACTS = Facts(
     reading=Reading(12, padded=True),
     prompt_style="alpaca",
     base=Base("runs/base", 4, "6a"),
+    processes=2,
     versions={"torch": "2.13.0"},
     digests={"config.json": "6a"},
 )

@@ -122,6 +122,7 @@ from .prompts import (
 )
 from .tasks.assistant import Assistant as Assistant
 from .tasks.instruct import train_assistant as train_assistant
+from .tasks.listing import list_runs as list_runs
 from .tasks.respond import choose_entries as choose_entries, respond as respond
 from .tasks.classify import train_classifier as train_classifier
 from .tasks.config import (

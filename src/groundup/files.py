@@ -106,6 +106,21 @@ def locked(
         lock.release()
 
 
+def is_locked(lock_file: Path) -> bool:
+    """Whether another process holds a lock of :func:`locked`."""
+    from filelock import FileLock, Timeout
+
+    if not lock_file.exists():
+        return False
+    try:
+        FileLock(lock_file).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    except OSError:  # a directory that is only to be read: no run of ours writes there
+        return False
+    return False
+
+
 class JsonLines:
     """An append-only file of JSON objects, one a line: metrics, responses, a judge's answers.
 

@@ -58,6 +58,41 @@ def digests(folder: Path) -> dict[str, str]:
         return dict(zip(paths, pool.map(_file_sha256, paths.values()), strict=True))
 
 
+def changed_files(folder: Path, without: str = "") -> dict[str, str]:
+    """What is wrong with a model directory's files by name, as far as ``groundup.json`` knows them.
+
+    A directory without that file, or whose file knows no SHA-256 (an earlier version's), has none
+    to compare with.
+
+    Args:
+        folder: the model directory.
+        without: a folder in it that is not looked at.
+    """
+    try:
+        facts = Facts.read(folder, verify=True)
+    except UserError as error:
+        return {NAME: str(error)}
+    said = facts.digests if facts is not None else {}
+    said = {n: digest for n, digest in said.items() if str(PurePosixPath(n).parent) != without}
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(_digest_or_reason, [folder / name for name in said])
+        pairs = dict(zip(said, found, strict=True))
+    return {
+        name: other if " " in other else "its SHA-256 is another one"
+        for name, other in pairs.items()
+        if other != said[name]
+    }
+
+
+def _digest_or_reason(path: Path) -> str:
+    try:
+        return _file_sha256(path)
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
 def read_whole(
     directory: Path, read: Callable[[], T], *, verify: bool = True, part: str | None = "."
 ) -> T:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from groundup.train.tracking import read_metrics
+from groundup.train.tracking import read_metrics, read_samples
 from groundup.weights.load import load_model
 from tests.conftest import LAST, SMALL, TEXT, Run, facts_of, small
 from tests.systems import needs_signals
@@ -122,7 +123,10 @@ def test_resume_verifies_what_it_goes_on_from(
     data[-2] ^= 1
     path.write_bytes(data)
     again = "pretrain", "--out", out, "--resume", "--max-steps=5"
-    assert f"{path} is not as it was saved" in fails(*again)
+    message = fails(*again)
+    assert "checkpoints/last is not as it was saved" in message
+    assert "(training_state/optimizer.safetensors: its SHA-256 is another one)" in message
+    assert "--keep 2 would have kept the one before it" in message
     assert run(*again, "--no-verify").status == 0
 
 
@@ -399,3 +403,62 @@ def test_a_validation_text_of_ones_own(
     assert "the text to validate on is also one to train on" in same
     both = ("--validation", other, "--train-ratio", 0.5)
     assert "leave out --train-ratio" in fails("pretrain", text, *both, "--out", tmp_path / "b")
+
+
+def test_a_cluster_that_takes_the_machine_gets_a_status_to_queue_again(
+    run: Run, tmp_path: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm does it: SIGUSR1 ahead of time, SIGTERM at the end."""
+    from groundup.train.tracking import MetricsFile
+
+    out, options = tmp_path / "run", small("--max-steps=6", "--eval-freq=2")
+
+    class Cluster(MetricsFile):
+        def on_step(self, record: dict[str, float]) -> None:
+            super().on_step(record)
+            if record["step"] == 3:
+                signal.raise_signal(signal.SIGUSR1)
+                signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("groundup.tasks.run.MetricsFile", Cluster)
+        left = run("pretrain", text_file, "--out", out, *options)
+    assert left.status == 75
+    assert "SIGUSR1: stopping after this step and saving; the status will be 75" in left.err
+    assert "stopped after 3 steps" in left.err
+    assert facts_of(out / LAST).progress["step"] == 3
+    assert run("pretrain", text_file, "--out", out, *options, "--resume").status == 0
+    assert [r["step"] for r in read_metrics(out) if "running_loss" not in r] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_last_checkpoint_is_not_gone_on_from(
+    run: Run, tmp_path: Path, text_file: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = small("--save-freq=2", "--keep=2", "--eval-freq=3", "--sample-tokens=2")
+    run("pretrain", text_file, "--out", whole, *options, "--max-steps=7")
+    run("pretrain", text_file, "--out", broken, *options, "--max-steps=7")
+    (broken / LAST / "groundup.json").write_text("{")  # the training's tests damage other files
+    done = run("pretrain", "--out", broken, "--resume")
+    assert done.status == 0, done.err
+    assert f"warning: {broken / LAST} is not as it was saved (groundup.json: " in done.err
+    assert f"the run goes on from {broken / 'checkpoints' / 'step-6'} instead" in done.err
+    ours, theirs = (load_model(d, checkpoint="last")[0].state_dict() for d in (whole, broken))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    timed = {"seconds", "tokens_per_second"}
+    for read in (read_metrics, read_samples):
+        ours, theirs = (
+            [{n: v for n, v in row.items() if n not in timed} for row in read(d)]
+            for d in (whole, broken)
+        )
+        assert ours == theirs and ours[-1]["step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--keep=-1", "keep is -1; expected 0 or more"), ("--save-minutes=0", "save_minutes is 0")],
+)
+def test_mistakes_in_how_to_save(
+    fails: Fails, tmp_path: Path, text_file: Path, option: str, message: str
+) -> None:
+    assert message in fails("pretrain", text_file, "--out", tmp_path / "run", *small(option))

@@ -219,3 +219,77 @@ def test_nothing_makes_no_evaluation_batches() -> None:
 def test_padding_on_the_right() -> None:
     assert pad_right([[1, 2, 3], [4]], 9).tolist() == [[1, 2, 3], [4, 9, 9]]
     assert pad_right([[1]], 9, 3).tolist() == [[1, 9, 9]]
+
+
+@pytest.mark.parametrize("lengths", [None, [n * 7 % 11 + 1 for n in range(30)]])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_one_order(world: int, lengths: list[int] | None) -> None:
+    """Together they have what one has with batches as large as all of theirs."""
+    alone = ShuffledBatches(30, 6, 7, numbers, lengths=lengths)
+    dealt = [ShuffledBatches(30, 6 // world, 7, numbers, lengths=lengths) for _ in range(world)]
+    for rank, data in enumerate(dealt):
+        data.deal(rank, world)
+        assert len(data) == len(alone) == 5
+    for _ in range(12):
+        (whole,) = seen(alone, 1)
+        parts = [seen(data, 1)[0] for data in dealt]
+        assert sorted(sum(parts, [])) == sorted(whole)
+        assert {len(part) for part in parts} == {6 // world}
+
+
+def test_a_process_may_have_nothing_of_the_last_batch() -> None:
+    dealt = [ShuffledBatches(9, 2, 7, numbers) for _ in range(4)]  # 8 and 1
+    for rank, data in enumerate(dealt):
+        data.deal(rank, 4)
+    parts = [seen(data, 2) for data in dealt]
+    assert [len(part[1]) for part in parts] == [1, 0, 0, 0]
+    assert sorted(sum((sum(part, []) for part in parts), [])) == list(range(9))
+
+
+def test_more_processes_than_examples() -> None:
+    data = ShuffledBatches(3, 2, 7, numbers)
+    data.deal(0, 3)
+    with pytest.raises(UserError, match="4 processes cannot share 3 training examples"):
+        data.deal(0, 4)
+    with pytest.raises(UserError, match="cannot be dealt to several processes"):
+        LoaderBatches([numbers([0])]).deal(0, 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((2, 4), (3, 4)), ((2, 4), (1, 4)), ((1, 3), (2, 5))]
+)
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_another_number_of_processes_goes_on_behind_the_same_example(
+    before: tuple[int, int], after: tuple[int, int], done: int
+) -> None:
+    def together(world: int, batch: int, state: dict[str, int] | None, steps: int):
+        dealt = [ShuffledBatches(40, batch, 7, numbers) for _ in range(world)]
+        for rank, data in enumerate(dealt):
+            data.deal(rank, world)
+            if state is not None:
+                data.load_state_dict(state)
+        taken = [sorted(sum((seen(d, 1)[0] for d in dealt), [])) for _ in range(steps)]
+        return taken, dealt[0].state_dict()
+
+    first, state = together(*before, None, done)
+    again = ShuffledBatches(40, after[1], 7, numbers)
+    again.deal(0, after[0])
+    again.load_state_dict(state)
+    left = -(-(40 - done * before[0] * before[1]) // (after[0] * after[1]))
+    rest, state = together(*after, state, left)
+    assert sorted(sum(first + rest, [])) == list(range(40))  # the epoch, each once
+    assert (state["epoch"], state["batch"]) == (1, 0)
+
+
+def test_an_order_by_length_cannot_be_gone_on_with_in_other_batches() -> None:
+    lengths = [n * 7 % 11 + 1 for n in range(30)]
+    data, again = (ShuffledBatches(30, 3, 7, numbers, lengths=lengths) for _ in range(2))
+    data.deal(0, 2)
+    again.deal(0, 3)
+    data.next(2)
+    sentence = "depend on batch size times processes, which was 6 and now is 9; .* that makes 6"
+    with pytest.raises(UserError, match=sentence):
+        again.load_state_dict(data.state_dict())
+    data.next(3)  # the epoch's end: another order begins
+    again.load_state_dict(data.state_dict())
+    assert (again.epoch, again.batch) == (1, 0)

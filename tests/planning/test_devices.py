@@ -26,10 +26,12 @@ def test_a_machine_says_what_is_available(machine: Path, monkeypatch: pytest.Mon
 
 
 def test_a_container_has_its_limit(machine: Path) -> None:
-    (machine / "memory.max").write_text("max\n")
-    (machine / "memory.current").write_text("5000000\n")
+    (machine / "memory.max").write_text("max\n", encoding="ascii")
+    (machine / "memory.current").write_text("5000000\n", encoding="ascii")
     assert devices.free_memory(CPU) == 2**29
-    (machine / "memory.max").write_text("20000000\n")
+    (machine / "memory.max").write_text("20000000\n", encoding="ascii")
     assert devices.free_memory(CPU) == 15_000_000 and devices.total_memory(CPU) == 20_000_000
-    (machine / "memory.stat").write_text("anon 1\ninactive_file 2000000\nactive_file 500000\n")
+    (machine / "memory.stat").write_text(
+        "anon 1\ninactive_file 2000000\nactive_file 500000\n", encoding="ascii"
+    )
     assert devices.free_memory(CPU) == 17_500_000

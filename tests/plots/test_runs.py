@@ -117,7 +117,9 @@ def test_directories_are_named_so_that_they_differ(tmp_path: Path, run: Run) -> 
         plot_directories([first, first], picture)
 
 
-def test_several_runs_need_a_name_for_their_picture(tmp_path: Path, fails: Any) -> None:
+def test_several_runs_are_drawn_beside_them(tmp_path: Path, fails: Any) -> None:
     runs = [write(tmp_path / name, records()) for name in "ab"]
-    assert "--out runs.png" in fails("plot", *runs)
+    (picture,) = plot_directories(runs)
+    assert picture == tmp_path / "comparison.png" and picture.read_bytes()[:4] == b"\x89PNG"
+    assert "name it, as in --out runs.png" in fails("plot", runs[0], "/dev/shm")  # only / is shared
     assert "ends in .png, .svg, .pdf" in fails("plot", *runs, "--out", tmp_path / "c.txt")

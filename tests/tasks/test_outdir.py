@@ -46,7 +46,8 @@ def test_overwriting_keeps_what_the_user_put_there(tmp_path: Path) -> None:
     ours = ("groundup.json", "model.safetensors", "samples.jsonl", "report.html")
     for name in (*ours, "notes.txt"):
         (tmp_path / name).write_text("{}", "utf-8")
-    (tmp_path / "plots").mkdir()
+    for name in ("plots", "tensorboard", "wandb"):
+        (tmp_path / name).mkdir()
     (tmp_path / "checkpoints" / "last").mkdir(parents=True)
     with prepare_output(tmp_path, overwrite=True, resume=False)():
         pass

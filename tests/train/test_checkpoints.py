@@ -12,6 +12,7 @@ from groundup.facts import Facts
 from groundup.files import write_json
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
+from groundup.tasks.outdir import prepare_output
 from groundup.tokenizers import BPETokenizer
 from groundup.train import checkpoints
 from groundup.train.best import Best
@@ -23,6 +24,7 @@ from groundup.train.checkpoints import (
     kept_steps,
     last_checkpoint,
     load_last,
+    sound_checkpoint,
 )
 from groundup.train.config import TrainConfig
 from groundup.train.optim import build_optimizer
@@ -157,7 +159,9 @@ def test_the_newest_older_checkpoints_are_kept(
     for path in kept:
         step = int(path.name.removeprefix("step-"))
         assert step_of(tmp_path, path.name) == step_of(path) == step
-        assert not (path / "training_state").exists()
+        again = Run(tmp_path, tokenizer)
+        state = load_last(tmp_path, again.optimizer, CPU, checkpoint=path)
+        assert state["progress"]["step"] == step
     assert mine.exists()
 
 
@@ -168,6 +172,8 @@ def test_files_are_linked_and_what_is_kept_never_changes(
     run.save(1.0)
     last, kept = (tmp_path / "checkpoints" / folder / name for folder in ("last", "step-1"))
     assert last.samefile(kept) and last.samefile(tmp_path / name)
+    moments = "training_state/optimizer.safetensors"
+    assert (last.parent / moments).samefile(kept.parent / moments)
     before = kept.read_bytes()
     run.checkpoints.keep = 2
     run.save(2.0)
@@ -242,7 +248,7 @@ def test_a_best_model_that_a_crash_left_unpublished_is_published(
     again = Run(tmp_path, tokenizer)
     state = load_last(tmp_path, again.optimizer, CPU)
     assert state == run.state() and state["best"]["step"] == earlier + 1
-    finish_publishing(tmp_path, state)
+    finish_publishing(tmp_path, last_checkpoint(tmp_path), state)
     assert step_of(tmp_path) == step_of(tmp_path, "last") == earlier + 1
 
 
@@ -255,6 +261,99 @@ def test_there_must_be_a_state_and_it_must_fit(tmp_path: Path, tokenizer: BPETok
     optimizer = build_optimizer(other, TrainConfig())
     with pytest.raises(UserError, match=r"does not fit this model: it has moments of \d+ param"):
         load_last(tmp_path / "run", optimizer, CPU)
+
+
+# A last checkpoint that is damaged.
+
+
+def flip(path: Path) -> None:
+    """Damage a file in its place, so that what is linked to it is damaged, too."""
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+STATE_FILE, MOMENTS = "training_state/state.json", "training_state/optimizer.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", STATE_FILE, MOMENTS, "groundup.json"]
+)
+def test_of_a_damaged_last_checkpoint_the_one_before_is_gone_on_from(
+    tmp_path: Path, tokenizer: BPETokenizer, name: str
+) -> None:
+    run = Run(tmp_path, tokenizer, keep=2)
+    for val_loss in (3.0, 2.0, 1.0):
+        run.save(val_loss)
+    last, before = (tmp_path / "checkpoints" / folder for folder in ("last", "step-2"))
+    assert sound_checkpoint(tmp_path) == (last, "")
+    flip(last / name)
+    found, warning = sound_checkpoint(tmp_path)
+    assert found == before and f"{last} is not as it was saved ({name}" in warning
+    assert f"goes on from {before} instead" in warning
+    assert sound_checkpoint(tmp_path, verify=False) == (last, "")
+    again = Run(tmp_path, tokenizer, keep=2)
+    state = load_last(tmp_path, again.optimizer, CPU, checkpoint=found)
+    finish_publishing(tmp_path, found, state)
+    assert kept_steps(tmp_path) == [before]
+    assert step_of(tmp_path) == 2  # the best one by then
+    again.step, again.best = state["progress"]["step"], Best(**state["best"])
+    again.save(0.5)
+    assert sound_checkpoint(tmp_path) == (last, "")
+    assert (step_of(tmp_path), step_of(tmp_path, "last")) == (3, 3)
+    assert [path.name for path in kept_steps(tmp_path)] == ["step-2", "step-3"]
+
+
+def test_a_last_checkpoint_that_is_gone_is_no_dead_end(
+    tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    run = Run(tmp_path, tokenizer, keep=2)
+    for _ in range(3):
+        run.save()
+    shutil.rmtree(tmp_path / "checkpoints" / "last")
+    assert can_resume(tmp_path)
+    found, warning = sound_checkpoint(tmp_path)
+    assert found.name == "step-3" and f"; {STATE_FILE}: it is missing)" in warning
+
+
+def test_what_a_crash_left_half_deleted_is_not_gone_on_from(
+    tmp_path: Path, tokenizer: BPETokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, tokenizer, keep=2)
+    run.save()
+    run.save()
+
+    class Crash(BaseException):
+        """Nothing catches it."""
+
+    def die(path: Path, **how: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(shutil, "rmtree", die)
+        checkpoints.delete_kept(tmp_path / "checkpoints" / "step-1")
+    flip(tmp_path / "checkpoints" / "last" / MOMENTS)
+    with pytest.raises(UserError, match=r"nor is .*step-1 \(groundup.json: it is missing\)"):
+        sound_checkpoint(tmp_path)
+    with prepare_output(tmp_path, overwrite=False, resume=True)():
+        assert [path.name for path in kept_steps(tmp_path)] == ["step-2"]
+
+
+def test_where_nothing_is_as_it_was_saved_all_of_it_is_named(
+    tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    run = Run(tmp_path, tokenizer)
+    run.save()
+    flip(tmp_path / "checkpoints" / "last" / MOMENTS)
+    with pytest.raises(UserError, match=r"--keep 2 would have kept the one before it.*no-verify"):
+        sound_checkpoint(tmp_path)
+    run.checkpoints.keep = 2
+    run.save()
+    run.save()
+    flip(tmp_path / "checkpoints" / "last" / MOMENTS)
+    (tmp_path / "checkpoints" / "step-2" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"nor is .*step-2 \(config.json: it is missing\)"):
+        sound_checkpoint(tmp_path)
 
 
 # Runs of the first version: one checkpoint, in the run's directory itself.
@@ -322,15 +421,20 @@ def test_too_little_space_is_told_before_the_run(
     check_space(new, 1_000_000)
     with pytest.raises(UserError, match="they need 27 MiB, 27 MiB are free; free some space"):
         check_space(new, 1_000_001)
-    with pytest.raises(UserError, match="they need 34 MiB, 27 MiB are free"):
+    with pytest.raises(UserError, match="they need 38 MiB, 27 MiB are free"):
         check_space(new, 1_000_000, keep=2)
     with pytest.raises(UserError, match="they need 38 MiB"):
         check_space(new, 2_000_000, trained=1_000_000)
     check_space(new, 2_000_000, trained=250_000)  # the others have no moments
-    check_space(new, 500_000, keep=7)
+    check_space(new, 500_000, keep=3)
     state = tmp_path / "checkpoints" / "last" / "training_state" / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps({}), "utf-8")
-    check_space(tmp_path, 2_333_333, keep=2)  # one more: the others are there already
+    check_space(tmp_path, 2_333_333)  # one more: the other is there already
     with pytest.raises(UserError, match="no space for checkpoints"):
         check_space(tmp_path, 2_333_334)
+    with pytest.raises(UserError, match="they need 53 MiB"):
+        check_space(tmp_path, 2_333_333, keep=2)
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"step-{step}").mkdir()
+    check_space(tmp_path, 2_333_333, keep=2)

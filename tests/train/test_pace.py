@@ -94,7 +94,7 @@ def test_a_run_of_so_many_minutes_plans_its_steps_and_keeps_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr("groundup.tasks.run.find_pace", lambda *a, **k: Pace(1, 0.25))
+    monkeypatch.setattr("groundup.tasks.length.find_pace", lambda *a, **k: Pace(1, 0.25))
     options = {"batch_size": 4, "minutes": 0.05, "sample_tokens": 0, "eval_iter": 1, "keep": 9}
     options |= {"precision": "fp32", "eval_freq": 100, "save_freq": 5}
     config = PretrainConfig(**options)

@@ -98,6 +98,25 @@ def test_saving_happens_on_time_and_at_the_end() -> None:
     ]
 
 
+def test_saving_by_the_clock_changes_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, results = GPTModel(tiny_config(drop_rate=0.1)).state_dict(), []
+    clock = SimpleNamespace(perf_counter=iter(range(1000)).__next__)  # a step takes 3 seconds
+    monkeypatch.setattr("groundup.train.trainer.time", clock)
+    for minutes, expected in ((None, [9]), (0.1, [2, 4, 6, 8, 9]), (0.2, [4, 8, 9])):
+        torch.manual_seed(1)
+        model, saved, log = GPTModel(tiny_config(drop_rate=0.1)), Saved(), Log()
+        model.load_state_dict(start)
+        options: dict[str, Any] = {"save_minutes": minutes, "checkpoints": saved}
+        build(model, steps=9, listeners=[log], **options).fit()
+        assert saved.steps == expected
+        timed = ("seconds", "tokens_per_second")
+        steps = [{n: v for n, v in r.items() if n not in timed} for r in log.steps]
+        results.append((steps, model.state_dict()))
+    for steps, state in results[1:]:
+        assert steps == results[0][0]
+        assert all(torch.equal(state[name], results[0][1][name]) for name in state)
+
+
 class NotFinite(NextToken):
     """A loss that is not finite, or whose gradient is not, from some step on."""
 

@@ -10,7 +10,8 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0 is done, 1 a run that failed, 2 a user's mistake (one sentence on stderr), 130 Ctrl-C.
+    0 is done, 1 a run that failed, 2 a user's mistake (one sentence on stderr), 75 a run that a
+    cluster asked to leave, 130 Ctrl-C.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     try:

@@ -92,7 +92,7 @@ def train(
     return closing(
         out,
         trained.record,
-        stopped=stop.requested,
+        stop=stop,
         again="classify train",
         files=[name for name in made if (out / name).exists()],
         try_next=(

@@ -33,10 +33,12 @@ from groundup.cli import (
     inspect,
     instruct,
     judge,
+    list_runs,
     plan,
     plot,
     pretrain,
     respond,
+    sweep,
     tokenizer,
 )
 from groundup.cli.app import app
@@ -68,11 +70,13 @@ __all__ = [  # importing a module makes its command known
     "inspect",
     "instruct",
     "judge",
+    "list_runs",
     "plan",
     "plot",
     "pretrain",
     "respond",
     "run",
+    "sweep",
     "tokenizer",
 ]
 

@@ -61,4 +61,4 @@ def demo(
         say=say,
         stop=stop,
     )
-    return report(out, record, stopped=stop.requested, again="demo")
+    return report(out, record, stop=stop, again="demo")

@@ -72,7 +72,7 @@ def train(
     return closing(
         out,
         record,
-        stopped=stop.requested,
+        stop=stop,
         again="instruct train",
         try_next=(
             "instruct chat {model}",

@@ -16,7 +16,7 @@ def plot(run: Path, /, *runs: Path, out: Path | None = None) -> None:
         run: a model directory.
         runs: more of them, to be drawn into one picture.
         out: the folder for the pictures (RUN/plots); or a name that ends in .png, .svg or .pdf, for
-            all in one picture.
+            all in one picture (of several runs: comparison.png in the folder that they share).
     """
     from groundup.plots import plot_directories
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.cli.app import Flag, app, layered, with_options
 from groundup.cli.runs import closing, effective, saved_files, saved_run
@@ -11,6 +11,9 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.output import say
 from groundup.tasks.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from groundup.train.interrupt import StopRequest
 
 
 @app.command
@@ -74,7 +77,7 @@ def pretrain(
         say=say,
         stop=stop,
     )
-    return report(out, record, stopped=stop.requested)
+    return report(out, record, stop=stop)
 
 
 def _check_init_from(values: dict[str, Any]) -> None:
@@ -87,12 +90,14 @@ def _check_init_from(values: dict[str, Any]) -> None:
         )
 
 
-def report(out: Path, record: dict[str, float], *, stopped: bool, again: str = "pretrain") -> int:
+def report(
+    out: Path, record: dict[str, float], *, stop: StopRequest, again: str = "pretrain"
+) -> int:
     """Say how a run ended and what to try next; return the exit status."""
     return closing(
         out,
         record,
-        stopped=stopped,
+        stop=stop,
         again=again,
         try_next=(
             'generate {model} "The" --temperature 0.8',

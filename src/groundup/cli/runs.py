@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from groundup.cli.app import pick
 from groundup.data.finding import STDIN
@@ -18,6 +18,9 @@ from groundup.output import say, shell
 from groundup.tasks.config import TaskConfig
 from groundup.tasks.resume import check_same_task
 
+if TYPE_CHECKING:
+    from groundup.train.interrupt import StopRequest
+
 T = TypeVar("T")
 
 PAGE = "report.html"
@@ -25,14 +28,21 @@ PAGE = "report.html"
 
 
 def saved_run(config: type[TaskConfig], out: Path) -> Facts:
-    """What the last checkpoint of the run in ``out`` says.
+    """What the last checkpoint of the run in ``out`` says, or the newest that can be read.
 
     Raises:
         UserError: there is no run, or it is another task's.
     """
-    from groundup.train.checkpoints import last_checkpoint
+    from groundup.train.checkpoints import kept_steps, last_checkpoint
 
-    saved = Facts.read(last_checkpoint(out)) or Facts.read(out)
+    saved, damage = None, None
+    for path in (last_checkpoint(out), *reversed(kept_steps(out)), out):
+        try:
+            saved = saved or Facts.read(path)
+        except UserError as error:  # the run itself says so, and takes another one
+            damage = damage or error
+    if saved is None and damage is not None:
+        raise damage
     if saved is None:
         raise UserError(f"{out} holds no run to resume; leave out --resume to start one")
     check_same_task(config, saved, out)
@@ -84,7 +94,7 @@ def closing(
     out: Path,
     record: dict[str, float],
     *,
-    stopped: bool,
+    stop: StopRequest,
     again: str,
     try_next: Sequence[str],
     files: Sequence[str] = ("plots/loss.png",),
@@ -93,7 +103,7 @@ def closing(
     names = {"running_loss": "train loss (mean of the last steps)", "val_loss": "val loss"}
     losses = ", ".join(f"{said} {record[n]:.3f}" for n, said in names.items() if n in record)
     say(
-        f"\n{'stopped' if stopped else 'done'} after {int(record['step']):,} steps, "
+        f"\n{'stopped' if stop.requested else 'done'} after {int(record['step']):,} steps, "
         f"{record['seconds']:.0f} s: {losses}\n"
         f"model:  {out}{_which(out, record)}"
     )
@@ -105,9 +115,9 @@ def closing(
     beside = Path(sys.executable).with_name("groundup")
     groundup = shell("groundup" if shutil.which("groundup") else str(beside))
     model = shell(str(out))
-    if stopped:
+    if stop.requested:
         say(f"\nTo go on:\n  {groundup} {again} --out {model} --resume")
-        return 128 + 2  # what a shell calls the end by SIGINT
+        return stop.status
     commands = "\n".join(f"  {groundup} {line.format(model=model)}" for line in try_next)
     say(f"\nTry next:\n{commands}")
     return 0

@@ -56,7 +56,7 @@ def _left_in_container() -> float | None:
 def _cached_files() -> float:
     """What a container's files hold in memory counts as used, but gives way."""
     try:
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0.0
     names = ("active_file ", "inactive_file ")
@@ -65,6 +65,6 @@ def _cached_files() -> float:
 
 def _number(path: Path) -> float | None:
     try:
-        return float(path.read_text())
+        return float(path.read_text(encoding="ascii"))
     except (OSError, ValueError):  # there is none, or it says "max"
         return None

@@ -141,10 +141,8 @@ class Need:
         if fsdp:
             blocks = min(GATHERED_BLOCKS, self.cfg.n_layers) * self.block_parameters
             gathered = WEIGHT * (self.outside_parameters + blocks)
-            # Micro-batches but the last leave their gradients whole on each device; at the last,
-            # each block's are whole until they have been dealt out.
-            whole = P if accumulating else self.outside_parameters + blocks
-            gradients = GRADIENT * (-(-P // share) + whole)
+            # A block's gradients are whole until they have been dealt out.
+            gradients = GRADIENT * (-(-P // share) + self.outside_parameters + blocks)
         tokens = batch_size * self.cfg.context_length
         copies = self.activations.copies(checkpointing=self.checkpointing)
         kept = self.activations.of(batch_size, checkpointing=self.checkpointing)

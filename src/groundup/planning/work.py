@@ -25,15 +25,14 @@ def communication(need: Need, micro_batches: int) -> float:
 
     - DDP adds up gradients once: a ring all-reduce, ``2 (N - 1) / N`` times their bytes.
     - FSDP gathers the parameters for each micro-batch's forward pass and once more for its
-      backward pass, and deals the gradients out after the last one: ``(N - 1) / N`` times the
-      parameters' bytes each. What lies outside the blocks is gathered once.
+      backward pass, and deals the gradients out after it: ``(N - 1) / N`` times the parameters'
+      bytes each. What lies outside the blocks is gathered once.
     """
     N, P = need.devices, need.parameters
     if need.strategy == "ddp":
         return 2 * (N - 1) / N * WEIGHT * P
     if need.strategy == "fsdp":
-        gathers = micro_batches * (2 * P - need.outside_parameters)
-        return (N - 1) / N * WEIGHT * (gathers + P)
+        return (N - 1) / N * WEIGHT * micro_batches * (3 * P - need.outside_parameters)
     return 0.0
 
 

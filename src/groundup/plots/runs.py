@@ -92,15 +92,14 @@ def plot_directories(runs: Sequence[str | Path], out: str | Path | None = None) 
 
     Args:
         runs: model directories.
-        out: of several runs, the picture's name.
+        out: of several runs, the picture's name; ``comparison.png`` in the folder that they share
+            unless given.
 
     Raises:
-        UserError: there is nothing to draw, or it isn't said where to.
+        UserError: there is nothing to draw, or they share no folder and it isn't said where to.
     """
     if len(runs) == 1:
         return plot_run(runs[0], out)
-    if out is None:
-        raise UserError("several runs go into one picture; name it, as in --out runs.png")
     paths = [Path(run).resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise UserError("a run is named twice; name each of them once")
@@ -108,6 +107,11 @@ def plot_directories(runs: Sequence[str | Path], out: str | Path | None = None) 
     if len(set(names)) < len(names):  # then by where they differ
         common = os.path.commonpath(paths)
         names = [path.relative_to(common).as_posix() for path in paths]
+    if out is None:
+        common = Path(os.path.commonpath([path.parent for path in paths]))
+        if common == Path(common.anchor):
+            raise UserError("several runs go into one picture; name it, as in --out runs.png")
+        out = common / "comparison.png"
     records = {name: records_of(path) for name, path in zip(names, paths, strict=True)}
     return [save_figure(plot_runs(records), out)]
 

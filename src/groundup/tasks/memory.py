@@ -137,7 +137,7 @@ def _needed(
     if sharing > 1:  # what FSDP has whole for a while, as in planning.memory
         block = sum(p.numel() for p in model.trf_blocks[0].parameters())
         whole = total - (cfg.n_layers - min(GATHERED_BLOCKS, cfg.n_layers)) * block
-        state += WEIGHT * whole + GRADIENT * (trained if accumulating else min(trained, whole))
+        state += WEIGHT * whole + GRADIENT * min(trained, whole)
     gradients = GRADIENT * trained // sharing
     saved = 0 if accumulating else min(gradients, kept + logits)
     return state + kept + logits - saved

@@ -14,8 +14,9 @@ from groundup.files import IN_USE, LOCK, RUN_KEPT, locked
 from groundup.plots import PLOTS
 from groundup.staging import STAGING, finish_update, sweep
 from groundup.tasks.page import PAGE
-from groundup.train.checkpoints import LAST, can_resume, kept_steps, last_checkpoint
+from groundup.train.checkpoints import LAST, can_resume, delete_kept, kept_steps, last_checkpoint
 from groundup.train.state import FOLDER
+from groundup.train.trackers import TENSORBOARD, WANDB
 from groundup.train.tracking import METRICS, SAMPLES, read_metrics
 from groundup.weights.checkpoint import ADAPTER, MODEL_FILES
 from groundup.weights.finding import CHECKPOINTS
@@ -100,7 +101,7 @@ def _has_saved_nothing(out: Path) -> bool:
             return True  # of a save that never came about
         if path.is_dir() and inside.parts[0] == CHECKPOINTS:
             return True
-        begun = inside.parts[0] in (LOCK, METRICS, PLOTS)
+        begun = inside.parts[0] in (LOCK, METRICS, PLOTS, TENSORBOARD, WANDB)
         begun |= inside.parts[0] == SAMPLES and metrics.exists()
         return begun or (path.parent == out and path.match(PARTS))
 
@@ -139,13 +140,14 @@ def _sweep_run(out: Path) -> None:
     for folder in (out, out / CHECKPOINTS / LAST, *kept_steps(out)):
         sweep(folder)
     for folder in kept_steps(out):
-        with suppress(OSError):  # one that has got its model
-            folder.rmdir()
+        finish_update(folder)
+        if not (folder / NAME).exists():
+            delete_kept(folder)  # half written, or half deleted
 
 
 def _remove_ours(out: Path) -> None:
     """Delete what a run writes, and nothing else that may lie there."""
     for name in MODEL_FILES | {METRICS, SAMPLES, PAGE}:
         (out / name).unlink(missing_ok=True)
-    for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS):
+    for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS, TENSORBOARD, WANDB):
         shutil.rmtree(out / folder, ignore_errors=True)

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from groundup.errors import UserError
-from groundup.facts import Facts, Schedule
+from groundup.facts import Facts
 from groundup.model.door import evaluating
 from groundup.model.gpt import GPTModel
 from groundup.plots import plot_run
 from groundup.runtime import resolve_runtime
+from groundup.tasks.length import paced, run_plan, run_schedule
 from groundup.tasks.memory import within_memory
 from groundup.tasks.outdir import prepare_output
 from groundup.tasks.page import write_page
@@ -32,16 +32,23 @@ from groundup.train.checkpoints import (
     can_resume,
     check_space,
     finish_publishing,
-    last_checkpoint,
     load_last,
+    sound_checkpoint,
 )
 from groundup.train.interrupt import StopRequest
-from groundup.train.optim import build_optimizer, build_schedule
-from groundup.train.pace import find_pace, may_choose, steps_within
+from groundup.train.optim import build_optimizer
 from groundup.train.parallel import check_parallel, share_work
 from groundup.train.state import seed_process
-from groundup.train.tracking import Latest, MetricsFile, ProgressBar, RunningLoss, SamplesFile
-from groundup.train.trainer import Listener, Plan, Progress, Record, Trainer
+from groundup.train.trackers import check_trackers, trackers
+from groundup.train.tracking import (
+    Keeper,
+    Latest,
+    MetricsFile,
+    ProgressBar,
+    RunningLoss,
+    SamplesFile,
+)
+from groundup.train.trainer import Listener, Progress, Record, Trainer
 from groundup.train.world import World, connect
 
 
@@ -105,17 +112,23 @@ def _run_together(
     if not world.is_main:
         say = _nothing
     with world.main_first():  # it may have to finish what a killed run has left half done
-        if world.was_restarted:
-            resume, overwrite = can_resume(out), False
+        if world.was_restarted:  # whatever is there, is this run's
+            resume = can_resume(out)
+            overwrite = not resume
         make_ready = prepare_output(out, overwrite=overwrite, resume=resume)
-    saved = Facts.read(last_checkpoint(out), verify=verify) if resume else None
+        chosen = sound_checkpoint(out, verify=verify) if resume and world.is_main else (None, "")
+    checkpoint, warning = world.agreed(chosen)
+    saved = Facts.read(checkpoint, verify=verify) if checkpoint is not None else None
+    if warning:
+        say(warning)
     if saved is not None:
         check_same_task(task.Config, saved, out)
         check_same_data(task.Config, saved, task.sha256, out)
     config, wanted = settle(task.Config, given, shape or {}, saved, out, say, world.size)
+    check_trackers(config)
     check_parallel(config.parallel, world.size)
     runtime = resolve_runtime(config.device, config.precision)
-    job = Job(out, config, wanted, saved, runtime, say, verify, world)
+    job = Job(out, config, wanted, saved, runtime, say, verify, checkpoint, world)
     threads = torch.get_num_threads()
     torch.manual_seed(config.seed)
     model, tokenizer = task.open(job)
@@ -130,6 +143,7 @@ def _run_together(
             with world.main_first():
                 if world.is_main:
                     held.enter_context(make_ready(run.check_space))
+                    world.has_begun()
             record = run.fit(stop_here)
     finally:
         torch.set_num_threads(threads)
@@ -154,7 +168,7 @@ class _Run:
         self, job: Job[Any], model: GPTModel, tokenizer: Tokenizer, material: Material
     ) -> None:
         self.job, self.model, self.material = job, model, material
-        self.config, self.out = self._paced(job.config), job.out
+        self.config, self.out = paced(job, model, material), job.out
         self.parallel = share_work(model, job.world, self.config.parallel)
         if job.world.size > 1:
             how = "a whole model in each" if not self.parallel.shares_weights else "in shards"
@@ -164,15 +178,16 @@ class _Run:
         seed_process(self.config.seed, job.world.rank)
         if job.saved is not None:
             how = self.optimizer, job.runtime.device, self.parallel
-            self.state = load_last(self.out, *how, verify=job.verify)
+            # It was verified when it was chosen.
+            self.state = load_last(self.out, *how, checkpoint=job.checkpoint, verify=False)
             material.data.load_state_dict(self.state["data"])
         self.progress, self.best = Progress(**self.state["progress"]), Best(**self.state["best"])
-        schedule = self._schedule()
-        self.plan = self._plan(schedule)
+        schedule = run_schedule(job, self.config, material, self.progress, self.best)
+        self.plan = run_plan(self.config, schedule)
         metrics = MetricsFile(self.out, self.progress.step)
         self.metrics, self.running = metrics, RunningLoss(metrics.records)
         self.latest = Latest(metrics.records)
-        facts = replace(
+        self.facts = facts = replace(
             material.facts,
             task=self.config.TASK,
             options=asdict(self.config) | {"warmup_steps": schedule.warmup_steps},
@@ -210,19 +225,23 @@ class _Run:
         Of a run that died after its last save, only what comes after that is left to do.
         """
         main = self.job.world.is_main
-        if main and self.job.saved is not None:
-            finish_publishing(self.out, self.state)
-        samples = None
-        if main:
-            self.metrics.begin()
-            samples = SamplesFile(self.out, self.progress.step)
-        bar = ProgressBar(self.plan.steps, self.progress.step, samples)
+        if main and self.job.checkpoint is not None:
+            finish_publishing(self.out, self.job.checkpoint, self.state)
         listeners: list[Listener] = [self.running, self.latest]
-        if main:
-            listeners = [self.metrics, *listeners, bar]
-        if main or self.parallel.shares_weights:  # a sample needs all of them then
-            listeners += self.material.listeners(bar)
-        try:
+        with ExitStack() as stack:
+            keepers: list[Keeper] = []
+            if main:
+                self.metrics.begin()
+                keepers.append(SamplesFile(self.out, self.progress.step))
+                told = self.facts.options | self.facts.shape
+                boards = stack.enter_context(trackers(self.out, self.config, told, self.metrics))
+                keepers += boards
+                listeners = [self.metrics, *listeners, *boards]
+            bar = ProgressBar(self.plan.steps, self.progress.step, keepers)
+            stack.callback(bar.close)
+            listeners += [bar] if main else []
+            if main or self.parallel.shares_weights:  # a sample needs all of them then
+                listeners += self.material.listeners(bar)
             Trainer(
                 model=self.model,
                 optimizer=self.optimizer,
@@ -238,8 +257,6 @@ class _Run:
                 best=self.best,
                 stop=stop,
             ).fit()
-        finally:
-            bar.close()
         if main:
             plot_run(self.out)
             write_page(self.out)
@@ -250,81 +267,3 @@ class _Run:
         record = {"running_loss": self.running.mean()}
         with evaluating(self.model), self.job.runtime.autocast():
             return record | self.material.measure()
-
-    def _paced(self, config: Any) -> Any:
-        """The options with the number of threads, and of steps if they are to fit into minutes.
-
-        A run that goes on has them already.
-        """
-        job, data = self.job, self.material.data
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        on_cpu = job.runtime.device.type == "cpu"
-        free = on_cpu and config.threads is None and may_choose()
-        if job.saved is None and (free or config.minutes is not None) and len(data):
-            how = self.material.objective, job.runtime, config.grad_accum_steps
-            pace = find_pace(self.model, data, *how, choose=config.threads is None)
-            if pace.note:
-                job.say(pace.note)
-            if config.minutes is not None:
-                steps = steps_within(
-                    config.minutes,
-                    pace,
-                    config.eval_iter or 0,
-                    config.eval_freq,
-                    config.grad_accum_steps,
-                )
-                if config.epochs is not None or config.max_steps is not None:
-                    steps = min(steps, config.total_steps(self._steps_per_epoch()))
-                job.say(
-                    f"plan: {steps:,} steps, which take {steps * pace.seconds / 60:.1f} minutes"
-                )
-                config = replace(config, max_steps=job.world.agreed(steps))
-        return replace(config, threads=torch.get_num_threads()) if on_cpu else config
-
-    def _plan(self, schedule: Schedule) -> Plan:
-        config, total = self.config, schedule.total_steps or 0
-        return Plan(
-            steps=total,
-            schedule=build_schedule(config, total, schedule.warmup_steps or 0),
-            grad_accum_steps=config.grad_accum_steps,
-            grad_clip=config.grad_clip,
-            eval_due=lambda step: step == 1 or step % config.eval_freq == 0 or step == total,
-            save_freq=config.save_freq,
-            patience=config.patience,
-        )
-
-    def _steps_per_epoch(self) -> int:
-        return -(-len(self.material.data) // self.job.config.grad_accum_steps)
-
-    def _schedule(self) -> Schedule:
-        """How long the run will be.
-
-        Raises:
-            UserError: it has done more than that already, or the warmup is longer.
-        """
-        config, saved = self.config, self.job.saved
-        total = config.total_steps(self._steps_per_epoch())
-        planned = saved.schedule.total_steps if saved is not None else None
-        if planned not in (None, total):
-            self.job.say(
-                f"note: the run was planned for {planned:,} steps and now has {total:,}, so its "
-                "learning rate follows another curve from here on"
-            )
-        warmup = config.warmup_steps if config.warmup_steps is not None else total // 20
-        if warmup >= total and saved is None:
-            raise UserError(
-                f"warmup_steps is {warmup}, but the run has only {total} steps; "
-                "use a shorter warmup or more --epochs"
-            )
-        if self.progress.step >= total:
-            done = f"{self.out} has done its {self.progress.step} steps already"
-            if planned != total:
-                raise UserError(f"{done}; give more --epochs or --max-steps to go on")
-            self.job.say(f"note: {done}; more --epochs or --max-steps go on")
-        elif self.best.is_stale(config.patience):
-            self.job.say(
-                f"note: {self.out} has stopped early: {self.best.waited} evaluations brought "
-                "nothing better; a larger --patience goes on"
-            )
-        return Schedule(total, warmup)

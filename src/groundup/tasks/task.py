@@ -13,7 +13,6 @@ from groundup.model.gpt import GPTModel
 from groundup.runtime import Runtime
 from groundup.tasks.config import TaskConfig
 from groundup.tokenizers import Tokenizer
-from groundup.train.checkpoints import last_checkpoint
 from groundup.train.objective import NextToken, Objective, mean_loss
 from groundup.train.tracking import ProgressBar
 from groundup.train.trainer import Listener, Record
@@ -35,6 +34,7 @@ class Job(Generic[C]):
         runtime: device and precision.
         say: told what is being done.
         verify: whether files that are opened must be as they were saved.
+        checkpoint: the one to go on from, if the run goes on.
         world: the processes that share the run.
     """
 
@@ -45,12 +45,8 @@ class Job(Generic[C]):
     runtime: Runtime
     say: Say
     verify: bool = True
+    checkpoint: Path | None = None
     world: World = field(default_factory=World)
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from."""
-        return last_checkpoint(self.out) if self.saved is not None else None
 
     @property
     def eval_batches(self) -> int | None:

@@ -39,10 +39,19 @@ class TrainConfig:
     eval_freq: int = option(100, "evaluate every so many steps")
     eval_iter: int | None = option(50, "batches per evaluation, spread over the validation split")
     save_freq: int = option(500, "save a checkpoint every so many steps")
-    keep: int = option(0, "how many older checkpoints to keep, besides the best and the last one")
+    keep: int = option(
+        0,
+        "how many saves to keep, each with all it takes to go on from it (2: should the last one "
+        "be damaged), besides the best model; 0 keeps the last one only",
+    )
+    save_minutes: float | None = option(
+        None, "save a checkpoint every so many minutes, too, whatever the step (by steps only)"
+    )
     patience: int | None = option(
         None, "stop early: after so many evaluations without a better one (never)"
     )
+    tensorboard: bool = option(False, "write what TensorBoard shows into the run's directory")
+    wandb: str | None = option(None, "tell the run to this project of Weights & Biases (none)")
     seed: int = option(123, "seed of weights, data order and dropout")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     threads: int | None = option(
@@ -84,7 +93,8 @@ class TrainConfig:
             "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
             **dict.fromkeys(("beta1", "beta2"), share),
             **dict.fromkeys(
-                ("learning_rate", "minutes"), (lambda x: 0 < x < float("inf"), "more than 0")
+                ("learning_rate", "minutes", "save_minutes"),
+                (lambda x: 0 < x < float("inf"), "more than 0"),
             ),
         }
 

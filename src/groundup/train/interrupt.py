@@ -1,25 +1,54 @@
-"""Ctrl-C asks a run to stop after the step under way; a second Ctrl-C insists."""
+"""A run is asked to stop after the step under way: by Ctrl-C, or by a cluster's scheduler.
+
+Ctrl-C (SIGINT) is a person's wish: the run saves and ends with status 130, as programs that are
+interrupted do; a second Ctrl-C insists. SIGTERM, and SIGUSR1 as Slurm sends it ahead of the time
+limit (``--signal=USR1@120``), are a scheduler's: the run saves and ends with status 75, which is
+``EX_TEMPFAIL`` of BSD's sysexits.h, "try again later": a job script has it queued again.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+INTERRUPTED = 128 + 2
+"""Status of what Ctrl-C has ended, as a shell says it."""
+
+TRY_AGAIN = 75
+"""Status of a run that was asked to leave, has saved and can go on."""
+
+SIGNALS = {
+    getattr(signal, name): status
+    for name, status in (("SIGINT", INTERRUPTED), ("SIGTERM", TRY_AGAIN), ("SIGUSR1", TRY_AGAIN))
+    if hasattr(signal, name)  # Windows has no SIGUSR1
+}
+"""What stops a run, and the status that it then ends with."""
+
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""What torchrun sets for the processes that it starts."""
+
+AT_ONCE = 1.0
+"""Seconds in which a second SIGINT is the same Ctrl-C, where torchrun passes it on to all."""
+
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM set :attr:`requested` instead of raising.
+    """A context in which these signals set :attr:`requested` instead of ending the process.
 
-    SIGTERM is what a cluster's scheduler sends before it takes the machine away.
+    Attributes:
+        requested: whether the run is to stop.
+        status: what the command that trains exits with then.
 
     Args:
         say: told at once that the request was heard, since a step can take a while.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
-        self.requested = False
-        self.say = say
+        self.requested, self.status = False, INTERRUPTED
+        self.say, self._since = say, -AT_ONCE
         self._previous: dict[signal.Signals, object] = {}
 
     def request(self) -> None:
@@ -29,7 +58,7 @@ class StopRequest:
     def __enter__(self) -> StopRequest:
         # Only the main thread may set handlers; elsewhere (a notebook's worker) request() works.
         if threading.current_thread() is threading.main_thread():
-            for name in (signal.SIGINT, signal.SIGTERM):
+            for name in SIGNALS:
                 self._previous[name] = signal.signal(name, self._handle)
         return self
 
@@ -45,6 +74,16 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        self.say("\nstopping after this step and saving (once more to stop without saving)")
+            late = time.monotonic() - self._since > AT_ONCE or LAUNCHED not in os.environ
+            if number == signal.SIGINT and late:
+                raise KeyboardInterrupt
+            return  # Slurm's SIGTERM follows its SIGUSR1: it must not disturb the save
+        self.requested, self.status = True, SIGNALS[signal.Signals(number)]
+        self._since = time.monotonic()
+        if number == signal.SIGINT:
+            self.say("\nstopping after this step and saving (once more to stop without saving)")
+        else:
+            name = signal.Signals(number).name
+            self.say(
+                f"\n{name}: stopping after this step and saving; the status will be {TRY_AGAIN}"
+            )

@@ -48,7 +48,7 @@ class Parallel:
         self.trained: nn.Module = model
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """Within it one batch's gradients are computed; processes exchange them after the last."""
+        """Within it one batch's gradients are computed; it is known which is a step's last."""
         return nullcontext()
 
     def mean(self, value: Tensor) -> Tensor:
@@ -109,15 +109,11 @@ class Shards(Parallel):
         mesh = init_device_mesh(next(model.parameters()).device.type, (world.size,))
         for block in model.trf_blocks:
             fully_shard(block, mesh=mesh)
-        self.fsdp = fully_shard(model, mesh=mesh)
+        # Gradients are dealt out after every batch: kept until a step's last one, they would be
+        # whole on each device, for which there may be no room.
+        fully_shard(model, mesh=mesh)
         # Each token's loss is a view; nothing is ever done to it in place.
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
-
-    @contextmanager
-    def micro_step(self, *, last: bool) -> Iterator[None]:
-        """Within it one batch's gradients are computed; processes exchange them after the last."""
-        self.fsdp.set_requires_gradient_sync(last)
-        yield
 
     def whole(self, tensor: Tensor) -> Tensor:
         """A tensor whole: gathered by all processes together."""

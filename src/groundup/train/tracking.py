@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import TextStream
@@ -27,11 +27,13 @@ class MetricsFile(Listener):
 
     Attributes:
         records: those that were there before.
+        recorded: the last step of those, with what is dropped.
     """
 
     def __init__(self, directory: Path, resume_step: int = 0) -> None:
         self.file = JsonLines(directory / METRICS, advice=RUN_KEPT)
         earlier = read_metrics(directory) if resume_step else []
+        self.recorded = int(earlier[-1]["step"]) if earlier else 0
         self.records = [r for r in earlier if r["step"] <= resume_step]
 
     def begin(self) -> None:
@@ -45,6 +47,14 @@ class MetricsFile(Listener):
     def on_evaluate(self, record: Record) -> None:
         """Write the evaluation's record, which repeats the step's with the losses added."""
         self.file.append(record)
+
+
+class Keeper(Protocol):
+    """Keeps samples."""
+
+    def add(self, record: Record, prompt: str, text: str) -> None:
+        """Keep what the model put after a prompt."""
+        ...
 
 
 class SamplesFile:
@@ -155,7 +165,7 @@ class ProgressBar(Listener):
     NARROWEST = 10
     """Columns of the bar itself: what would leave it fewer is not shown."""
 
-    def __init__(self, total_steps: int, done: int = 0, samples: SamplesFile | None = None) -> None:
+    def __init__(self, total_steps: int, done: int = 0, samples: Sequence[Keeper] = ()) -> None:
         self.samples = samples
         self.bar = progress_bar(total=total_steps, initial=done, bar_format=self.FORMAT)
         self._losses: dict[str, str] = {}
@@ -196,8 +206,8 @@ class ProgressBar(Listener):
     def sample(self, record: Record, prompt: str, text: str) -> None:
         """Show what the model put after a prompt, in one line, and keep it."""
         self.say("  " + " ".join((prompt + text).split()) + "\n")
-        if self.samples is not None:
-            self.samples.add(record, prompt, text)
+        for keeper in self.samples:
+            keeper.add(record, prompt, text)
 
     def close(self) -> None:
         """Leave the bar as it stands."""

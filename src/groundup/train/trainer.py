@@ -50,6 +50,7 @@ class Plan:
         grad_clip: longest gradient norm; 0 is off.
         eval_due: whether to evaluate after this many steps.
         save_freq: how often to save, besides the end.
+        save_minutes: after how many minutes without a save there is one, whatever the step.
         patience: evaluations without a better one after which the run ends; None is never.
     """
 
@@ -59,6 +60,7 @@ class Plan:
     grad_clip: float = 0.0
     eval_due: Callable[[int], bool] = lambda step: False
     save_freq: int = 500
+    save_minutes: float | None = None
     patience: int | None = None
 
 
@@ -125,9 +127,11 @@ class Trainer:
         """
         plan, data, objective, progress = self.plan, self.data, self.objective, self.progress
         parallel = self.parallel or Parallel(self.model)
-        world, listeners = parallel.world, self.listeners
+        self._world = world = parallel.world
+        listeners = self.listeners
         self.model.train()
         self._begun, self._saved_step = time.perf_counter() - progress.seconds, progress.step
+        self._saved_at = progress.seconds
         self._speed: deque[tuple[int, float]] = deque(maxlen=20)  # tokens and seconds of steps
         record: Record = {}
         with self.stop:
@@ -221,6 +225,7 @@ class Trainer:
 
     def _save(self, record: Record, improved: bool) -> None:
         due = self._is_over() or self.progress.step % self.plan.save_freq == 0
+        due = due or self._is_late()
         if self.checkpoints is None or not (due or improved):
             return
         state = {
@@ -230,4 +235,12 @@ class Trainer:
         }
         self.checkpoints.save(state, record, best=improved, due=due)
         if due:
-            self._saved_step = self.progress.step
+            self._saved_step, self._saved_at = self.progress.step, self.progress.seconds
+
+    def _is_late(self) -> bool:
+        """Whether the last save is too long ago, by the first process's clock."""
+        minutes = self.plan.save_minutes
+        if minutes is None:
+            return False
+        late = self.progress.seconds - self._saved_at >= 60 * minutes
+        return self._world.any(late and self._world.is_main)

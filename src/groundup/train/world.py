@@ -26,7 +26,7 @@ class World:
     """One process, alone."""
 
     rank, size = 0, 1
-    was_restarted = False  # whether the launcher has begun anew, because a process had died
+    was_restarted = False  # whether the launcher has begun anew with a run that wrote already
 
     @property
     def is_main(self) -> bool:
@@ -40,6 +40,9 @@ class World:
     def total(self, tensor: Tensor) -> Tensor:
         """A tensor added up over all processes; in place."""
         return tensor
+
+    def has_begun(self) -> None:
+        """Note that the run writes now; if the launcher begins anew, it goes on with this."""
 
     def any(self, value: bool) -> bool:
         """Whether it is so in any of the processes."""
@@ -74,6 +77,11 @@ class Processes(World):
         import torch
 
         return self.total(torch.tensor(values, dtype=torch.int64)).tolist()
+
+    def has_begun(self) -> None:
+        """Note that the run writes now; if the launcher begins anew, it goes on with this."""
+        if self.is_main and _is_of_the_launcher():
+            _launchers_store().set(_BEGUN, "yes")
 
     def total(self, tensor: Tensor) -> Tensor:
         """A tensor added up over all processes; in place."""
@@ -172,7 +180,7 @@ def tell_once(sentence: str) -> bool:
 JOIN_SECONDS = 60.0
 """How long the main process waits for the others to come to the launcher's store."""
 
-_FAILED = "somebody has told"
+_FAILED, _BEGUN = "somebody has told", "the run writes"
 
 _LOST = ("gloo", "nccl", "connection", "process group", "peer", "broken pipe", "unhandled system")
 """What the errors speak of that a process gets when another one has died."""
@@ -232,7 +240,7 @@ def _is_of_the_launcher() -> bool:
 
 
 def _meet() -> tuple[Any, bool]:
-    """Meet at the launcher's store: a part of it for this attempt, and whether others were before.
+    """Meet at the launcher's store: a part of it for this attempt, and whether another one wrote.
 
     What an earlier attempt has left in the store, such as the addresses of dead processes, would
     make PyTorch wait for them forever, and ``TORCHELASTIC_RESTART_COUNT`` differs from node to node
@@ -256,7 +264,7 @@ def _meet() -> tuple[Any, bool]:
                     asked.add(other)
             time.sleep(0.01)
     store.add(f"{attempt}: here", int(launch.rank() > 0))
-    return PrefixStore(attempt, store), attempt != "attempt 1"
+    return PrefixStore(attempt, store), attempt != "attempt 1" and store.check([_BEGUN])
 
 
 def _cpu() -> Any:
