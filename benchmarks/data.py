@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from common import report, rounds
+from common import kept_results, report
 from groundup.data.corpus import Corpus, Index
 from groundup.data.prepare import cores, prepare
 from groundup.data.shards import Job, Place, ShardWriter
@@ -34,10 +36,14 @@ ROOT = Path(__file__).parents[1]
 SEPARATOR = "<|endoftext|>"
 MAIN = """
 import sys, groundup.tasks.texts as texts
-texts.BIG = int(sys.argv.pop(1))
+peak, texts.BIG = sys.argv.pop(1), int(sys.argv.pop(1))
 from groundup.cli import main
-sys.exit(main(sys.argv[1:]))
+status = main(sys.argv[1:])
+lines = open("/proc/self/status").read().splitlines()
+open(peak, "w").write(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+sys.exit(status)
 """
+"""It notes its own peak: what the system tells of a child begins with its parent's."""
 FEW_STEPS = "--preset nano --max-steps 3 --threads 1 --eval-iter 1 --sample-tokens 0".split()
 SIZES = (1, 10, 30, 100)
 
@@ -54,19 +60,19 @@ def first_step(source: Path, big: int, options: list[str], folder: Path) -> dict
     command = ["pretrain", str(source), "--out", str(out), *FEW_STEPS, *options]
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, str(big), *command], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", MAIN, str(out.parent / "peak"), str(big), *command],
+        env=environment,
+        stderr=subprocess.DEVNULL,
     )
     metrics, seconds = out / "metrics.jsonl", 0.0
-    while True:
-        ended, status, used = os.wait4(process.pid, os.WNOHANG)
+    while process.poll() is None:
         if not seconds and metrics.exists() and metrics.stat().st_size:
             seconds = time.perf_counter() - begin
-        if ended:
-            break
         time.sleep(0.02)
-    if status:
+    if process.returncode or not seconds:
         raise SystemExit(f"{' '.join(command)} has failed")
-    return {"peak_mib": round(used.ru_maxrss / 1024), "first_step_s": round(seconds, 1)}
+    peak = int((out.parent / "peak").read_text("utf-8")) / 1024
+    return {"peak_mib": round(peak), "first_step_s": round(seconds, 1)}
 
 
 def rate(text: Path, count: int, folder: Path) -> dict[str, object]:
@@ -82,12 +88,32 @@ def rate(text: Path, count: int, folder: Path) -> dict[str, object]:
     def raw() -> None:
         encode(documents, num_threads=workers, disallowed_special=())
 
-    seconds = rounds({"tiktoken": raw, "prepare": prepared}, count)
-    size = text.stat().st_size / 1e6
-    rates = {name: round(size / found, 2) for name, found in seconds.items()}
-    ratio = round(seconds["tiktoken"] / seconds["prepare"], 3)
-    what = {"megabytes": round(size, 1), "documents": len(documents), "cores": workers}
-    return what | {"mb_per_s": rates, "ratio": ratio}
+    size, load = text.stat().st_size / 1e6, os.getloadavg()[0]
+    wall: dict[str, list[float]] = {"tiktoken": [], "prepare": []}
+    cpu: dict[str, list[float]] = {"tiktoken": [], "prepare": []}
+    for _ in range(count):
+        for name, way in (("tiktoken", raw), ("prepare", prepared)):
+            begin, used = time.perf_counter(), cpu_seconds()
+            way()
+            wall[name].append(time.perf_counter() - begin)
+            cpu[name].append(cpu_seconds() - used)
+    ratios = sorted(a / b for a, b in zip(wall["tiktoken"], wall["prepare"], strict=True))
+    return {
+        "megabytes": round(size, 1),
+        "documents": len(documents),
+        "cores": workers,
+        "mb_per_s": {name: round(size / median(found), 2) for name, found in wall.items()},
+        "cpu_s": {name: round(median(found), 2) for name, found in cpu.items()},
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratio": round(median(ratios), 3),
+        "load_before": round(load, 2),  # of other work: a rate beside it says little
+    }
+
+
+def cpu_seconds() -> float:
+    """What this process and those it has started and ended have used of all cores."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def repeated(corpus: Corpus, times: int, out: Path) -> None:
@@ -116,8 +142,9 @@ def main() -> None:
     """Measure all and keep the report."""
     parser = argparse.ArgumentParser(description="big corpora")
     parser.add_argument("text", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate-megabytes", type=int, default=27)
+    parser.add_argument("--rate-only", action="store_true", help="keep the other figures")
     options = parser.parse_args()
     data = options.text.read_bytes()
     with tempfile.TemporaryDirectory() as name:
@@ -125,6 +152,9 @@ def main() -> None:
         sample = folder / "sample.txt"
         sample.write_text(data[: options.rate_megabytes * 10**6].decode("utf-8", "ignore"), "utf-8")
         results: dict[str, object] = {"rate": rate(sample, options.rounds, folder)}
+        if options.rate_only:
+            report("data", kept_results("data") | results)
+            return
         steps: dict[str, object] = {}
         separated = ["--document-separator", SEPARATOR, "--tokenizer", "gpt2"]
         for size in SIZES:

@@ -81,8 +81,9 @@ def test_a_text_shorter_than_a_window_says_how_much_is_needed(tokenizer: BPEToke
 
 @pytest.mark.parametrize("name", ["max_length", "stride"])
 def test_senseless_sizes_are_refused(name: str) -> None:
+    sizes = {"max_length": 1, "stride": 1, name: 0}
     with pytest.raises(UserError, match=f"{name} is 0"):
-        TokenWindows([1, 2, 3], **{"max_length": 1, "stride": 1, name: 0})
+        TokenWindows([1, 2, 3], sizes["max_length"], sizes["stride"])
 
 
 def loader(data: TokenWindows) -> ShuffledBatches:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,14 +22,17 @@ SHAPE = "--emb-dim 32 --n-layers 1 --n-heads 4 --context-length 16 --vocab-size 
 HOW = "--sample-tokens 0 --eval-freq 40 --eval-iter 2 --batch-size 4 --drop-rate 0.1".split()
 
 
-def torchrun(*args: object, nodes: int = 1, **how: Any) -> list[subprocess.Popen[str]]:
+def torchrun(
+    *args: object, nodes: int = 1, module: str = "groundup", restarts: int = 2
+) -> list[subprocess.Popen[str]]:
     """Start two processes of ``groundup``, by one agent or as two nodes with one each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
-    layout = ["--nnodes", str(nodes), "--nproc-per-node", str(2 // nodes), "--max-restarts", "2"]
-    command = [*TORCHRUN, *meet, *layout, "-m", "groundup", *map(str, args)]
+    layout = ["--nnodes", str(nodes), "--nproc-per-node", str(2 // nodes)]
+    layout += ["--max-restarts", str(restarts)]
+    command = [*TORCHRUN, *meet, *layout, "-m", module, *map(str, args)]
     return [
         subprocess.Popen(
             command,
@@ -40,7 +42,6 @@ def torchrun(*args: object, nodes: int = 1, **how: Any) -> list[subprocess.Popen
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            **how,
         )
         for _ in range(nodes)
     ]
@@ -60,6 +61,26 @@ def test_a_mistake_of_all_is_told_once(tmp_path: Path) -> None:
     told = [line for line in printed.splitlines() if line.startswith("groundup: ")]
     assert told == [f"groundup: there is no file '{tmp_path / 'none.txt'}'"]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("loudly", "this process has no more room"),
+        ("silently", "another process of the run has died (killed, or out of memory?), and"),
+    ],
+)
+def test_one_failing_process_ends_all(tmp_path: Path, text: Path, how: str, sentence: str) -> None:
+    """With its own sentence, or that of another if it died without a word; not by a timeout."""
+    command = [how, "pretrain", text, *SHAPE, *HOW, "--max-steps", "200", "--save-freq", "2"]
+    command += ["--out", tmp_path / "run"]
+    (agent,) = torchrun(*command, module="tests.train.failing", restarts=0)
+    printed, _ = agent.communicate(timeout=120)
+    assert agent.returncode != 0
+    told = [line for line in printed.splitlines() if line.startswith("groundup: ")]
+    assert len(told) == 1 and told[0].startswith(f"groundup: {sentence}"), printed
+    assert 1 < len(read_metrics(tmp_path / "run")) < 9
+    assert printed.count("Traceback (most recent") == 1  # torchrun's own
 
 
 def test_two_nodes_outlive_a_killed_worker(tmp_path: Path, text: Path) -> None:

@@ -196,8 +196,10 @@ def _lost_is_told() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, TrainingFailed) or not _is_of_the_network(error):
+    except Exception as error:
+        if not _is_of_the_network(error):
+            with suppress(Exception):  # before the others see that this process goes
+                _store().add(_FAILED, 1)
             raise
         told = False
         with suppress(Exception):
@@ -210,7 +212,9 @@ def _lost_is_told() -> Iterator[None]:
         ) from error
 
 
-def _is_of_the_network(error: RuntimeError) -> bool:
+def _is_of_the_network(error: Exception) -> bool:
+    if not isinstance(error, RuntimeError) or isinstance(error, TrainingFailed):
+        return False
     text = f"{type(error).__name__} {error}".lower()
     return any(word in text for word in _LOST)
 
