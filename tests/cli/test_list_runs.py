@@ -52,7 +52,7 @@ def test_runs_are_listed_with_their_states_and_where_they_differ(tmp_path: Path)
     made(tmp_path / "deep" / "c", 2, 9, learning_rate=1e-3, waited=3, **common)
     made(tmp_path / "d", 2, 9, resumable=False, learning_rate=1e-3, **common)
     (tmp_path / "e").mkdir()
-    (tmp_path / "e" / "metrics.jsonl").write_text("{}\n")
+    (tmp_path / "e" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "no-run").mkdir()
     runs = {run.path.name: run for run in list_runs(tmp_path)}
     assert {name: run.state for name, run in runs.items()} == {

@@ -438,7 +438,9 @@ def test_a_damaged_last_checkpoint_is_not_gone_on_from(
     options = small("--save-freq=2", "--keep=2", "--eval-freq=3", "--sample-tokens=2")
     run("pretrain", text_file, "--out", whole, *options, "--max-steps=7")
     run("pretrain", text_file, "--out", broken, *options, "--max-steps=7")
-    (broken / LAST / "groundup.json").write_text("{")  # the training's tests damage other files
+    (broken / LAST / "groundup.json").write_text(
+        "{", encoding="utf-8"
+    )  # the training's tests damage other files
     done = run("pretrain", "--out", broken, "--resume")
     assert done.status == 0, done.err
     assert f"warning: {broken / LAST} is not as it was saved (groundup.json: " in done.err

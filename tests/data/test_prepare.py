@@ -92,7 +92,7 @@ def test_a_split_by_characters_is_that_of_the_text_in_memory(
 
 
 def test_a_split_between_two_documents(tmp_path: Path, tokenizer: BPETokenizer) -> None:
-    (tmp_path / "a.txt").write_text("abcd|efgh")
+    (tmp_path / "a.txt").write_text("abcd|efgh", encoding="utf-8")
     how = {"separator": "|", "train_ratio": 0.5, "workers": 1, "say": quiet}
     corpus = prepare([str(tmp_path / "a.txt")], tmp_path / "corpus", tokenizer, **how)
     first, second = tokenizer.encode("abcd"), tokenizer.encode("efgh")
@@ -216,7 +216,7 @@ def test_unfinished_work_of_something_else_is_left_alone(
     with pytest.raises(UserError, match="of another tokenizer: its fingerprint is") as error:
         prepare(texts, out, BPETokenizer.train(TEXT, 270), workers=1, say=quiet)
     assert tokenizer.vocabulary.fingerprint[:16] in str(error.value)
-    (Path(texts[0]) / "a.txt").write_text("changed meanwhile")
+    (Path(texts[0]) / "a.txt").write_text("changed meanwhile", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be gone on with .*: files"):
         prepare(texts, out, tokenizer, workers=1, say=quiet)
     assert content(out) == before
@@ -229,11 +229,13 @@ def test_nothing_is_overwritten_unasked(
 ) -> None:
     out = tmp_path / "corpus"
     prepare(texts, out, tokenizer, workers=1, say=quiet)
-    (out / "notes.txt").write_text("mine")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match="holds a corpus; use --overwrite"):
         prepare(texts, out, tokenizer, say=quiet)
     prepare([texts[0] + "/c.txt"], out, tokenizer, overwrite=True, workers=1, say=quiet)
-    assert (out / "notes.txt").read_text() == "mine" and Corpus(out).index.documents == 1
+    assert (out / "notes.txt").read_text(encoding="utf-8") == "mine" and Corpus(
+        out
+    ).index.documents == 1
     with pytest.raises(UserError, match="is not empty and holds no corpus"):
         prepare(texts, tmp_path / "texts", tokenizer, overwrite=True, say=quiet)
     with pytest.raises(UserError, match="is a file"):
@@ -247,7 +249,7 @@ def test_mistakes(tmp_path: Path, tokenizer: BPETokenizer, texts: list[str]) -> 
         prepare(texts, tmp_path / "c", tokenizer, train_ratio=1.5)
     with pytest.raises(UserError, match="workers"):
         prepare(texts, tmp_path / "c", tokenizer, workers=0)
-    (tmp_path / "blank.txt").write_text(" \n")
+    (tmp_path / "blank.txt").write_text(" \n", encoding="utf-8")
     with pytest.raises(UserError, match="there is no text in"):
         prepare([str(tmp_path / "blank.txt")], tmp_path / "c", tokenizer, workers=1, say=quiet)
 
@@ -255,7 +257,7 @@ def test_mistakes(tmp_path: Path, tokenizer: BPETokenizer, texts: list[str]) -> 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_cannot_be_encoded_is_named(tmp_path: Path, workers: int) -> None:
     letters = BPETokenizer.from_characters({letter: n for n, letter in enumerate("ab\n ")})
-    (tmp_path / "a.jsonl").write_text('{"text": "abba"}\n{"text": "abbc"}\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "abba"}\n{"text": "abbc"}\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"a.jsonl, line 2: the tokenizer knows only .*'c'"):
         prepare([str(tmp_path / "a.jsonl")], tmp_path / "c", letters, workers=workers, say=quiet)
 
@@ -289,5 +291,8 @@ def test_the_command_is_killed_with_its_processes_and_goes_on(
     subprocess.run([*command, str(tmp_path / "broken")], env=environment, check=True, timeout=120)
     prepare([str(tmp_path / "long.txt")], tmp_path / "whole", tokenizer, workers=1, say=quiet)
     assert content(tmp_path / "broken") == content(tmp_path / "whole")
-    assert json.loads((tmp_path / "whole" / "corpus.json").read_text())["documents"] == 1
+    assert (
+        json.loads((tmp_path / "whole" / "corpus.json").read_text(encoding="utf-8"))["documents"]
+        == 1
+    )
     assert np.fromfile(tmp_path / "whole" / DOCUMENTS, "<u8").tolist() == [0]

@@ -98,7 +98,7 @@ def test_a_bad_byte_is_named_by_its_offset_wherever_it_is(
 def test_rows_of_json(tmp_path: Path) -> None:
     rows = [{"text": "one\r\ntwo"}, {"text": None}, {"text": " \n"}, {"text": "three", "id": 4}]
     text = "\n".join(map(json.dumps, rows)) + "\n\n"
-    (tmp_path / "a.jsonl").write_text(text)
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(text.encode()))
     for path in tmp_path.iterdir():
         assert read(path) == ["one\ntwo", "three"]
@@ -115,7 +115,7 @@ def test_rows_of_json(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_row_is_told_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "good"}\n' + line + "\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "good"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"a.jsonl: {message}"):
         read(tmp_path / "a.jsonl")
 

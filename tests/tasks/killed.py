@@ -89,7 +89,9 @@ def remains(out: Path) -> dict[str, Any]:
         for path in sorted(folder.rglob("*.safetensors"))
         if folder == last or "checkpoints" not in path.parts
     }
-    found["state"] = untimed(json.loads((last / "training_state" / "state.json").read_text()))
+    found["state"] = untimed(
+        json.loads((last / "training_state" / "state.json").read_text(encoding="utf-8"))
+    )
     for name in ("metrics.jsonl", "samples.jsonl"):
         lines = (out / name).read_text("utf-8").splitlines() if (out / name).exists() else []
         found[name] = [untimed(json.loads(line)) for line in lines]

@@ -361,9 +361,9 @@ def test_without_validation_or_test_split(tmp_path: Path, pictures: None) -> Non
 def test_evaluations_can_be_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def spy(model, tokens, *more):
+    def spy(model, tokens, **more):
         sizes.append(len(tokens.ids))
-        return class_scores(model, tokens, *more)
+        return class_scores(model, tokens, **more)
 
     monkeypatch.setattr("groundup.tasks.classify.class_scores", spy)
     train(tmp_path / "a", val_ratio=0.2, max_steps=1)

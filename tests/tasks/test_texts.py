@@ -65,7 +65,7 @@ def everything(out: Path) -> tuple[Any, ...]:
     last = out / LAST
     weights = load_file(last / "model.safetensors")
     moments = load_file(last / "training_state" / "optimizer.safetensors")
-    state = json.loads((last / "training_state" / "state.json").read_text())
+    state = json.loads((last / "training_state" / "state.json").read_text(encoding="utf-8"))
     tensors = {k: v.numpy().tobytes() for k, v in (weights | moments).items()}
     return records, tensors, state["data"], facts_of(out).data.sha256
 
@@ -218,15 +218,15 @@ def test_a_large_corpus_is_verified_while_it_is_read(
 
 def test_a_damaged_index(fails: Fails, tmp_path: Path, corpus: Corpus) -> None:
     path = corpus.directory / INDEX
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     for change, message in (
         ({"version": 9}, "is of version 9; this groundup reads up to version 1"),
         ({"tokens": "many"}, "is damaged: see its tokens"),
         ({"dtype": "int8"}, "is damaged: see its dtype"),
     ):
-        path.write_text(json.dumps(values | change))
+        path.write_text(json.dumps(values | change), encoding="utf-8")
         assert message in fails("data", "info", corpus.directory)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     assert "corpus.json" in fails("data", "info", corpus.directory)
     assert "no prepared corpus" in fails("data", "info", tmp_path)
 

@@ -121,10 +121,12 @@ def test_wandb_has_every_number_once_under_one_id(
     train(tmp_path, TrainConfig(), range(1, 3))
     config = TrainConfig(wandb="project")
     train(tmp_path, config, range(3, 6), resumed=2)
-    about = json.loads((tmp_path / "wandb" / "run.json").read_text())
+    about = json.loads((tmp_path / "wandb" / "run.json").read_text(encoding="utf-8"))
     assert (about["told"], about["open"]) == (5, False)
     # As after a crash that undid steps 4 and 5.
-    (tmp_path / "wandb" / "run.json").write_text(json.dumps(about | {"told": 0, "open": True}))
+    (tmp_path / "wandb" / "run.json").write_text(
+        json.dumps(about | {"told": 0, "open": True}), encoding="utf-8"
+    )
     train(tmp_path, config, range(4, 8), resumed=3)
     rows = history(tmp_path)
     assert [row["_step"] for row in rows] == list(range(1, 8))
@@ -134,7 +136,7 @@ def test_wandb_has_every_number_once_under_one_id(
             assert row[name] == step(number)[name]
         assert row.get("val_loss") == (None if number % 2 else 6.0 - number)
         assert ("sample/path" in row) == (number % 2 == 0)
-    pages = {path.read_text() for path in tmp_path.rglob("sample_*.html")}
+    pages = {path.read_text(encoding="utf-8") for path in tmp_path.rglob("sample_*.html")}
     assert pages == {f"<pre>The &lt;b&gt;fox {number}</pre>" for number in (2, 4, 6)}
     runs = [row for _, what, row in offline_rows(tmp_path) if what == "run"]
     assert {(run.run_id, run.project) for run in runs} == {(about["id"], "project")}
