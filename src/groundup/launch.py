@@ -35,11 +35,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def was_restarted() -> bool:
-    """Whether the launcher on this machine has begun anew, because a process of it had died."""
-    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
-
-
 def check() -> None:
     """Refuse what no launcher says.
 

@@ -63,6 +63,19 @@ def test_a_mistake_of_all_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_a_restarted_run_takes_over_nobodys_model(
+    model_dir: Path, text: Path, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    """The launcher tries again after the refusal, with its own store or a new one; so do we."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", shared)
+    before = {path: path.read_bytes() for path in model_dir.iterdir()}
+    (agent,) = torchrun("pretrain", text, *SHAPE, *HOW, "--out", model_dir, restarts=1)
+    printed, _ = agent.communicate(timeout=120)
+    assert agent.returncode != 0 and f"groundup: {model_dir} exists; use" in printed
+    assert {path: path.read_bytes() for path in model_dir.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [

@@ -144,7 +144,9 @@ def connect() -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        store, again = _meet() if _is_of_the_launcher() else (None, launch.was_restarted())
+        # Without the launcher's store nobody knows whether an earlier attempt has written what is
+        # there, or another run: it is not taken over unasked.
+        store, again = _meet() if _is_of_the_launcher() else (None, False)
         where = {} if store is None else {"store": store, "rank": launch.rank()}
         dist.init_process_group(backend, world_size=launch.world_size(), **where)
     except (RuntimeError, ValueError) as error:
@@ -169,6 +171,8 @@ def tell_once(sentence: str) -> bool:
     """Whether this process is the one to say a sentence that all of them may want to say."""
     if launch.world_size() == 1:
         return True
+    if not _is_of_the_launcher():  # the main process's store goes with it
+        return launch.is_main() if _claimed is None else _claimed
     mark = hashlib.sha256(sentence.encode()).hexdigest()
     try:
         _store().add(_FAILED, 1)
@@ -179,6 +183,9 @@ def tell_once(sentence: str) -> bool:
 
 JOIN_SECONDS = 60.0
 """How long the main process waits for the others to come to the launcher's store."""
+
+_claimed: bool | None = None
+"""Whether this process was the first to fail, once it has failed among others."""
 
 _FAILED, _BEGUN = "somebody has told", "the run writes"
 
@@ -198,8 +205,10 @@ def _lost_is_told() -> Iterator[None]:
         yield
     except Exception as error:
         if not _is_of_the_network(error):
+            global _claimed
+            _claimed = False
             with suppress(Exception):  # before the others see that this process goes
-                _store().add(_FAILED, 1)
+                _claimed = _store().add(_FAILED, 1) == 1
             raise
         told = False
         with suppress(Exception):
