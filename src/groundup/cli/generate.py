@@ -60,7 +60,7 @@ def generate(
         verify=not no_verify,
     )
     options.check(gpt.cfg.vocab_size)
-    ids = tokens.encode(prompt) or [tokens.eot_token or 0]
+    ids = tokens.encode_alone(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length
     if len(ids) > longest:
         say(f"note: the prompt has {len(ids)} tokens; the model sees the last {longest} of them")

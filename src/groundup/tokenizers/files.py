@@ -8,9 +8,10 @@ original pair of files, for older tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from groundup.errors import UserError
 from groundup.parsing import from_json, read_json, read_text
@@ -18,14 +19,51 @@ from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
 from groundup.tokenizers.settings import check_settings
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
-CONFIG = "tokenizer_config.json"
+T = TypeVar("T")
+
+CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 MERGES_HEADER = "#version: 0.2"
 
 LARGEST = 128 << 20
 """Bytes of a file with a vocabulary; the largest that models have are a fourth of that."""
 
-_ROLES = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+ROLES = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What a model directory says of its tokenizer.
+
+    Attributes:
+        content: of ``tokenizer.json``.
+        config: of ``tokenizer_config.json``, and the roles of an older
+            ``special_tokens_map.json``.
+        chat_template: in Jinja, wherever it was found.
+    """
+
+    content: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which token is ``bos_token``, ``eos_token``, …, as far as it is said."""
+        found = {role: self.config.get(role) for role in ROLES}
+        named = {r: t["content"] if isinstance(t, dict) else t for r, t in found.items() if t}
+        return {role: token for role, token in named.items() if isinstance(token, str)}
+
+    def within(self, size: int) -> TokenizerFiles:
+        """Without tokens that were added at the end of it for a model that has no room for them."""
+        vocab, added = self.content["model"]["vocab"], self.content.get("added_tokens") or []
+        kept = [token for token in added if token["id"] < size]
+        if len(kept) == len(added) or max(vocab.values(), default=0) >= size:
+            return self
+        left_out = {token["content"] for token in added} - {token["content"] for token in kept}
+        roles = {role for role, token in self.roles.items() if token in left_out}
+        config = {key: value for key, value in self.config.items() if key not in roles}
+        config.pop("added_tokens_decoder", None)  # transformers finds them in tokenizer.json
+        return TokenizerFiles(self.content | {"added_tokens": kept}, config, self.chat_template)
 
 
 def write_vocabulary(
@@ -36,19 +74,28 @@ def write_vocabulary(
     Raises:
         UserError: the path is a file, not a directory.
     """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"cannot save a tokenizer in {directory}: it is a file; give a directory")
-    directory.mkdir(parents=True, exist_ok=True)
-
+    directory = check_directory(directory)
     vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
     vocab |= vocabulary.special_tokens | vocabulary.added_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     config = _tokenizer_config(vocabulary, model_max_length)
     _write(directory / "tokenizer.json", _tokenizer_json(vocab, vocabulary))
-    _write(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2))
+    write_json(directory / CONFIG, config)
     _write(directory / "vocab.json", json.dumps(vocab, ensure_ascii=False))
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
+
+
+def check_directory(directory: str | Path) -> Path:
+    """The directory to write a tokenizer into, which is made if need be.
+
+    Raises:
+        UserError: the path is a file, not a directory.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"cannot save a tokenizer in {directory}: it is a file; give a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def read_openai_vocabulary(directory: Path) -> Vocabulary:
@@ -58,7 +105,7 @@ def read_openai_vocabulary(directory: Path) -> Vocabulary:
         UserError: one is missing or damaged, or the two do not fit together.
     """
     try:
-        return _parse(_pair(directory, "encoder.json", "vocab.bpe", {}))
+        return parse_content(_pair(directory, "encoder.json", "vocab.bpe", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{directory}: encoder.json and vocab.bpe cannot be used: {error}"
@@ -107,8 +154,18 @@ def _tokenizer_config(vocabulary: Vocabulary, model_max_length: int | None) -> d
     return config
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write a value for people to read too; a number or a key comes back as it was."""
+    _write(path, json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as it is, in UTF-8 and with its own line ends."""
+    path.write_text(text, encoding="utf-8", newline="")
+
+
 def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    write_text(path, text + "\n")
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:
@@ -122,22 +179,37 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         UserError: the file is missing, not valid, inconsistent, or asks for something that
             byte-level BPE as GPT-2 does it has not (a normalizer, a prefix space, ...).
     """
+    return parse_files(path, to_vocabulary)
+
+
+def to_vocabulary(files: TokenizerFiles) -> Vocabulary:
+    """The vocabulary of a tokenizer that does what GPT-2's does."""
+    check_settings(files.content)
+    return parse_content(files.content)
+
+
+def parse_files(path: str | Path, parse: Callable[[TokenizerFiles], T]) -> T:
+    """Read a `tokenizer.json` and what belongs to it, given the file or its directory.
+
+    Args:
+        path: where it is.
+        parse: makes something of it; what it stumbles over is told as a mistake in the file.
+
+    Raises:
+        UserError: a file is missing or not valid, or ``parse`` cannot use it.
+    """
     path = Path(path)
     file = path / "tokenizer.json" if path.is_dir() else path
     in_two = path.is_dir() and not file.exists() and (path / "vocab.json").exists()
     file = path / "vocab.json" if in_two else file
     try:
-        has_config = path.is_dir() and (path / CONFIG).exists()
-        config = read_json(path / CONFIG) if has_config else {}
-        content = _pair(path, "vocab.json", "merges.txt", config) if in_two else _read(file)
-        if config.get("add_prefix_space") and "GPT2Tokenizer" in config.get("tokenizer_class", ""):
-            content = content | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}
-        check_settings(content)
-        return _parse(content)
+        return parse(_read_files(path, file, in_two))
     except OSError as error:
+        what = "with a tokenizer.json, or with vocab.json and merges.txt"
+        if (path / "tokenizer.model").exists():
+            what += "; its tokenizer.model is SentencePiece's, as Llama 2's, which is not read here"
         raise UserError(
-            f"cannot read {error.filename} ({error.strerror}); give a model directory with a "
-            "tokenizer.json, or with vocab.json and merges.txt"
+            f"cannot read {error.filename} ({error.strerror}); give a model directory {what}"
         ) from None
     except UserError as error:
         raise UserError(f"cannot use {file}: {error}") from None
@@ -146,6 +218,46 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         raise UserError(
             f"{file} is not laid out as a tokenizer's ({problem:.300}); save the tokenizer again"
         ) from None
+
+
+def _read_files(path: Path, file: Path, in_two: bool) -> TokenizerFiles:
+    beside = path if path.is_dir() else None
+    config, older = ({}, {})
+    if beside is not None:
+        config, older = (
+            read_json(beside / name) if (beside / name).exists() else {}
+            for name in (CONFIG, "special_tokens_map.json")
+        )
+    content = _pair(path, "vocab.json", "merges.txt", config) if in_two else _read(file)
+    if config.get("add_prefix_space") and "GPT2Tokenizer" in config.get("tokenizer_class", ""):
+        content = content | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}
+    roles = {role: older[role] for role in ROLES if role in older}
+    return TokenizerFiles(content, roles | config, beside and _template(beside, config))
+
+
+def _template(directory: Path, config: Mapping[str, Any]) -> str | None:
+    """A model's own chat template; of several that have names, the one called default."""
+    if (directory / TEMPLATE).exists():
+        return read_text(directory / TEMPLATE)
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        found = {one["name"]: one["template"] for one in found}.get("default")
+    return found if isinstance(found, str) else None
+
+
+def has_template(directory: Path) -> bool:
+    """Whether a model directory brings a chat template of its own.
+
+    Raises:
+        UserError: a file that might say so is damaged.
+    """
+    if not directory.is_dir():
+        return False
+    config = read_json(directory / CONFIG) if (directory / CONFIG).exists() else {}
+    try:
+        return _template(directory, config) is not None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the chat template of {directory} cannot be read: {error}") from None
 
 
 def _read(file: Path) -> Any:
@@ -169,7 +281,7 @@ def _pair(
         read_json(directory / name) if (directory / name).exists() else {}
         for name in ("special_tokens_map.json", "added_tokens.json")
     )
-    roles = [config.get(role, others.get(role)) for role in _ROLES]
+    roles = [config.get(role, others.get(role)) for role in ROLES]
     roles += others.get("additional_special_tokens") or []
     specials = {END_OF_TEXT, *(t["content"] if isinstance(t, dict) else t for t in roles if t)}
     ids = more | {name: vocab[name] for name in specials if name in vocab}
@@ -190,7 +302,8 @@ def _pair(
     }
 
 
-def _parse(content: Mapping[str, Any]) -> Vocabulary:
+def parse_content(content: Mapping[str, Any], *, strict: bool = True) -> Vocabulary:
+    """The vocabulary in a ``tokenizer.json``, whatever its settings; see :class:`Vocabulary`."""
     vocab: dict[str, int] = dict(content["model"]["vocab"])
     specials: dict[str, int] = {}
     added: dict[str, int] = {}
@@ -204,7 +317,7 @@ def _parse(content: Mapping[str, Any]) -> Vocabulary:
         raise TypeError("an id is not a whole number")
     ids = {_token(characters): index for characters, index in vocab.items()}
     merges = [_merge(merge) for merge in content["model"]["merges"]]
-    return Vocabulary(ids, merges, specials, added)
+    return Vocabulary(ids, merges, specials, added, strict)
 
 
 def _merge(merge: str | Sequence[str | bytes]) -> Merge:
