@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -64,6 +65,9 @@ class ModelConfig:
         kinds = {"feed_forward": FeedForwardKind, "norm": NormKind, "position": PositionKind}
         if problems := problems_of(self, {name: get_args(kind) for name, kind in kinds.items()}):
             raise UserError("; ".join(problems))
+        if self.rope_scaling is not None:  # one spelling, so that equal shapes compare equal
+            told = json.dumps(json.loads(self.rope_scaling), sort_keys=True)
+            object.__setattr__(self, "rope_scaling", told)
 
     @classmethod
     def of(cls, cfg: ModelConfig | Mapping[str, Any]) -> ModelConfig:

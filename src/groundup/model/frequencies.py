@@ -15,6 +15,9 @@ from __future__ import annotations
 import json
 import math
 
+DEFAULT_THETA = 10000.0
+"""Su et al.'s."""
+
 
 def frequencies(
     head_dim: int, theta: float, scaling: str | None = None

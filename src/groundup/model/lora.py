@@ -22,7 +22,7 @@ TARGETS = (
     *("layers.0", "layers.2"),  # GPT-2's feed-forward network
     *("gate_proj", "up_proj", "down_proj"),  # Llama's
 )
-"""The linear layers of a Transformer block."""
+"""All linear layers of a Transformer block, of whichever architecture."""
 
 
 class LoRALinear(nn.Module):
@@ -105,7 +105,7 @@ def add_lora(
     rank: int = 8,
     alpha: float = 16,
     dropout: float = 0.0,
-    targets: Sequence[str] | None = None,
+    targets: Sequence[str] = TARGETS,
 ) -> GPTModel:
     """Freeze a model and put a :class:`LoRALinear` in the place of its blocks' linear layers.
 
@@ -117,7 +117,7 @@ def add_lora(
         rank: rank of the updates.
         alpha: their strength, relative to the rank.
         dropout: dropout before them.
-        targets: which layers of a block: how their names end; all of them unless given.
+        targets: which layers of a block: how their names end; all that there are unless given.
 
     Returns:
         The model.
@@ -134,7 +134,7 @@ def add_lora(
         if name.startswith("trf_blocks.") and isinstance(layer, nn.Linear)
     }
     there = [t for t in TARGETS if any(name_ends_with(name, [t]) for name in blocks)]
-    targets = there if targets is None else targets
+    targets = there if tuple(targets) == TARGETS else targets
     chosen = {name: layer for name, layer in blocks.items() if name_ends_with(name, targets)}
     problems = [
         f"unknown LoRA target {target!r}{did_you_mean(target, there) or ';'} "
