@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,12 @@ import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from torch import Tensor
 
-from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
 from groundup.prompts import get_style
 from groundup.tokenizers import Tokenizer
-from groundup.tokenizers.byte_level import to_characters
-from groundup.tokenizers.vocabulary import Vocabulary
+from groundup.tokenizers.gguf import gguf_tokenizer
 from groundup.weights.architectures import architecture_of
 from groundup.weights.gguf_names import extra_tensors, gguf_rows, metadata_of
 from groundup.weights.names import to_theirs
@@ -49,10 +47,6 @@ _TYPES: dict[DType, tuple[LlamaFileType, GGMLQuantizationType]] = {
 
 # Of 4 or 5 bits each, the scores of all tokens would suffer most; llama.cpp takes more for them too.
 _FINE = ("token_embd.weight", "output.weight")
-
-# llama.cpp refuses a file with no merges. GPT-2's pieces never hold a letter before a space, so
-# this merge changes nothing.
-_NO_MERGES = ["a Ġ"]
 
 
 def export_gguf(
@@ -77,26 +71,31 @@ def export_gguf(
         path: where to; a file that is there is replaced.
         dtype: how the matrices are stored.
         name: what applications show as the model's name.
-        prompt_style: one of ``prompts.PROMPT_STYLES``, saved as the chat template.
+        prompt_style: one of ``prompts.PROMPT_STYLES``, saved as the chat template; else the
+            tokenizer's own is, if it has one.
 
     Raises:
         UserError: the model cannot be expressed, the disk is full or cannot be written to, or what
             was read back is not what was written; a file that was there is intact.
     """
     path = Path(path)
-    vocabulary = tokenizer.vocabulary
-    _check_can_be_expressed(model, vocabulary, dtype)
+    _check_can_be_expressed(model, dtype)
     writer = gguf.GGUFWriter(None, architecture_of(model.cfg).name)
-    _add_model_facts(writer, model.cfg, _TYPES[dtype][0], name)
-    _add_tokenizer(writer, vocabulary, model.cfg.vocab_size)
-    if prompt_style is not None:
-        writer.add_chat_template(get_style(prompt_style).chat_template())
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name)
+    _add(writer, metadata_of(model.cfg))
+    writer.add_file_type(_TYPES[dtype][0])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add(writer, gguf_tokenizer(tokenizer, model.cfg.vocab_size))
+    template = get_style(prompt_style).chat_template() if prompt_style else tokenizer.chat_template
+    if template is not None:
+        writer.add_chat_template(template)
     with atomic_file(path) as temporary:
         _write(writer, model, dtype, temporary)
         _compare(temporary, writer, model, dtype)
 
 
-def _check_can_be_expressed(model: GPTModel, vocabulary: Vocabulary, dtype: str) -> None:
+def _check_can_be_expressed(model: GPTModel, dtype: str) -> None:
     if dtype not in _TYPES:
         raise UserError(f"unknown GGUF type {dtype!r}; there are: {', '.join(_TYPES)}")
     if model.out_head.weight.shape != model.tok_emb.weight.shape:
@@ -104,63 +103,24 @@ def _check_can_be_expressed(model: GPTModel, vocabulary: Vocabulary, dtype: str)
             f"the model's output layer has {model.out_head.weight.shape[0]} rows, not one per "
             "token: a GGUF file is for language models, so a classifier cannot be exported"
         )
-    if model.cfg.feed_forward != "gelu":
+    if model.cfg.feed_forward == "gelu_exact":
         raise UserError(
             f"the model's activation is {model.cfg.feed_forward}; llama.cpp's GPT-2 knows the tanh "
             "GELU only, and would write other texts: use --to hf"
         )
-    if len(vocabulary) > model.cfg.vocab_size:
-        raise UserError(
-            f"the tokenizer has {len(vocabulary)} tokens, the model vocab_size "
-            f"{model.cfg.vocab_size}; export the model with its own tokenizer"
-        )
-    if vocabulary.eot_token is None:
-        raise UserError(
-            "the tokenizer has no <|endoftext|>, and llama.cpp would take an ordinary token (id "
-            "11) for the end of the text; train with a tokenizer that has it"
-        )
 
 
-def _add_model_facts(
-    writer: gguf.GGUFWriter, cfg: ModelConfig, file_type: LlamaFileType, name: str
-) -> None:
-    writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(name)
-    add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-    for key, value in metadata_of(cfg).items():
-        add[type(value)](key, value)
-    writer.add_file_type(file_type)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-
-
-def _add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Vocabulary, vocab_size: int) -> None:
-    """Add tokens in the order of their ids, padded to the model's ``vocab_size``."""
-    tokens = [f"[PAD{i}]" for i in range(vocab_size)]  # llama.cpp's own spelling
-    types = [gguf.TokenType.UNUSED] * vocab_size
-    for token, index in vocabulary.ids.items():
-        tokens[index], types[index] = to_characters(token), gguf.TokenType.NORMAL
-    for token, index in vocabulary.special_tokens.items():
-        tokens[index], types[index] = token, gguf.TokenType.CONTROL
-    for token, index in vocabulary.added_tokens.items():
-        tokens[index], types[index] = token, gguf.TokenType.USER_DEFINED
-    if len(set(tokens)) < len(tokens):
-        twice = next(token for token in tokens if tokens.count(token) > 1)
-        raise UserError(
-            f"the token {twice!r} is there twice, as an ordinary and as a special token, which "
-            "GGUF cannot tell apart; train a tokenizer with other special tokens"
-        )
-    merges = [f"{to_characters(a)} {to_characters(b)}" for a, b in vocabulary.merges]
-    eot = vocabulary.eot_token
-    assert eot is not None  # checked before
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(merges or _NO_MERGES)
-    writer.add_bos_token_id(eot)
-    writer.add_eos_token_id(eot)
-    writer.add_unk_token_id(eot)
-    writer.add_add_bos_token(False)
+def _add(writer: gguf.GGUFWriter, values: Mapping[str, Any]) -> None:
+    """Put values of Python's into the metadata."""
+    add = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for name, value in values.items():
+        add[type(value)](name, value)
 
 
 def _tensors(model: GPTModel) -> Iterator[tuple[str, str, Tensor]]:

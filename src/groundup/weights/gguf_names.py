@@ -164,7 +164,7 @@ def metadata_of(cfg: ModelConfig) -> dict[str, Any]:
             if (value := given.get(name)) is not None:
                 found[key] = float(value) if "beta" in name else int(value)
     named = {f"{architecture}.{key}": value for key, value in found.items()}
-    return named | {OUR_SCALING: cfg.rope_scaling}
+    return named | ({OUR_SCALING: cfg.rope_scaling} if kind == "llama3" else {})
 
 
 def extra_tensors(cfg: ModelConfig) -> dict[str, Tensor]:

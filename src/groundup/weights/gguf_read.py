@@ -18,6 +18,8 @@ from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.options import describe_type, fits
 from groundup.prompts import PROMPT_STYLES
+from groundup.tokenizers import Tokenizer
+from groundup.tokenizers.gguf import read_gguf_tokenizer
 from groundup.weights.checkpoint import build_model
 from groundup.weights.gguf_file import GGUFTensors, Header, Stored, read_header
 from groundup.weights.gguf_names import (
@@ -61,6 +63,24 @@ def open_gguf_model(
     tensors = GGUFTensors(path, weights, device)
     cfg = cfg if drop_rate is None else cfg.replace(drop_rate=drop_rate)
     return build_model(cfg, tensors, rows, str(path))
+
+
+def open_gguf_tokenizer(path: Path, header: Header, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a file whose header was read.
+
+    Raises:
+        UserError: it is damaged, not byte-level BPE, or larger than the model's vocabulary.
+    """
+    try:
+        tokenizer = read_gguf_tokenizer(header.metadata)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"{path} is damaged: its tokenizer has {tokenizer.vocab_size} tokens, its embedding "
+            f"{vocab_size} rows"
+        )
+    return tokenizer
 
 
 def read_gguf_facts(path: Path) -> Facts:

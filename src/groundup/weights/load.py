@@ -30,8 +30,8 @@ from groundup.weights.checkpoint import open_directory
 from groundup.weights.finding import resolve_source
 from groundup.weights.gguf_file import is_gguf, read_header
 from groundup.weights.gguf_read import (
-    gguf_tokenizer,
     open_gguf_model,
+    open_gguf_tokenizer,
     read_gguf_facts,
     read_gguf_shape,
 )
@@ -275,7 +275,7 @@ def _directory_facts(path: Path) -> Facts:
 def _open_gguf(path: Path, asked: Asked) -> Opened:
     header = read_header(path)
     model = open_gguf_model(path, header, asked.device, asked.drop_rate)
-    return model, gguf_tokenizer(path, header, model.cfg.vocab_size)
+    return model, open_gguf_tokenizer(path, header, model.cfg.vocab_size)
 
 
 FORMATS = (
