@@ -40,7 +40,7 @@ SPECIALS = ["<|begin|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 SAMPLE = (
     "It was the best of times, it's 1234 times; DON'T you think so?\n\nuser\nHello!\n\n\tYes..."
-    " system You are a helpful assistant named SmolLM\n Paris in 1999, 中文 café cafe\u0301 🙂🙂 \r\n"
+    " system You are a helpful assistant named SmolLM\n Paris in 1999, 中文 café cafe\u0301 🙂 \r\n"
 ) * 4
 
 

@@ -164,6 +164,12 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="")
 
 
+def write_template(directory: str | Path, template: str | None) -> None:
+    """Write a chat template to its file, if there is one."""
+    if template is not None:
+        write_text(Path(directory) / TEMPLATE, template)
+
+
 def _write(path: Path, text: str) -> None:
     write_text(path, text + "\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from groundup.tokenizers.byte_level import END_OF_TEXT, AllowedSpecial
-from groundup.tokenizers.files import TEMPLATE, write_text, write_vocabulary
+from groundup.tokenizers.files import write_template, write_vocabulary
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
 
@@ -121,8 +121,4 @@ class Tokenizer(Protocol):
             UserError: the path is a file.
         """
         write_vocabulary(directory, self.vocabulary, model_max_length)
-        self._save_template(Path(directory))
-
-    def _save_template(self, directory: Path) -> None:
-        if self.chat_template is not None:
-            write_text(directory / TEMPLATE, self.chat_template)
+        write_template(directory, self.chat_template)

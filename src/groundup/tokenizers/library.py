@@ -28,6 +28,7 @@ from groundup.tokenizers.files import (
     check_directory,
     parse_content,
     write_json,
+    write_template,
 )
 from groundup.tokenizers.interface import Tokenizer
 from groundup.tokenizers.parts import CUT
@@ -196,7 +197,7 @@ class LibraryTokenizer(Tokenizer):
             config["model_max_length"] = model_max_length
         write_json(directory / "tokenizer.json", self._files.content)
         write_json(directory / CONFIG, config)
-        self._save_template(directory)
+        write_template(directory, self.chat_template)
 
     def __reduce__(self) -> tuple[type[LibraryTokenizer], tuple[TokenizerFiles]]:
         return type(self), (self._files,)

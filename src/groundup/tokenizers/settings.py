@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from groundup.errors import UserError
+from groundup.tokenizers.byte_level import CHARACTER_TO_BYTE
 from groundup.tokenizers.splits import GPT2
 
 Step = Mapping[str, Any]
@@ -112,6 +113,10 @@ def check_byte_level(content: Mapping[str, Any]) -> None:
             raise _not_byte_level("it is SentencePiece's kind, as Llama 2's: spaces are \u2581")
         raise _not_byte_level(f"its pre_tokenizer is {' and '.join(map(str, kinds)) or 'none'}")
     _check_part("model", model, {key: _MODEL[key] for key in _MODEL if key != "ignore_merges"})
+    whole = {token["content"] for token in content.get("added_tokens") or []}
+    spelled = set("".join(token for token in model["vocab"] if token not in whole))
+    if foreign := spelled - CHARACTER_TO_BYTE.keys():
+        raise _not_byte_level(f"its tokens are spelled with {min(foreign)!r}, which is no byte")
     for step in normalizers:
         if step.get("type") != "NFC":
             raise _unsupported("normalizer", "type", step.get("type"), (None, "NFC"))
