@@ -87,9 +87,9 @@ def test_every_command_takes_it(
     assert run("export", path, "--to=hf", "--out", tmp_path / "hf").status == 0
     other = run("generate", tmp_path / "hf", "The", "--max-new-tokens=9", "--temperature=0")
     assert other.out == expected != ""
-    assert run("evaluate", path, "--data", text_file).status == 0
-    train = ("--data", text_file, "--max-steps=1", "--precision=fp32", "--sample-tokens=0")
-    result = run("pretrain", "--model", path, *train, "--out", tmp_path / "run")
+    assert run("evaluate", path, text_file).status == 0
+    train = ("--max-steps=1", "--precision=fp32", "--sample-tokens=0", "--out", tmp_path / "run")
+    result = run("pretrain", text_file, "--init-from", path, *train)
     assert result.status == 0, result.err
     assert load_model(tmp_path / "run")[0].cfg.n_kv_heads == 2
 

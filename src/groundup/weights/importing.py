@@ -136,6 +136,8 @@ def _copier(given: Path) -> Callable[[Path], None]:
 def _check(part: Path, given: Path) -> None:
     """Open what was copied; a mistake names what the user gave."""
     copied = part / GGUF_NAME if (part / GGUF_NAME).exists() else part
+    if copied != part and not is_gguf(copied):
+        raise UserError(f"what {given} holds is no GGUF file, whatever its name")
     try:
         load_model(copied)
     except UserError as error:
