@@ -3,10 +3,11 @@
     python benchmarks/real_model.py SmolLM2-135M-Instruct.Q4_1.gguf DATA text
     python benchmarks/real_model.py SmolLM2-135M-Instruct.Q4_1.gguf DATA assistant
 
-DATA is a folder with the course's ``instruction-data.json`` and with ``wikitext-2-valid.txt``. ``text`` compares greedy texts with llama.cpp's on the same weights (written
-out as f32; from the file itself, llama.cpp quantizes activations too, and the texts part) and the
-loss of a text with transformers'. ``assistant`` fine-tunes by LoRA on the course's 935 instructions
-and counts right answers to the test entries that have one, before and after. (The spam filter is in
+DATA is a folder with the course's ``instruction-data.json`` and with ``wikitext-2-valid.txt``.
+``text`` compares greedy texts with llama.cpp's on the same weights, written out as f32 (from the
+file itself llama.cpp quantizes activations too, and the texts part), and the loss of a text with
+transformers'. ``assistant`` fine-tunes by LoRA on the course's 935 instructions and counts right
+answers to the test entries that have one, before and after. (The spam filter is in
 ``classify.py``.)
 """
 
