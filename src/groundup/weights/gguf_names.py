@@ -102,7 +102,11 @@ OUR_SCALING = "groundup.rope_scaling"
 """So we say it ourselves; others pass over a name that they do not know."""
 
 # Llama 3.1 to 3.3 differ in the factor only.
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 # YaRN's settings, there and here.
 _YARN = {

@@ -21,15 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from groundup.data.download import put_in_place
-from groundup.data.sources import (
-    DATA,
-    GGUF_NAME,
-    IMPORTED,
-    UNFINISHED,
-    cache_dir,
-    cached,
-    imported_path,
-)
+from groundup.data.imported import GGUF_NAME, IMPORTED, UNFINISHED, imported_path
+from groundup.data.sources import DATA, cache_dir, cached
 from groundup.errors import UserError, read_error, write_error
 from groundup.files import locked
 from groundup.output import show
@@ -108,8 +101,8 @@ def _check_name(name: str) -> None:
         raise UserError(f"{name} is the name of a data set; choose another --as")
     if Path(name).exists():
         raise UserError(
-            f"{name!r} is also something that is here in {Path.cwd()}, and would be opened instead; "
-            "choose another --as, or import it elsewhere"
+            f"{name!r} is also something that is here in {Path.cwd()}, and would be opened "
+            "instead; choose another --as, or import it elsewhere"
         )
 
 

@@ -19,6 +19,10 @@ PARAMETERS = (
 """The numbers that Ollama takes; any other name would make ``ollama create`` fail."""
 
 
+LONGEST = 8192
+"""Tokens of a conversation, unless told otherwise; Llama 3.2 could look at 131,072."""
+
+
 def modelfile(
     gguf_name: str,
     *,
@@ -26,6 +30,7 @@ def modelfile(
     stop: Sequence[str],
     parameters: Mapping[str, object],
     context_length: int,
+    own_template: bool = False,
 ) -> str:
     """The text of an Ollama ``Modelfile`` for a GGUF file in the same folder.
 
@@ -36,7 +41,10 @@ def modelfile(
         stop: strings at which a reply ends, besides those of the style.
         parameters: numbers among ``PARAMETERS``, such as ``{"temperature": 0.8}``; they come
             before ``context_length`` if ``num_ctx`` is among them.
-        context_length: most tokens the model can look at.
+        context_length: most tokens the model can look at; Ollama takes memory for so many at once,
+            so it is told ``LONGEST`` at most.
+        own_template: whether the GGUF file has a chat template that is none of our styles': then
+            Ollama takes that.
 
     Raises:
         UserError: an unknown style or parameter, or a text that a Modelfile cannot express.
@@ -44,9 +52,10 @@ def modelfile(
     style = None if prompt_style is None else get_style(prompt_style)
     template = "{{ .Prompt }}" if style is None else ollama_template(style)
     stops = dict.fromkeys([*stop, *(style.stop if style else ())])
-    numbers = {"num_ctx": context_length, **parameters}
+    numbers = {"num_ctx": min(context_length, LONGEST), **parameters}
     lines = [f"FROM {_checked('./' + gguf_name)}"]
-    lines += [f"TEMPLATE {_quoted(template)}"]
+    if style is not None or not own_template:
+        lines += [f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER stop {_quoted(text)}" for text in stops]
     lines += [f"PARAMETER {name} {_number(name, value)}" for name, value in numbers.items()]
     return "\n".join(lines) + "\n"
