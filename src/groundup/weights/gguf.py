@@ -23,10 +23,10 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from torch import Tensor
 
 from groundup.config import ModelConfig
+from groundup.data.model_style import template_of
 from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
-from groundup.prompts import get_style
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.byte_level import to_characters
 from groundup.tokenizers.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ def export_gguf(
     _add_model_facts(writer, model.cfg, _TYPES[dtype][0], name)
     _add_tokenizer(writer, vocabulary, model.cfg.vocab_size)
     if prompt_style is not None:
-        writer.add_chat_template(get_style(prompt_style).chat_template())
+        writer.add_chat_template(template_of(prompt_style, tokenizer))
     with atomic_file(path) as temporary:
         _write(writer, model, dtype, temporary)
         _compare(temporary, writer, model, dtype)
