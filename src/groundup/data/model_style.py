@@ -134,14 +134,14 @@ class ModelStyle(PromptStyle):
             UserError: the template refuses the conversation, writes nothing by which a model could
                 learn where an answer ends, or writes a turn otherwise once others follow it.
         """
+        shield = _Shield(self, messages)
+        shielded = shield.messages(messages)
+        text = self._text(shielded, ask=False)
         if self.turn_end is None:
             raise UserError(
                 "the model's chat template writes no special token after an answer, so a model "
                 "could not learn where one ends; name another prompt style with --style"
             )
-        shield = _Shield(self, messages)
-        shielded = shield.messages(messages)
-        text = self._text(shielded, ask=False)
         ids: list[int] = []
         responses: list[tuple[int, int]] = []
         done = 0
