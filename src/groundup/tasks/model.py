@@ -15,6 +15,7 @@ from groundup.model.lora import add_lora
 from groundup.tasks.config import NewModelConfig
 from groundup.tasks.task import Job
 from groundup.tokenizers import Tokenizer, get_tokenizer
+from groundup.weights.architectures import architecture_of
 from groundup.weights.checkpoint import ADAPTER
 from groundup.weights.load import expect_language_model, load_model
 from groundup.weights.lora import load_adapter
@@ -45,9 +46,14 @@ def build_tokenizer(
 
 
 def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
-    """A new model of the preset's shape with the options' changes, for this tokenizer."""
-    changes = {**shape, "vocab_size": tokenizer.vocab_size}
-    model = GPTModel(preset(config.preset).replace(**changes))
+    """A new model of the preset's shape with the options' changes, for this tokenizer.
+
+    Raises:
+        UserError: the shape makes no sense, or is none that could be saved.
+    """
+    cfg = preset(config.preset).replace(**{**shape, "vocab_size": tokenizer.vocab_size})
+    architecture_of(cfg)  # now, not at the first checkpoint
+    model = GPTModel(cfg)
     return model.init_gpt2() if config.init == "gpt2" else model
 
 

@@ -94,6 +94,11 @@ class Tokenizer(Protocol):
         return self.vocabulary.eot_token
 
     @property
+    def bos_token(self) -> int | None:
+        """The token that is said to begin a text, which need not be put there; see `begin`."""
+        return self.special_tokens.get(self.roles.get("bos_token", ""), self.eot_token)
+
+    @property
     def begin(self) -> list[int]:
         """The ids that a text begins with where it stands alone, such as Llama 3's BOS."""
         return []
