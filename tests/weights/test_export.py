@@ -16,7 +16,7 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
-from groundup.prompts import get_style
+from groundup.prompts import OWN, get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
 from groundup.weights.checkpoint import save_model
@@ -129,7 +129,8 @@ def test_a_models_own_template_stays_with_it(tmp_path: Path, run: Run) -> None:
     """Ollama reads it out of the file where the Modelfile has none."""
     tokens = BPETokenizer.train("a text " * 9, 260)
     tokens.chat_template = "{{ messages[0]['content'] }}"
-    weights, recipe = export(model_of(260), tokens, "gguf", tmp_path / "out", dtype="q4_0")
+    out, facts = tmp_path / "out", Facts(prompt_style=OWN)
+    weights, recipe = export(model_of(260), tokens, "gguf", out, dtype="q4_0", facts=facts)
     assert "TEMPLATE" not in recipe.read_text("utf-8")
     assert load_model(weights)[1].chat_template == tokens.chat_template
     assert run("export", weights, "--to=gguf", "--out", tmp_path / "again").status == 0

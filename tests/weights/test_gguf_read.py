@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType as Kind
 from groundup.errors import Note, UserError
 from groundup.model.frequencies import frequencies
 from groundup.model.gpt import GPTModel
-from groundup.prompts import get_style
+from groundup.prompts import OWN, get_style
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.gguf import export_gguf
 from groundup.weights.gguf_file import KINDS
@@ -111,7 +111,7 @@ def test_the_prompt_style_is_known_by_its_template(write: Write) -> None:
     assert read_facts(path).prompt_style == "chatml"
     assert load_model(path)[1].chat_template == get_style("chatml").chat_template()
     other = rewritten(path, {"tokenizer.chat_template": "{{ messages }}"})
-    assert read_facts(other).prompt_style is None
+    assert read_facts(other).prompt_style == OWN
     assert load_model(other)[1].chat_template == "{{ messages }}"
     assert read_facts(rewritten(path, {"tokenizer.chat_template": None})).prompt_style is None
 

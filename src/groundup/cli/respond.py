@@ -47,7 +47,8 @@ def respond(
         split: which part of the data: the run's own splits, made again by its seed (all of --data
             unless given).
         limit: answer only so many entries.
-        style: the prompt style (alpaca, chatml, phi3, plain) of a model that does not say it.
+        style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
+            model that does not say it.
         batch_size: responses written at a time.
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from groundup.tokenizers.byte_level import END_OF_TEXT, AllowedSpecial
+from groundup.tokenizers.byte_level import END_OF_TEXT, AllowedSpecial, split_special
 from groundup.tokenizers.files import write_template, write_vocabulary
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
@@ -42,6 +42,16 @@ class Tokenizer(Protocol):
     ) -> list[int]:
         """The same for a text that stands alone: it begins with `begin`."""
         return [*self.begin, *self.encode(text, allowed_special=allowed_special)]
+
+    def split(self, text: str, special: Collection[str]) -> Iterator[tuple[str, int | None]]:
+        """Yield each part of a text with the id of the special token that it is, or None.
+
+        Args:
+            text: any text.
+            special: the special tokens to look for.
+        """
+        for part, is_special in split_special(text, special):
+            yield part, self.special_tokens[part] if is_special else None
 
     @abstractmethod
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -82,6 +92,11 @@ class Tokenizer(Protocol):
     def eot_token(self) -> int | None:
         """The token that ends a text or an answer: `<|endoftext|>`, if there is one."""
         return self.vocabulary.eot_token
+
+    @property
+    def bos_token(self) -> int | None:
+        """The token that is said to begin a text, which need not be put there; see `begin`."""
+        return self.special_tokens.get(self.roles.get("bos_token", ""), self.eot_token)
 
     @property
     def begin(self) -> list[int]:

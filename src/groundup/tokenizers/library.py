@@ -63,7 +63,7 @@ class LibraryTokenizer(Tokenizer):
             raise UserError(f"the tokenizers library cannot use it: {error!s:.300}") from None
         self._library.no_truncation()  # settings of a call
         self._library.no_padding()
-        self._library.encode_special_tokens = True  # special tokens are plain text; see _split
+        self._library.encode_special_tokens = True  # special tokens are plain text; see split
         vocab = files.content["model"]["vocab"]
         added = files.content.get("added_tokens") or []
         self._added = {token["content"]: token for token in added}
@@ -100,7 +100,7 @@ class LibraryTokenizer(Tokenizer):
         """
         check_text(text)
         ids: list[int] = []
-        for part, index in self._split(
+        for part, index in self.split(
             text, check_allowed_special(allowed_special, self.special_tokens)
         ):
             if index is None:
@@ -202,15 +202,16 @@ class LibraryTokenizer(Tokenizer):
     def __reduce__(self) -> tuple[type[LibraryTokenizer], tuple[TokenizerFiles]]:
         return type(self), (self._files,)
 
-    def _split(self, text: str, allowed: Collection[str]) -> Iterator[tuple[str, int | None]]:
-        """Yield (part, None) and (special token with the space it takes, id), in order.
+    def split(self, text: str, special: Collection[str]) -> Iterator[tuple[str, int | None]]:
+        """Yield each part of a text with the id of the special token that it is, or None.
 
-        It is what the library does, but for any choice of special tokens.
+        It is what the library does, but for any choice of special tokens: one may take the white
+        space around it, or be no part of a word.
         """
-        if not allowed:
+        if not special:
             yield text, None
             return
-        longest_first = sorted(allowed, key=len, reverse=True)
+        longest_first = sorted(special, key=len, reverse=True)
         done = 0
         for match in re.finditer("|".join(map(re.escape, longest_first)), text):
             begin, end, token = match.start(), match.end(), self._added.get(match[0], {})

@@ -80,7 +80,6 @@ def export(
             stop=list(tokenizer.special_tokens),
             parameters={"temperature": 0.8, "top_k": 40},
             context_length=model.cfg.context_length,
-            own_template=tokenizer.chat_template is not None,
         ),
         encoding="utf-8",
         newline="\n",

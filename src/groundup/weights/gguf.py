@@ -21,10 +21,10 @@ import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from torch import Tensor
 
+from groundup.data.model_style import template_of
 from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
-from groundup.prompts import get_style
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.gguf import gguf_tokenizer
 from groundup.weights.architectures import architecture_of
@@ -71,8 +71,7 @@ def export_gguf(
         path: where to; a file that is there is replaced.
         dtype: how the matrices are stored.
         name: what applications show as the model's name.
-        prompt_style: one of ``prompts.PROMPT_STYLES``, saved as the chat template; else the
-            tokenizer's own is, if it has one.
+        prompt_style: one of ``prompts.PROMPT_STYLES``, or ``OWN``, saved as the chat template.
 
     Raises:
         UserError: the model cannot be expressed, the disk is full or cannot be written to, or what
@@ -87,9 +86,8 @@ def export_gguf(
     writer.add_file_type(_TYPES[dtype][0])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add(writer, gguf_tokenizer(tokenizer, model.cfg.vocab_size))
-    template = get_style(prompt_style).chat_template() if prompt_style else tokenizer.chat_template
-    if template is not None:
-        writer.add_chat_template(template)
+    if prompt_style is not None:
+        writer.add_chat_template(template_of(prompt_style, tokenizer))
     with atomic_file(path) as temporary:
         _write(writer, model, dtype, temporary)
         _compare(temporary, writer, model, dtype)

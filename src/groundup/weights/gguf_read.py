@@ -17,7 +17,7 @@ from groundup.errors import UserError, note
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.options import describe_type, fits
-from groundup.prompts import PROMPT_STYLES
+from groundup.prompts import OWN, PROMPT_STYLES
 from groundup.tokenizers import Tokenizer
 from groundup.tokenizers.gguf import read_gguf_tokenizer
 from groundup.weights.checkpoint import build_model
@@ -90,8 +90,10 @@ def read_gguf_facts(path: Path) -> Facts:
         UserError: it is damaged.
     """
     template = read_header(path).metadata.get("tokenizer.chat_template")
+    if not isinstance(template, str):
+        return Facts()
     styles = {style.chat_template(): name for name, style in PROMPT_STYLES.items()}
-    return Facts(prompt_style=styles.get(template) if isinstance(template, str) else None)
+    return Facts(prompt_style=styles.get(template, OWN))
 
 
 def _shape(path: Path, header: Header) -> ModelConfig:

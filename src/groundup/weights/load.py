@@ -19,6 +19,7 @@ from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
+from groundup.prompts import OWN
 from groundup.snapshot import read_whole
 from groundup.tokenizers import (
     Tokenizer,
@@ -26,6 +27,7 @@ from groundup.tokenizers import (
     get_tokenizer,
     load_openai_tokenizer,
 )
+from groundup.tokenizers.files import has_template
 from groundup.weights.checkpoint import open_directory
 from groundup.weights.finding import resolve_source
 from groundup.weights.gguf_file import is_gguf, read_header
@@ -269,6 +271,8 @@ def _directory_facts(path: Path) -> Facts:
     facts = Facts.read(path) or Facts()
     facts.labels = read_labels(path)
     facts.kind = "classifier" if facts.labels else "language model"
+    if facts.prompt_style is None and has_template(path):
+        facts.prompt_style = OWN
     return facts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from groundup.errors import UserError, did_you_mean
-from groundup.prompts import CONTENT, PromptStyle, get_style
+from groundup.prompts import CONTENT, OWN, PromptStyle, get_style
 from groundup.tokenizers.byte_level import END_OF_TEXT
 
 PARAMETERS = (
@@ -30,7 +30,6 @@ def modelfile(
     stop: Sequence[str],
     parameters: Mapping[str, object],
     context_length: int,
-    own_template: bool = False,
 ) -> str:
     """The text of an Ollama ``Modelfile`` for a GGUF file in the same folder.
 
@@ -43,18 +42,16 @@ def modelfile(
             before ``context_length`` if ``num_ctx`` is among them.
         context_length: most tokens the model can look at; Ollama takes memory for so many at once,
             so it is told ``LONGEST`` at most.
-        own_template: whether the GGUF file has a chat template that is none of our styles': then
-            Ollama takes that.
 
     Raises:
         UserError: an unknown style or parameter, or a text that a Modelfile cannot express.
     """
-    style = None if prompt_style is None else get_style(prompt_style)
+    style = None if prompt_style in (None, OWN) else get_style(prompt_style)
     template = "{{ .Prompt }}" if style is None else ollama_template(style)
     stops = dict.fromkeys([*stop, *(style.stop if style else ())])
     numbers = {"num_ctx": min(context_length, LONGEST), **parameters}
     lines = [f"FROM {_checked('./' + gguf_name)}"]
-    if style is not None or not own_template:
+    if prompt_style != OWN:  # else Ollama takes the template in the GGUF file
         lines += [f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER stop {_quoted(text)}" for text in stops]
     lines += [f"PARAMETER {name} {_number(name, value)}" for name, value in numbers.items()]
