@@ -30,8 +30,10 @@ def build_tokenizer(
     """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained, of so many tokens.
 
     Raises:
-        UserError: it cannot be found, or its size is not the ``vocab_size`` asked for.
+        UserError: it cannot be found, its size is not the ``vocab_size`` asked for, or the model
+            that it is for makes no sense or could not be saved.
     """
+    architecture_of(preset(config.preset).replace(**shape))  # now, not at the first checkpoint
     wanted = shape.get("vocab_size")
     if config.tokenizer != "bpe":
         tokenizer = get_tokenizer(config.tokenizer)
@@ -46,14 +48,9 @@ def build_tokenizer(
 
 
 def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
-    """A new model of the preset's shape with the options' changes, for this tokenizer.
-
-    Raises:
-        UserError: the shape makes no sense, or is none that could be saved.
-    """
-    cfg = preset(config.preset).replace(**{**shape, "vocab_size": tokenizer.vocab_size})
-    architecture_of(cfg)  # now, not at the first checkpoint
-    model = GPTModel(cfg)
+    """A new model of the preset's shape with the options' changes, for this tokenizer."""
+    changes = {**shape, "vocab_size": tokenizer.vocab_size}
+    model = GPTModel(preset(config.preset).replace(**changes))
     return model.init_gpt2() if config.init == "gpt2" else model
 
 
