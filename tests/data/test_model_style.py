@@ -15,8 +15,8 @@ from groundup.data.model_style import ModelStyle, check_markers, style_of, templ
 from groundup.errors import UserError
 from groundup.prompts import Message, get_style
 from groundup.tokenizers import BPETokenizer, Tokenizer
-from groundup.tokenizers.files import TokenizerFiles
 from groundup.tokenizers.opening import open_tokenizer
+from groundup.tokenizers.reading import TokenizerFiles
 from tests.data.templates import SMOLLM2, TEMPLATES, ZEPHYR
 from tests.tokenizers.trained import SAMPLE, SPECIALS, trained
 

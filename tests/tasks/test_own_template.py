@@ -18,8 +18,8 @@ from groundup.tasks.assistant import Assistant
 from groundup.tasks.instruct import train_assistant
 from groundup.tasks.respond import respond
 from groundup.tokenizers import LibraryTokenizer, Tokenizer
-from groundup.tokenizers.files import TokenizerFiles
 from groundup.tokenizers.opening import open_tokenizer
+from groundup.tokenizers.reading import TokenizerFiles
 from groundup.weights.checkpoint import save_model
 from groundup.weights.export import export
 from groundup.weights.load import load_model, read_facts

@@ -21,9 +21,9 @@ from groundup.tokenizers import (
     Tokenizer,
     load_tokenizer,
 )
-from groundup.tokenizers.files import TokenizerFiles
 from groundup.tokenizers.gguf import gguf_tokenizer, read_gguf_tokenizer
 from groundup.tokenizers.opening import open_tokenizer
+from groundup.tokenizers.reading import TokenizerFiles
 from groundup.tokenizers.splits import SPLITS, effects
 from tests.tokenizers.trained import KINDS, SAMPLE, trained
 

@@ -24,9 +24,9 @@ from groundup.tokenizers import (
     Tokenizer,
     load_tokenizer,
 )
-from groundup.tokenizers.files import TokenizerFiles
 from groundup.tokenizers.opening import open_tokenizer
 from groundup.tokenizers.parts import encode_array, parts
+from groundup.tokenizers.reading import TokenizerFiles
 from tests.tokenizers.trained import KINDS, SAMPLE, SPECIALS, save, trained
 
 Pair = tuple[Tokenizer, Any]

@@ -11,10 +11,10 @@ from typing import Any
 
 from groundup.errors import UserError
 from groundup.tokenizers.byte_level import to_characters
-from groundup.tokenizers.files import TokenizerFiles
 from groundup.tokenizers.interface import Tokenizer
 from groundup.tokenizers.library import LibraryTokenizer
 from groundup.tokenizers.opening import open_tokenizer
+from groundup.tokenizers.reading import TokenizerFiles
 from groundup.tokenizers.splits import Split, effects, find_split, name_of, written
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5

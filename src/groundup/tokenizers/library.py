@@ -24,14 +24,13 @@ from groundup.tokenizers.byte_level import (
 )
 from groundup.tokenizers.files import (
     CONFIG,
-    TokenizerFiles,
     check_directory,
-    parse_content,
     write_json,
     write_template,
 )
 from groundup.tokenizers.interface import Tokenizer
 from groundup.tokenizers.parts import CUT
+from groundup.tokenizers.reading import TokenizerFiles, parse_content
 from groundup.tokenizers.settings import check_byte_level, steps_of
 from groundup.tokenizers.splits import SPLITS, effects
 from groundup.tokenizers.vocabulary import Vocabulary, check_ids, unknown_id

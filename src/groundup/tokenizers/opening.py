@@ -7,15 +7,15 @@ from pathlib import Path
 from groundup.errors import UserError
 from groundup.tokenizers.bpe import BPETokenizer
 from groundup.tokenizers.byte_level import END_OF_TEXT
-from groundup.tokenizers.files import (
+from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer, is_gpt2
+from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.library import LibraryTokenizer
+from groundup.tokenizers.reading import (
     TokenizerFiles,
     parse_files,
     read_openai_vocabulary,
     to_vocabulary,
 )
-from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer, is_gpt2
-from groundup.tokenizers.interface import Tokenizer
-from groundup.tokenizers.library import LibraryTokenizer
 from groundup.tokenizers.settings import is_gpt2_like
 from groundup.tokenizers.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ from groundup.tokenizers import (
     get_tokenizer,
     load_openai_tokenizer,
 )
-from groundup.tokenizers.files import has_template
+from groundup.tokenizers.reading import has_template
 from groundup.weights.checkpoint import open_directory
 from groundup.weights.finding import resolve_source
 from groundup.weights.gguf_file import is_gguf, read_header
