@@ -197,6 +197,10 @@ def _open_openai(path: Path, asked: Asked) -> Opened:
     return model, load_openai_tokenizer(path) if (path / "vocab.bpe").exists() else None
 
 
+def _is_torch_file(path: Path) -> bool:
+    return path.is_file() and not is_gguf(path)
+
+
 def _open_torch_file(path: Path, asked: Asked) -> Opened:
     model = load_torch_file(path, n_heads=asked.n_heads, drop_rate=asked.drop_rate)
     return model.to(asked.device), None
@@ -286,7 +290,7 @@ FORMATS = (
     Format(is_openai_directory, _open_openai, says_tokens=False),
     Format(_is_adapter, _open_adapter, _adapter_facts),
     Format(is_gguf, _open_gguf, read_gguf_facts, read_gguf_shape),
-    Format(Path.is_file, _open_torch_file, says_heads=False, says_tokens=False),
+    Format(_is_torch_file, _open_torch_file, says_heads=False, says_tokens=False),
     Format(lambda path: True, _open_directory, _directory_facts, read_model_config),
 )
 """All formats, the most particular ones first; what is none of the others is a model directory."""
