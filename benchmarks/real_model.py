@@ -103,6 +103,9 @@ def text(model_file: Path, data: Path) -> dict[str, Any]:
         params = llama.CommonParams()
         params.model.path = str(weights)
         params.n_ctx, params.n_gpu_layers, params.warmup = 256, 0, False
+        # By default its cache is f16, which is another text now and then.
+        params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+        params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         server = llama.Server(params)
         asked = {"max_tokens": 64, "temperature": 0, "top_k": 1}
         theirs = [
