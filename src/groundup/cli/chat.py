@@ -55,7 +55,8 @@ def chat(
     /help in the chat lists what else one can do there. Lines from a pipe are messages too.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         system: what the model is told before the conversation.
         style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
             model that does not say it.

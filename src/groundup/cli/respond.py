@@ -40,7 +40,8 @@ def respond(
     goes on with a run that was interrupted. `groundup judge` scores what it writes.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         out: the JSON file to write; it must not exist.
         data: JSON or JSONL with instruction and input, or messages; "-" reads stdin.
         split: which part of the data: the run's own splits, made again by its seed (all of --data

@@ -19,6 +19,10 @@ PARAMETERS = (
 """The numbers that Ollama takes; any other name would make ``ollama create`` fail."""
 
 
+LONGEST = 8192
+"""Tokens of a conversation, unless told otherwise; Llama 3.2 could look at 131,072."""
+
+
 def modelfile(
     gguf_name: str,
     *,
@@ -36,7 +40,8 @@ def modelfile(
         stop: strings at which a reply ends, besides those of the style.
         parameters: numbers among ``PARAMETERS``, such as ``{"temperature": 0.8}``; they come
             before ``context_length`` if ``num_ctx`` is among them.
-        context_length: most tokens the model can look at.
+        context_length: most tokens the model can look at; Ollama takes memory for so many at once,
+            so it is told ``LONGEST`` at most.
 
     Raises:
         UserError: an unknown style or parameter, or a text that a Modelfile cannot express.
@@ -44,7 +49,7 @@ def modelfile(
     style = None if prompt_style in (None, OWN) else get_style(prompt_style)
     template = "{{ .Prompt }}" if style is None else ollama_template(style)
     stops = dict.fromkeys([*stop, *(style.stop if style else ())])
-    numbers = {"num_ctx": context_length, **parameters}
+    numbers = {"num_ctx": min(context_length, LONGEST), **parameters}
     lines = [f"FROM {_checked('./' + gguf_name)}"]
     if prompt_style != OWN:  # else Ollama takes the template in the GGUF file
         lines += [f"TEMPLATE {_quoted(template)}"]
