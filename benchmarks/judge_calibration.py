@@ -22,7 +22,7 @@ from groundup.data.instruction_files import read_instructions, split_instruction
 from groundup.judge.config import JudgeConfig
 from groundup.judge.run import calibrate_judge
 from groundup.output import say
-from tests.judge.llama_server import NAME, gguf_in, serve
+from llama_server import NAME, gguf_in, serve
 
 
 def main() -> None:

@@ -176,13 +176,14 @@ def find_calibration(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | N
 
     It is looked for in the run's directory, then in those beside it, which judged other responses.
     """
-    beside = sorted(folder.resolve().parent.glob(f"*/{CALIBRATION}"))
-    for path in (folder / CALIBRATION, *beside):
+    folder = folder.resolve()
+    for path in (folder / CALIBRATION, *sorted(folder.parent.glob(f"*/{CALIBRATION}"))):
         try:
             found = read_json(path)
-            same = all(found[name] == run[name] for name in ("asked_of", "settings", "template"))
-            if same and isinstance(found["summary"]["verdict"], str):
-                return {"from": str(path), **found["summary"], "details": details(found["summary"])}
+            if all(found[name] == run[name] for name in ("asked_of", "settings", "template")):
+                told = {name: found["summary"][name] for name in ("verdict", "can_tell")}
+                behind = details(found["summary"])
+                return {"from": f"{path.parent.name}/{path.name}", **told, "details": behind}
         except (OSError, UserError, KeyError, TypeError, ValueError, AttributeError):
             continue  # none, or nobody's business here
     return None

