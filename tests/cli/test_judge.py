@@ -125,7 +125,7 @@ def test_a_calibration_is_told_and_shown_later(
     assert "--compare compares responses' scores" in message
     assert "at least 2" in fails("judge", responses, base, "--calibrate", "--calibration-tasks=1")
     same = write(rows(3, output="Yes."), "same.json")
-    assert "different reference answers" in fails("judge", same, base, "--calibrate")
+    assert "different references" in fails("judge", same, base, "--calibrate")
 
 
 @needs_signals

@@ -161,7 +161,7 @@ def test_the_seed_shuffles_and_the_tasks_are_evenly_spaced() -> None:
 
 
 def test_without_different_references_there_is_nothing_to_tell(write: Write) -> None:
-    with pytest.raises(UserError, match="2 of the 3 given have one, and the 2 chosen do not"):
+    with pytest.raises(UserError, match="2 of the 3 given have one, and those of the 2 chosen"):
         calibration_work(tasks(["Yes.", "yes.", ""]), COURSE, 40, 1, pairwise=False)
     with pytest.raises(UserError, match="1 of the 1 given"):
         calibration_work(tasks(["Yes."]), COURSE, 40, 1, pairwise=True)

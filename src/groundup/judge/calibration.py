@@ -16,8 +16,8 @@ from groundup.errors import UserError
 from groundup.judge.answers import Answer
 from groundup.judge.intervals import wilson_interval
 from groundup.judge.responses import Entry
-from groundup.judge.results import pair_rows, pair_summary, score_rows
-from groundup.judge.scoring import Template
+from groundup.judge.results import pair_rows, pair_summary
+from groundup.judge.scoring import VERDICTS, Template
 from groundup.judge.work import Work
 from groundup.parsing import read_json
 
@@ -51,23 +51,19 @@ def calibration_work(
     chosen = [usable[place] for place in places.tolist()]
     if len({_said(task) for task in chosen}) < 2:
         raise UserError(
-            "a calibration needs tasks with different reference answers; "
-            f"{len(usable)} of the {len(tasks)} given have one, and the {len(chosen)} chosen do "
-            "not differ; give a file with more tasks, or a larger --calibration-tasks"
+            "a calibration needs tasks with different references; "
+            f"{len(usable)} of the {len(tasks)} given have one, and those of the {count} chosen "
+            "do not differ; give more tasks, or a larger --calibration-tasks"
         )
-    answers: list[tuple[Entry, tuple[str, ...]]] = [
-        (task, (task.reference, wrong, NEAR_EMPTY))
-        for task, wrong in zip(chosen, _shuffled(chosen, seed), strict=True)
+    said = [task.reference for task in chosen], _shuffled(chosen, seed), [NEAR_EMPTY] * count
+    groups = [
+        [replace(task, response=response) for task, response in zip(chosen, kind, strict=True)]
+        for kind in said
     ]
     if pairwise:
-        groups = [
-            [replace(task, number=n, response=x[kind]) for n, (task, x) in enumerate(answers, 1)]
-            for kind in (0, 1)
-        ]
-        return Work(groups[0], groups[1], template)
-    flat = [replace(task, response=response) for task, said in answers for response in said]
-    entries = [replace(entry, number=number) for number, entry in enumerate(flat, 1)]
-    return Work(entries, None, template)
+        return Work(_numbered(groups[0]), _numbered(groups[1]), template)
+    by_task = [entry for entries in zip(*groups, strict=True) for entry in entries]
+    return Work(_numbered(by_task), None, template)
 
 
 def summarize(work: Work, answers: Sequence[Answer]) -> dict[str, Any]:
@@ -82,42 +78,10 @@ def summarize(work: Work, answers: Sequence[Answer]) -> dict[str, Any]:
         given); of pairs ``said`` (A, B and tie, in both orders) and ``by_order``, the pairs whose
         verdict changed with the order.
     """
-    if work.others is not None:
-        by_order = {(answer.entry, answer.order): answer for answer in answers}
-        pairs = pair_summary(pair_rows(work.entries, work.others, by_order))
-        won, compared = pairs["wins"] + pairs["ties"] / 2, pairs["scored"]
-        said = Counter(answer.verdict for answer in answers)
-        told = {
-            "tasks": len(work.entries),
-            "said": {verdict: said[verdict] for verdict in ("A", "B", "tie")},
-            "by_order": pairs["by_order"],
-        }
-    else:
-        scale = work.template.scale or (0, 100)
-        rows = score_rows(work.entries, {answer.entry: answer for answer in answers}, scale)
-        scores = [row["score"] for row in rows]
-        by_kind = {kind: scores[place :: len(KINDS)] for place, kind in enumerate(KINDS)}
-        duels = [
-            (right > wrong) + (right == wrong) / 2
-            for right, wrong in zip(by_kind["reference"], by_kind["shuffled"], strict=True)
-            if None not in (right, wrong)
-        ]
-        won, compared = sum(duels), len(duels)
-        kept = {kind: [x for x in found if x is not None] for kind, found in by_kind.items()}
-        told = {
-            "tasks": len(rows) // len(KINDS),
-            "means": {kind: fmean(found) if found else None for kind, found in kept.items()},
-            "scored": {kind: len(found) for kind, found in kept.items()},
-            "correlation": rank_correlation(
-                [x for found in kept.values() for x in found],
-                [float(kind == KINDS[0]) for kind, found in kept.items() for _ in found],
-            ),
-            "scores": {str(x): n for x, n in sorted(Counter(sum(kept.values(), [])).items())},
-        }
-    interval = wilson_interval(won, compared)
+    told, won = (_of_scores if work.others is None else _of_pairs)(work, answers)
+    interval = wilson_interval(won, told["compared"])
     told |= {
-        "right": won / compared if compared else None,
-        "compared": compared,
+        "right": won / told["compared"] if told["compared"] else None,
         "interval": interval,
         "can_tell": interval is not None and interval[0] > 0.5,
         "asked": len(answers),
@@ -126,16 +90,51 @@ def summarize(work: Work, answers: Sequence[Answer]) -> dict[str, Any]:
     return told | {"verdict": _verdict(told)}
 
 
+def _of_scores(work: Work, answers: Sequence[Answer]) -> tuple[dict[str, Any], float]:
+    """What only scores tell, and how often the reference won."""
+    scores = {answer.entry: answer.verdict for answer in answers}
+    found = [scores[entry.number] for entry in work.entries]
+    tasks = [found[start : start + len(KINDS)] for start in range(0, len(found), len(KINDS))]
+    duels = [task[:2] for task in tasks if None not in task[:2]]
+    by_kind = zip(KINDS, zip(*tasks, strict=True), strict=True)
+    kept = {kind: [x for x in scores if x is not None] for kind, scores in by_kind}
+    given = [score for scores in kept.values() for score in scores]
+    worth = [float(kind == KINDS[0]) for kind, scores in kept.items() for _ in scores]
+    told = {
+        "tasks": len(tasks),
+        "compared": len(duels),
+        "means": {kind: fmean(scores) if scores else None for kind, scores in kept.items()},
+        "scored": {kind: len(scores) for kind, scores in kept.items()},
+        "correlation": rank_correlation(given, worth),
+        "scores": {str(score): count for score, count in sorted(Counter(given).items())},
+    }
+    return told, sum((right > wrong) + (right == wrong) / 2 for right, wrong in duels)
+
+
+def _of_pairs(work: Work, answers: Sequence[Answer]) -> tuple[dict[str, Any], float]:
+    """What only pairs tell, and how often the reference won."""
+    by_order = {(answer.entry, answer.order): answer for answer in answers}
+    pairs = pair_summary(pair_rows(work.entries, work.others or (), by_order))
+    said = Counter(answer.verdict for answer in answers)
+    told = {
+        "tasks": len(work.entries),
+        "compared": pairs["scored"],
+        "said": {verdict: said[verdict] for verdict in VERDICTS},
+        "by_order": pairs["by_order"],
+    }
+    return told, pairs["wins"] + pairs["ties"] / 2
+
+
 def _verdict(told: Mapping[str, Any]) -> str:
-    what = "references from other tasks' answers"
-    useless = "verdicts" if "said" in told else "scores"
-    if told["right"] is None:
-        return f"this judge can't tell {what} (no usable answer): its {useless} mean nothing"
-    low, high = told["interval"]
-    rate = f"({told['right']:.2f} of {told['compared']}, interval {low:.2f} to {high:.2f})"
-    if not told["can_tell"]:
-        return f"this judge can't tell {what} {rate}: its {useless} mean nothing"
-    return f"this judge can {'barely ' if told['right'] < BARELY else ''}tell {what} {rate}"
+    rate = "no usable answer"
+    if told["right"] is not None:
+        low, high = told["interval"]
+        rate = f"{told['right']:.2f} of {told['compared']}, interval {low:.2f} to {high:.2f}"
+    can = "can't" if not told["can_tell"] else "can barely" if told["right"] < BARELY else "can"
+    useless = "" if told["can_tell"] else "verdicts" if "said" in told else "scores"
+    return f"this judge {can} tell references from other tasks' answers ({rate})" + (
+        f": its {useless} mean nothing" if useless else ""
+    )
 
 
 def details(summary: Mapping[str, Any]) -> str:
@@ -202,3 +201,7 @@ def _shuffled(tasks: Sequence[Entry], seed: int) -> list[str]:
 
 def _said(task: Entry) -> str:
     return " ".join(task.reference.split()).casefold()
+
+
+def _numbered(entries: Sequence[Entry]) -> list[Entry]:
+    return [replace(entry, number=number) for number, entry in enumerate(entries, 1)]

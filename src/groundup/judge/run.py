@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,7 @@ def judge_responses(
         results = gather(work, run | told, answers)
         if compare_with is not None and earlier is not None:
             results["comparison"] = compare(results, compare_with, earlier)
-        if calibration := find_calibration(folder, run):
-            results["calibration"] = calibration
-            if not calibration["can_tell"]:
-                say(f"warning: {calibration['verdict']} ({calibration['from']})")
+        results |= _calibrated(folder, run, say)
         with atomic_file(folder / RESULTS) as temporary:
             write_json(temporary, results)
         write_report(folder, results)
@@ -157,6 +154,16 @@ def default_output(responses: Path, against: Path | None = None) -> Path:
         folder = f"{against.parent.resolve().name}-" if against.stem == responses.stem else ""
         versus = f"-against-{folder}{against.stem}"
     return responses.with_name(f"{responses.stem}{versus}.judge")
+
+
+def _calibrated(folder: Path, run: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """What is known of the judge; a warning if its judgements mean nothing."""
+    calibration = find_calibration(folder, run)
+    if calibration is None:
+        return {}
+    if not calibration["can_tell"]:
+        say(f"warning: {calibration['verdict']} ({calibration['from']})")
+    return {"calibration": calibration}
 
 
 def _ask_all(
