@@ -2,6 +2,7 @@ import json
 import re
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,11 @@ def config(llm: FakeLLM) -> JudgeConfig:
     return JudgeConfig(base_url=llm.url)
 
 
+def spearman(scores: list[float], worth: list[float]) -> float:
+    found: Any = spearmanr(scores, worth)
+    return found.statistic
+
+
 def tasks(outputs: list[str]) -> list[Entry]:
     return [Entry(n, f"Task {n}.", "", output, "") for n, output in enumerate(outputs, 1)]
 
@@ -58,7 +64,7 @@ def test_a_good_judge_can_tell(llm: FakeLLM, configure: Configure, write: Write)
     assert told["means"] == {"reference": 95, "shuffled": 20, "near-empty": 0}
     assert told["scores"] == {"0": 12, "20": 12, "95": 12}
     assert told["correlation"] == pytest.approx(
-        spearmanr([95] * 12 + [20] * 12 + [0] * 12, [1] * 12 + [0] * 24).statistic
+        spearman([95] * 12 + [20] * 12 + [0] * 12, [1] * 12 + [0] * 24)
     )
     assert told["verdict"] == (
         "this judge can tell references from other tasks' answers "
@@ -181,14 +187,14 @@ def test_the_summary_agrees_with_a_count_by_hand() -> None:
     assert told["scored"] == {"reference": 2, "shuffled": 3, "near-empty": 3}
     assert told["means"] == {"reference": 70, "shuffled": 40, "near-empty": pytest.approx(100 / 3)}
     scores, right = [90, 50, 40, 50, 30, 0, 100, 0], [1, 1, 0, 0, 0, 0, 0, 0]
-    assert told["correlation"] == pytest.approx(spearmanr(scores, right).statistic)
+    assert told["correlation"] == pytest.approx(spearman(scores, right))
 
 
 def test_the_rank_correlation_is_spearman_s() -> None:
     rng = np.random.default_rng(1)
     scores, worth = rng.integers(0, 5, 60).tolist(), rng.integers(0, 2, 60).tolist()
     found = rank_correlation(scores, worth)
-    assert found == pytest.approx(spearmanr(scores, worth).statistic)
+    assert found == pytest.approx(spearman(scores, worth))
     assert rank_correlation([1, 1], [0, 1]) is rank_correlation([], []) is None
 
 

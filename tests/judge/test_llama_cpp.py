@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_it_is_calibrated(
     ).test
     path = tmp_path / "test.json"
     path.write_text(json.dumps(test), encoding="utf-8")
-    few = JudgeConfig(**(vars(judge) | {"calibration_tasks": 6}))
+    few = replace(judge, calibration_tasks=6)
     told = calibrate_judge(path, few, against=path if pairwise else None)["summary"]
     assert (told["tasks"], told["asked"]) == (6, 12 if pairwise else 18)
     assert told["compared"] + told["unscored"] >= 6

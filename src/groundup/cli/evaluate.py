@@ -35,7 +35,8 @@ def evaluate(
     Every token is predicted once, through a sliding window; each document is read on its own.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         files: the text: files (UTF-8, .gz too), directories, globs, or - for stdin.
         document_separator: a text that separates documents within a file.
         device: auto, cpu, cuda, cuda:1, mps.

@@ -92,7 +92,7 @@ def summarize(work: Work, answers: Sequence[Answer]) -> dict[str, Any]:
 
 def _of_scores(work: Work, answers: Sequence[Answer]) -> tuple[dict[str, Any], float]:
     """What only scores tell, and how often the reference won."""
-    scores = {answer.entry: answer.verdict for answer in answers}
+    scores: dict[int, Any] = {answer.entry: answer.verdict for answer in answers}
     found = [scores[entry.number] for entry in work.entries]
     tasks = [found[start : start + len(KINDS)] for start in range(0, len(found), len(KINDS))]
     duels = [task[:2] for task in tasks if None not in task[:2]]
