@@ -1,9 +1,9 @@
 """Copy the figures of the documents from the committed results: ``python benchmarks/figures.py``.
 
-``docs/measured.md`` is made of ``measured.md.j2`` beside this file, what is between the two marks of
-README.md and docs/evaluate.md of ``readme.md.j2`` and ``evaluate.md.j2``; they name the results'
-files and keys. A test runs this and compares,
-so no figure can be anything else than what a benchmark has written.
+``docs/measured.md`` is made of ``measured.md.j2`` beside this file; what is between the marks of
+README.md and docs/evaluate.md, of ``readme.md.j2`` and ``evaluate.md.j2``. They name the results'
+files and keys. A test runs this and compares, so no figure can be anything else than what a
+benchmark has written.
 """
 
 from __future__ import annotations
