@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def config(llm: FakeLLM) -> JudgeConfig:
     return JudgeConfig(base_url=llm.url)
 
 
-def spearman(scores: list[float], worth: list[float]) -> float:
+def spearman(scores: Sequence[float], worth: Sequence[float]) -> float:
     found: Any = spearmanr(scores, worth)
     return found.statistic
 
@@ -241,7 +242,8 @@ def test_a_file_of_references_needs_no_responses(
     with pytest.raises(UserError, match="output"):
         calibrate_judge(answered, config, out="never")
     other = write(rows(5), "other.json")
-    for given in ({"reference": other}, {"against": other}):
+    changes: list[dict[str, Any]] = [{"reference": other}, {"against": other}]
+    for given in changes:
         with pytest.raises(UserError, match="must hold the same tasks"):
             calibrate_judge(write(rows(6)), config, out="never", **given)
     assert not Path("never").exists()

@@ -126,11 +126,11 @@ def _of_pairs(work: Work, answers: Sequence[Answer]) -> tuple[dict[str, Any], fl
 
 
 def _verdict(told: Mapping[str, Any]) -> str:
-    rate = "no usable answer"
+    rate, right = "no usable answer", told["right"] or 0.0
     if told["right"] is not None:
         low, high = told["interval"]
-        rate = f"{told['right']:.2f} of {told['compared']}, interval {low:.2f} to {high:.2f}"
-    can = "can't" if not told["can_tell"] else "can barely" if told["right"] < BARELY else "can"
+        rate = f"{right:.2f} of {told['compared']}, interval {low:.2f} to {high:.2f}"
+    can = "can't" if not told["can_tell"] else "can barely" if right < BARELY else "can"
     useless = "" if told["can_tell"] else "verdicts" if "said" in told else "scores"
     return f"this judge {can} tell references from other tasks' answers ({rate})" + (
         f": its {useless} mean nothing" if useless else ""
