@@ -143,6 +143,7 @@ from .tasks.pretrain import pretrain as pretrain
 from .tokenizers import (
     BPETokenizer as BPETokenizer,
     GPT2Tokenizer as GPT2Tokenizer,
+    LibraryTokenizer as LibraryTokenizer,
     SimpleTokenizerV1 as SimpleTokenizerV1,
     SimpleTokenizerV2 as SimpleTokenizerV2,
     build_vocab as build_vocab,

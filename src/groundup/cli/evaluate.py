@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,7 @@ def evaluate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    quantize: Literal["fp16", "int8", "int4"] | None = None,
     no_verify: Flag = False,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],
@@ -43,6 +44,7 @@ def evaluate(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        quantize: keep the matrices in fewer bytes, and see what it costs.
         no_verify: open it though a file is not as it was saved.
         as_json: print one JSON object.
     """
@@ -62,6 +64,7 @@ def evaluate(
         tokenizer=tokenizer,
         checkpoint=checkpoint,
         expect=expect_language_model,
+        quantize=quantize,
         verify=not no_verify,
     )
     score = evaluate_text(gpt, tokens, documents, config, say=say)

@@ -19,6 +19,8 @@ from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
+from groundup.model.quantized import Quantization
+from groundup.model.quantized import quantize as quantize_model
 from groundup.prompts import OWN
 from groundup.snapshot import read_whole
 from groundup.tokenizers import (
@@ -90,6 +92,7 @@ def load_model(
     tokenizer: str | None = None,
     checkpoint: str | None = None,
     expect: Callable[[Facts, str | Path], None] = lambda facts, source: None,
+    quantize: Quantization | None = None,
     verify: bool = True,
 ) -> tuple[GPTModel, Tokenizer]:
     """Open a language model or a classifier; it is in fp32 and eval mode.
@@ -108,6 +111,8 @@ def load_model(
         checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
         expect: raises ``UserError`` if what the model says of itself is not what is wanted; asked
             before the weights are read.
+        quantize: ``fp16``, ``int8`` or ``int4``: keep its matrices in fewer bytes, to write texts
+            faster; it cannot be trained then.
         verify: whether to compare the files with the SHA-256 that were saved with them.
 
     Raises:
@@ -126,7 +131,7 @@ def load_model(
         if tokenizer is not None or tokens is None:
             tokens = _tokenizer_for(model.cfg, tokenizer, path)
         model.facts = facts
-        return model, tokens
+        return (model if quantize is None else quantize_model(model, quantize)), tokens
 
     return read_whole(path, open_it, verify=verify)
 
@@ -195,6 +200,10 @@ def _format_of(path: Path) -> Format:
 def _open_openai(path: Path, asked: Asked) -> Opened:
     model = load_openai_model(path, asked.device, drop_rate=asked.drop_rate)
     return model, load_openai_tokenizer(path) if (path / "vocab.bpe").exists() else None
+
+
+def _is_torch_file(path: Path) -> bool:
+    return path.is_file() and not is_gguf(path)
 
 
 def _open_torch_file(path: Path, asked: Asked) -> Opened:
@@ -286,7 +295,7 @@ FORMATS = (
     Format(is_openai_directory, _open_openai, says_tokens=False),
     Format(_is_adapter, _open_adapter, _adapter_facts),
     Format(is_gguf, _open_gguf, read_gguf_facts, read_gguf_shape),
-    Format(Path.is_file, _open_torch_file, says_heads=False, says_tokens=False),
+    Format(_is_torch_file, _open_torch_file, says_heads=False, says_tokens=False),
     Format(lambda path: True, _open_directory, _directory_facts, read_model_config),
 )
 """All formats, the most particular ones first; what is none of the others is a model directory."""
