@@ -44,6 +44,7 @@ from .judge.course import (
     generate_model_scores as generate_model_scores,
     query_model as query_model,
 )
+from .judge.run import calibrate_judge as calibrate_judge
 from .judge.run import judge_responses as judge_responses
 from .lessons.attention import (
     FeedForwardFast as FeedForwardFast,
