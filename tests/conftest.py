@@ -84,6 +84,36 @@ def tiny_config(**changes: object) -> ModelConfig:
     return base.replace(**changes)
 
 
+ARCHITECTURES = {
+    "gpt2": tiny_config(),
+    "llama": tiny_config(
+        norm="rms",
+        position="rope",
+        feed_forward="swiglu",
+        hidden_dim=48,
+        n_kv_heads=2,
+        qkv_bias=False,
+        attn_bias=False,
+        mlp_bias=False,
+    ),
+    "qwen3": tiny_config(
+        norm="rms",
+        norm_eps=1e-6,
+        position="rope",
+        feed_forward="swiglu",
+        hidden_dim=48,
+        n_kv_heads=1,
+        head_dim=16,
+        qk_norm=True,
+        qkv_bias=False,
+        attn_bias=False,
+        mlp_bias=False,
+        tie_weights=False,
+    ),
+}
+"""One tiny shape of each architecture that has one."""
+
+
 def facts_of(directory: Path) -> Facts:
     """What a directory's ``groundup.json`` says."""
     facts = Facts.read(directory)

@@ -88,10 +88,18 @@ from .model.ladder import (
     SelfAttention_v2 as SelfAttention_v2,
     simple_attention as simple_attention,
 )
+from .model.ladder_modern import (
+    GroupedQueryAttention as GroupedQueryAttention,
+    RMSNormSpelledOut as RMSNormSpelledOut,
+    SwiGLUSpelledOut as SwiGLUSpelledOut,
+    rotary_embedding as rotary_embedding,
+)
 from .model.layers import (
     GELU as GELU,
     FeedForward as FeedForward,
     LayerNorm as LayerNorm,
+    RMSNorm as RMSNorm,
+    SwiGLU as SwiGLU,
     TransformerBlock as TransformerBlock,
 )
 from .model.lora import LoRALinear as LoRALinear, add_lora as add_lora, merge_lora as merge_lora

@@ -79,8 +79,10 @@ def _weights(folder: Path, name: str) -> Iterator[Check]:
     import torch
 
     from groundup.tokenizers import load_tokenizer
+    from groundup.weights.architectures import architecture_of
     from groundup.weights.checkpoint import build_model
-    from groundup.weights.huggingface import CONFIG, TensorFiles, read_labels, read_model_config
+    from groundup.weights.hf_config import CONFIG, read_labels, read_model_config
+    from groundup.weights.huggingface import TensorFiles
     from groundup.weights.load import load_model
     from groundup.weights.names import huggingface_rows
 
@@ -104,7 +106,8 @@ def _weights(folder: Path, name: str) -> Iterator[Check]:
 
     def weights() -> str:
         rows = huggingface_rows(cfg, classifier=bool(labels))
-        model = build_model(cfg, TensorFiles(folder), rows, str(folder), num_classes=len(labels))
+        tensors = TensorFiles(folder, architecture_of(cfg))
+        model = build_model(cfg, tensors, rows, str(folder), num_classes=len(labels))
         broken = [n for n, p in model.named_parameters() if not torch.isfinite(p).all()]
         if broken:
             raise UserError(f"not all numbers are finite in {first_ten(broken)}")

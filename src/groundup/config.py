@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from groundup.config_problems import problems_of
 from groundup.errors import UserError, did_you_mean
 from groundup.options import option
 
 IGNORE_INDEX = -100
 """A target that does not count, PyTorch's default."""
 
-FeedForwardKind = Literal["gelu", "gelu_exact"]
-"""What stands between the two linear layers of a feed-forward network."""
-
-# A shape beyond these is a mistake or a trap: laying it out would take hours, or overflow.
-_MOST = {
-    **dict.fromkeys(("vocab_size", "context_length"), 1 << 24),
-    **dict.fromkeys(("emb_dim", "n_heads", "hidden_dim"), 1 << 20),
-    "n_layers": 1 << 10,
-}
+FeedForwardKind = Literal["gelu", "gelu_exact", "swiglu"]
+NormKind = Literal["layer", "rms"]
+PositionKind = Literal["learned", "rope"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,8 @@ class ModelConfig:
     """Everything that decides the shapes of a :class:`~groundup.model.gpt.GPTModel`.
 
     The fields are the course's dict keys, and the object reads like that dict too:
-    ``cfg["emb_dim"]`` and ``GPTModel({**cfg, "drop_rate": 0.0})`` both work.
+    ``cfg["emb_dim"]`` and ``GPTModel({**cfg, "drop_rate": 0.0})`` both work. What the course's dict
+    does not say means GPT-2; the presets show what Llama and Qwen3 choose instead.
     """
 
     vocab_size: int = option(50257, "number of tokens the tokenizer knows")
@@ -41,41 +38,36 @@ class ModelConfig:
     qkv_bias: bool = option(False, "bias in the query, key and value projections (GPT-2 has it)")
     tie_weights: bool = option(False, "share the output layer's matrix with the token embedding")
     feed_forward: FeedForwardKind = option(
-        "gelu", "the activation: gelu (GPT-2's, by tanh) or gelu_exact (by the error function)"
+        "gelu",
+        "gelu (GPT-2's, by tanh), gelu_exact (by the error function) or swiglu (Llama's, gated)",
     )
     hidden_dim: int | None = option(
         None, "width inside the feed-forward networks (four times emb_dim)"
     )
+    norm: NormKind = option("layer", "layer (GPT-2's LayerNorm) or rms (Llama's RMSNorm)")
+    norm_eps: float = option(1e-5, "what keeps the norms from dividing by zero")
+    position: PositionKind = option(
+        "learned", "learned (GPT-2's, an embedding) or rope (rotated queries and keys)"
+    )
+    rope_theta: float = option(10000.0, "rope: the slowest pair turns once in 2 pi times this")
+    rope_scaling: str | None = option(
+        None, "rope: for longer contexts, as Hugging Face has it: a JSON object with rope_type"
+    )
+    n_kv_heads: int | None = option(
+        None, "heads of keys and values, each shared by n_heads / n_kv_heads queries (n_heads)"
+    )
+    head_dim: int | None = option(None, "columns per attention head (emb_dim / n_heads)")
+    qk_norm: bool = option(False, "RMSNorm on every head's queries and keys (Qwen3)")
+    attn_bias: bool = option(True, "bias in attention's output projection")
+    mlp_bias: bool = option(True, "bias in the feed-forward networks")
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in _MOST}
-        if self.hidden_dim is None:
-            del counts["hidden_dim"]
-        problems = [
-            f"{name} is {value!r:.40}; expected a whole number of at least 1, at most {_MOST[name]}"
-            for name, value in counts.items()
-            if not _is_count(value) or value > _MOST[name]
-        ]
-        if not isinstance(self.drop_rate, int | float) or not 0.0 <= self.drop_rate < 1.0:
-            problems.append(f"drop_rate is {self.drop_rate!r:.40}; expected 0 <= drop_rate < 1")
-        problems += [
-            f"{name} is {value!r:.40}; expected true or false"
-            for name in ("qkv_bias", "tie_weights")
-            if (value := getattr(self, name)) not in (True, False)
-        ]
-        if self.feed_forward not in (kinds := get_args(FeedForwardKind)):
-            given = f"feed_forward is {self.feed_forward!r:.40}"
-            problems.append(f"{given}; expected one of {', '.join(kinds)}")
-        if not problems and self.emb_dim % self.n_heads:
-            divisors = [n for n in range(1, self.emb_dim + 1) if self.emb_dim % n == 0]
-            near = min(divisors, key=lambda n: (abs(n - self.n_heads), n))
-            problems.append(
-                f"emb_dim ({self.emb_dim}) is not divisible by n_heads ({self.n_heads}); "
-                f"every head gets emb_dim / n_heads columns, so try n_heads {near} "
-                f"or emb_dim {_next_multiple(self.emb_dim, self.n_heads)}"
-            )
-        if problems:
+        kinds = {"feed_forward": FeedForwardKind, "norm": NormKind, "position": PositionKind}
+        if problems := problems_of(self, {name: get_args(kind) for name, kind in kinds.items()}):
             raise UserError("; ".join(problems))
+        if self.rope_scaling is not None:  # one spelling, so that equal shapes compare equal
+            told = json.dumps(json.loads(self.rope_scaling), sort_keys=True)
+            object.__setattr__(self, "rope_scaling", told)
 
     @classmethod
     def of(cls, cfg: ModelConfig | Mapping[str, Any]) -> ModelConfig:
@@ -95,9 +87,14 @@ class ModelConfig:
         return [field.name for field in dataclasses.fields(cls)]
 
     @property
-    def head_dim(self) -> int:
-        """Columns per attention head."""
-        return self.emb_dim // self.n_heads
+    def head_size(self) -> int:
+        """Columns per attention head: ``head_dim``, or GPT-2's ``emb_dim / n_heads``."""
+        return self.head_dim or self.emb_dim // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values: ``n_kv_heads``, or one per head of queries."""
+        return self.n_kv_heads or self.n_heads
 
     @property
     def feed_forward_dim(self) -> int:
@@ -125,15 +122,21 @@ TrainOn = Literal["all", "response"]
 """What an assistant learns to write: prompt and response as in the course, or the response only."""
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _next_multiple(value: int, step: int) -> int:
-    return -(-value // step) * step
-
-
 _GPT2 = ModelConfig(qkv_bias=True, tie_weights=True)
+
+# Llama's choices (Touvron et al. 2023), and those of the models that follow it.
+_LLAMA = ModelConfig(
+    norm="rms",
+    position="rope",
+    feed_forward="swiglu",
+    attn_bias=False,
+    mlp_bias=False,
+    tie_weights=True,
+    drop_rate=0.0,
+)
+_SMOLLM2 = _LLAMA.replace(vocab_size=49152, context_length=8192, rope_theta=100_000.0)
+_QWEN3 = _LLAMA.replace(qk_norm=True, norm_eps=1e-6, rope_theta=1_000_000.0)
+_MODERN = _QWEN3.replace(rope_theta=10_000.0)  # for contexts of hundreds of tokens, not thousands
 
 PRESETS: dict[str, ModelConfig] = {
     # OpenAI's GPT-2 (Radford et al. 2019, table 2).
@@ -148,6 +151,68 @@ PRESETS: dict[str, ModelConfig] = {
     "tiny": _GPT2.replace(vocab_size=2048, context_length=128, emb_dim=192, n_heads=3, n_layers=4),
     "mini": _GPT2.replace(vocab_size=4096, context_length=256, emb_dim=384, n_heads=6, n_layers=6),
     "base": _GPT2.replace(vocab_size=8192, context_length=512, emb_dim=512, n_heads=8, n_layers=8),
+    # The same sizes with today's parts; gated, there are three matrices, each two thirds as wide.
+    "modern-nano": _MODERN.replace(
+        vocab_size=512, context_length=64, emb_dim=64, n_heads=4, n_layers=2, hidden_dim=160
+    ),
+    "modern-tiny": _MODERN.replace(
+        vocab_size=2048, context_length=128, emb_dim=192, n_heads=3, n_layers=4, hidden_dim=512
+    ),
+    "modern-mini": _MODERN.replace(
+        vocab_size=4096, context_length=256, emb_dim=384, n_heads=6, n_layers=6, hidden_dim=1024
+    ),
+    "modern-base": _MODERN.replace(
+        vocab_size=8192, context_length=512, emb_dim=512, n_heads=8, n_layers=8, hidden_dim=1376
+    ),
+    "llama-tiny": _LLAMA.replace(
+        vocab_size=2048,
+        context_length=128,
+        emb_dim=192,
+        n_heads=6,
+        n_kv_heads=2,
+        n_layers=4,
+        hidden_dim=512,
+    ),
+    # Hugging Face's SmolLM2 (Ben Allal et al. 2025).
+    "smollm2-135m": _SMOLLM2.replace(
+        emb_dim=576, n_heads=9, n_kv_heads=3, n_layers=30, hidden_dim=1536
+    ),
+    "smollm2-360m": _SMOLLM2.replace(
+        emb_dim=960, n_heads=15, n_kv_heads=5, n_layers=32, hidden_dim=2560
+    ),
+    # TinyLlama (Zhang et al. 2024), Llama 3.2 (Meta 2024), Qwen3 (Yang et al. 2025).
+    "tinyllama-1.1b": _LLAMA.replace(
+        vocab_size=32000,
+        context_length=2048,
+        emb_dim=2048,
+        n_heads=32,
+        n_kv_heads=4,
+        n_layers=22,
+        hidden_dim=5632,
+        tie_weights=False,
+    ),
+    "llama3.2-1b": _LLAMA.replace(
+        vocab_size=128_256,
+        context_length=131_072,
+        emb_dim=2048,
+        n_heads=32,
+        n_kv_heads=8,
+        n_layers=16,
+        hidden_dim=8192,
+        rope_theta=500_000.0,
+        rope_scaling='{"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, '
+        '"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}',
+    ),
+    "qwen3-0.6b": _QWEN3.replace(
+        vocab_size=151_936,
+        context_length=40_960,
+        emb_dim=1024,
+        n_heads=16,
+        n_kv_heads=8,
+        head_dim=128,
+        n_layers=28,
+        hidden_dim=3072,
+    ),
 }
 
 ALIASES = {

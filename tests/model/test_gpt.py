@@ -1,5 +1,4 @@
 import math
-from itertools import product
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -12,7 +11,7 @@ from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.options import option_fields
 from groundup.weights.names import huggingface_rows, to_theirs
-from tests.conftest import tiny_config
+from tests.conftest import ARCHITECTURES, tiny_config
 
 COURSE = {
     "vocab_size": 50257,
@@ -36,25 +35,29 @@ def test_the_courses_seed_gives_the_courses_tokens() -> None:
     assert model.num_parameters() == 163_009_536
 
 
-def switches() -> list[dict[str, Any]]:
-    """Every combination of what the config can switch."""
+def switches() -> list[tuple[str, dict[str, Any]]]:
+    """Each architecture, with each of the config's switches in each position."""
     found = {
         name: (True, False) if hint is bool else get_args(hint)
         for name, (_, hint) in option_fields(ModelConfig).items()
         if hint is bool or get_origin(hint) is Literal
     }
-    return [dict(zip(found, chosen, strict=True)) for chosen in product(*found.values())]
+    return [
+        (kind, {name: value})
+        for kind in ARCHITECTURES
+        for name, values in found.items()
+        for value in values
+    ]
 
 
-@pytest.mark.parametrize("switched", switches(), ids=str)
-@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+@pytest.mark.parametrize(("kind", "switched"), switches(), ids=str)
 @pytest.mark.parametrize("gpt2", [True, False])
-def test_an_untrained_model_knows_nothing(
-    switched: dict[str, Any], drop_rate: float, gpt2: bool
-) -> None:
+def test_an_untrained_model_knows_nothing(kind: str, switched: dict[str, Any], gpt2: bool) -> None:
     """Its loss is near that of guessing: a tied output layer once began at several hundred."""
     torch.manual_seed(123)
-    cfg = ModelConfig(2048, 64, 768, 12, 2, drop_rate, **switched)
+    cfg = ARCHITECTURES[kind].replace(
+        vocab_size=2048, context_length=64, emb_dim=256, drop_rate=0.1, **switched
+    )
     model = GPTModel(cfg).init_gpt2() if gpt2 else GPTModel(cfg)
     idx = torch.randint(0, cfg.vocab_size, (4, 65))
     loss = model(idx[:, :-1], targets=idx[:, 1:]).item() / (4 * 64)
@@ -90,9 +93,10 @@ def test_logits_equal_those_of_transformers(tie: bool, bias: bool) -> None:
         torch.testing.assert_close(model(idx), theirs(idx).logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 1, 1, 5], [11, 1]])
-def test_cached_logits_equal_uncached_ones(chunks: list[int]) -> None:
-    model = GPTModel(tiny_config()).eval()
+def test_cached_logits_equal_uncached_ones(chunks: list[int], kind: str) -> None:
+    model = GPTModel(ARCHITECTURES[kind]).eval()
     idx = torch.randint(0, 300, (2, 12))
     cache = model.new_cache(batch_size=2)
     with torch.no_grad():

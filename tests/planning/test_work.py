@@ -33,7 +33,7 @@ def test_operations_are_nanogpts(name: str) -> None:
     cfg = preset(name)
     found = costs(cfg)
     N = found.unique_parameters - cfg.context_length * cfg.emb_dim
-    L, H, Q, T = cfg.n_layers, cfg.n_heads, cfg.head_dim, cfg.context_length
+    L, H, Q, T = cfg.n_layers, cfg.n_heads, cfg.head_size, cfg.context_length
     assert found.training_flops == pytest.approx(6 * N + 12 * L * H * Q * T, rel=0.001)
 
 

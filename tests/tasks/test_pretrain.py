@@ -233,3 +233,11 @@ def test_tokens_in_no_window_are_told(tmp_path: Path) -> None:
     pretrain(DOCS, tmp_path / "b", options(max_steps=1, stride=32), SHAPE, **how)
     (note,) = [line for line in said if "in no window" in line]
     assert "tokens to train on (50%)" in note and "one of 16 tokens every 32" in note
+
+
+def test_a_shape_that_nobody_opens_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = {"preset": "modern-nano", "qkv_bias": True}
+    with pytest.raises(UserError, match="the nearest is Qwen3, but this one has a bias in only"):
+        pretrain(["a text"], tmp_path / "out", changes, say=said.append)
+    assert not said and not (tmp_path / "out").exists()

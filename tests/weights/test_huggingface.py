@@ -184,14 +184,14 @@ def test_wrapped_names_in_safetensors(tmp_path: Path, check: Callable, prefix: s
             {"activation_function": "relu"},
             "activation_function is 'relu', groundup's is 'gelu_new'",
         ),
-        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
+        ({"layer_norm_epsilon": 0}, "norm_eps is 0"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"n_inner": 100}, r"c_fc.weight of shape \(32, 128\) .* the config \(100, 32\)"),
         ({"n_inner": 0}, "hidden_dim is 0"),
         ({"architectures": ["GPT2ForTokenClassification"]}, "GPT2ForTokenClassification"),
         (
-            {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
-            r"a 'llama' model \(LlamaForCausalLM\); groundup opens models of type 'gpt2'",
+            {"architectures": ["T5Model"], "model_type": "t5"},
+            r"a 't5' model \(T5Model\); groundup opens .* of the types gpt2, llama",
         ),
     ],
 )

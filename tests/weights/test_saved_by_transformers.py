@@ -25,7 +25,7 @@ from groundup.evaluate.classifier import Classifier
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer, Tokenizer
 from groundup.weights.checkpoint import save_model
-from groundup.weights.huggingface import hf_config
+from groundup.weights.hf_config import hf_config
 from groundup.weights.load import load_model
 from tests.conftest import TEXT, tiny_config
 from tests.labelled import perturbed

@@ -13,7 +13,7 @@ from groundup.data.batching import evaluation_rows, nothing_of
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.errors import UserError
 from groundup.facts import Facts
-from groundup.model.door import device_of, evaluating, scores
+from groundup.model.door import device_of, evaluating, known_context_length, scores
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import Tokenizer
 from groundup.train.objective import to_device
@@ -150,7 +150,7 @@ def classify_review(
     """
     if max_length is not None and max_length < 1:
         raise UserError(f"max_length is {max_length}; expected at least 1")
-    context = model.get_parameter("pos_emb.weight").shape[0]
+    context = known_context_length(model)
     ids = tokenizer.encode(text)[: min(max_length or context, context)]
     if not ids:
         raise UserError("there is nothing to classify in an empty text")

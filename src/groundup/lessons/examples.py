@@ -28,10 +28,14 @@ from groundup.lessons.softmax import (
     softmax_with_temperature,
 )
 from groundup.model.attention import MultiHeadAttention
+from groundup.model.cache import KVCache
+from groundup.model.frequencies import frequencies
 from groundup.model.gpt import GPTModel
-from groundup.model.layers import GELU, LayerNorm, TransformerBlock
+from groundup.model.ladder_modern import GroupedQueryAttention
+from groundup.model.layers import GELU, LayerNorm, RMSNorm, SwiGLU, TransformerBlock
 from groundup.model.lora import LoRALinear
 from groundup.model.loss import linear_cross_entropy
+from groundup.model.rotary import rotate, turns
 from groundup.model.watch import watch
 from groundup.tokenizers import get_gpt2_tokenizer
 from groundup.tokenizers.bpe_train import learn_merges
@@ -125,6 +129,54 @@ def gelu() -> None:
     x = torch.linspace(-3, 3, 13)
     columns = torch.stack([x, GELU()(x), torch.relu(x)], dim=1)
     show("GELU and ReLU", columns, columns=["x", "GELU", "ReLU"])
+
+
+def rmsnorm() -> None:
+    """The same two rows as in ``layernorm``: the mean stays where it is."""
+    torch.manual_seed(123)
+    x = nn.Sequential(nn.Linear(5, 6), nn.ReLU())(torch.randn(2, 5))  # (2, 6)
+    for name, values in (("before", x), ("after", RMSNorm(6)(x))):
+        show(name, values)
+        show("root mean square", values.pow(2).mean(dim=-1).sqrt())
+        show("mean", values.mean(dim=-1))
+
+
+def rope() -> None:
+    """One query and one key at many positions: their score depends on the distance alone."""
+    torch.manual_seed(123)
+    cfg = ModelConfig(emb_dim=8, n_heads=1, position="rope")
+    show("radians per token, each pair", torch.tensor(frequencies(8, 10000.0)[0]))
+    query, key = torch.randn(2, 1, 1, 1, 8)  # (B, H, T, D) each
+    turned = rotate(query.expand(1, 1, 6, 8), turns(torch.arange(6), cfg))[0, 0]  # (T, D)
+    against = rotate(key.expand(1, 1, 6, 8), turns(torch.arange(6), cfg))[0, 0]
+    names = [f"at {t}" for t in range(6)]
+    show("scores of queries (rows) and keys", turned @ against.T, names, names)
+    print("every diagonal has one number: the rows are shifted, not changed")
+
+
+def gqa() -> None:
+    """Six heads of queries share two of keys and values."""
+    torch.manual_seed(123)
+    for kv_heads in (6, 2, 1):
+        cfg = ModelConfig(emb_dim=48, n_heads=6, n_kv_heads=kv_heads, n_layers=1)
+        layer = GroupedQueryAttention(48, 6, kv_heads, 8)
+        cache = KVCache(cfg, capacity=100).layers[0]
+        numbers = cache.keys.numel() + cache.values.numel()
+        print(
+            f"{kv_heads} heads of keys and values: W_key {tuple(layer.W_key.weight.shape)}, "
+            f"the cache of 100 tokens {numbers:,} numbers, "
+            f"output {tuple(layer(torch.randn(1, 4, 48)).shape)}"
+        )
+
+
+def swiglu() -> None:
+    """A gate that is far below zero lets nothing pass, one far above all of it."""
+    gate = torch.linspace(-4, 4, 9)
+    rows = torch.stack([gate, F.silu(gate), F.silu(gate) * 2, F.silu(gate) * -1], dim=1)
+    show("SiLU(gate) * up", rows, columns=["gate", "SiLU", "up = 2", "up = -1"])
+    cfg = ModelConfig(emb_dim=12, n_heads=2, hidden_dim=32, feed_forward="swiglu", mlp_bias=False)
+    numbers = sum(parameter.numel() for parameter in SwiGLU(cfg).parameters())
+    print(f"three matrices of 12 x 32: {numbers:,} parameters; two of 12 x 48: {2 * 12 * 48:,}")
 
 
 def block() -> None:

@@ -55,6 +55,22 @@ TOPICS = {
     ),
     "layernorm": Topic("mean 0 and variance 1 for each token", ("model.layers:LayerNorm",)),
     "gelu": Topic("the activation of GPT-2, beside ReLU", ("model.layers:GELU",)),
+    "rmsnorm": Topic(
+        "Llama's norm: a root mean square of 1, and nothing else",
+        ("model.ladder_modern:RMSNormSpelledOut", "model.layers:RMSNorm"),
+    ),
+    "rope": Topic(
+        "positions as rotations: what counts is how far apart two tokens are",
+        ("model.ladder_modern:rotary_embedding", "model.rotary:turns", "model.rotary:rotate"),
+    ),
+    "gqa": Topic(
+        "grouped-query attention: several heads share keys and values, and the cache shrinks",
+        ("model.ladder_modern:GroupedQueryAttention",),
+    ),
+    "swiglu": Topic(
+        "Llama's feed-forward network: a gate decides what passes",
+        ("model.ladder_modern:SwiGLUSpelledOut", "model.layers:SwiGLU"),
+    ),
     "block": Topic(
         "attention, then each token on its own; shapes on the way",
         ("model.layers:FeedForward", "model.layers:TransformerBlock"),

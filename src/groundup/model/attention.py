@@ -4,11 +4,12 @@ The steps that lead here, each adding one idea, are in ``ladder.py``; its last r
 this class computes, and a test proves that the two are equal.
 
 Shapes: ``B`` batch, ``T`` new tokens, ``S`` tokens attended to (cached + new), ``H`` heads,
-``D`` columns per head, ``C = H * D`` embedding width.
+``K`` heads of keys and values, ``D`` columns per head, ``C`` embedding width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.errors import UserError
+from groundup.model.rotary import rotate
 
 if TYPE_CHECKING:
     from groundup.model.cache import LayerCache
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 class MultiHeadAttention(nn.Module):
     """Masked self-attention with several heads in parallel (Vaswani et al. 2017, section 3.2.2).
 
+    What newer models change about it (``ladder_modern.py`` has each as a rung) is given by name:
+    fewer heads of keys and values, each shared by a group of queries' heads, make the cache smaller
+    (grouped-query attention, Ainslie et al. 2023); an RMSNorm over each head's queries and keys
+    keeps the scores small (Dehghani et al. 2023; Qwen3).
+
     Args:
         d_in: width of the input.
         d_out: width of the output, shared by all heads.
@@ -31,6 +38,10 @@ class MultiHeadAttention(nn.Module):
         dropout: probability of dropping an attention weight while training.
         num_heads: number of heads; each gets ``d_out / num_heads`` columns.
         qkv_bias: whether the query, key and value projections have a bias.
+        num_kv_heads: heads of keys and values; ``num_heads`` unless told otherwise.
+        head_dim: columns per head, where they are not ``d_out / num_heads``.
+        out_bias: whether the output projection has a bias.
+        qk_norm: makes the norm of queries and keys; there is none unless told otherwise.
 
     Raises:
         UserError: ``d_out`` is not divisible by ``num_heads``.
@@ -44,23 +55,36 @@ class MultiHeadAttention(nn.Module):
         dropout: float,
         num_heads: int,
         qkv_bias: bool = False,
+        *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        out_bias: bool = True,
+        qk_norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        if d_out % num_heads:
+        if head_dim is None and d_out % num_heads:
             raise UserError(f"d_out ({d_out}) must be divisible by num_heads ({num_heads})")
         self.d_out = d_out
         self.context_length = context_length
         self.num_heads = num_heads
-        self.head_dim = d_out // num_heads
-        self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
-        self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
-        self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
-        self.out_proj = nn.Linear(d_out, d_out)
+        self.head_dim = head_dim or d_out // num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
+        width, kv_width = num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        self.W_query = nn.Linear(d_in, width, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, kv_width, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, kv_width, bias=qkv_bias)
+        self.out_proj = nn.Linear(width, d_out, bias=out_bias)
+        self.q_norm = qk_norm(self.head_dim) if qk_norm else None
+        self.k_norm = qk_norm(self.head_dim) if qk_norm else None
         self.dropout = nn.Dropout(dropout)
         self.register_load_state_dict_pre_hook(drop_stored_mask)
 
     def forward(
-        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        cache: LayerCache | None = None,
+        mask: Tensor | None = None,
+        turn: Tensor | None = None,
     ) -> Tensor:
         """Mix each token with those before it: ``(B, T, d_in) -> (B, T, d_out)``.
 
@@ -69,19 +93,24 @@ class MultiHeadAttention(nn.Module):
             cache: holds what was computed for earlier tokens; then ``x`` is only the new ones, each
                 of which attends to all of those up to itself.
             mask: which tokens may attend to which, where that is not just "the earlier ones".
+            turn: by how much each token's queries and keys are rotated (``rotary.py``), if they
+                are.
         """
         q = self._split_heads(self.W_query(x))  # (B, H, T, D)
-        k = self._split_heads(self.W_key(x))  # (B, H, T, D)
-        v = self._split_heads(self.W_value(x))  # (B, H, T, D)
+        k = self._split_heads(self.W_key(x))  # (B, K, T, D)
+        v = self._split_heads(self.W_value(x))  # (B, K, T, D)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if turn is not None:
+            q, k = rotate(q, turn), rotate(k, turn)
         check_length(x.shape[1] + (cache.length if cache else 0), self.context_length)
         if cache is not None:
-            k, v, mask = cache.extend(k, v)  # (B, H, S, D) twice
+            k, v, mask = cache.extend(k, v)  # (B, K, S, D) twice
         context = attend(q, k, v, mask, self.dropout)  # (B, H, T, D)
         return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        B, T, _ = x.shape
-        return x.view(B, T, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, D)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or K, T, D)
 
 
 SHORT = 256
@@ -99,8 +128,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
 
     Args:
         q: queries ``(B, H, T, D)``.
-        k: keys ``(B, H, S, D)``.
-        v: values ``(B, H, S, D)``.
+        k: keys ``(B, K, S, D)``; each head of them serves ``H / K`` heads of queries.
+        v: values ``(B, K, S, D)``.
         mask: true where a query may see a key, broadcast to ``(B, H, T, S)``. ``None`` is causal: a
             query sees the keys up to its own, and a single query all of them.
         dropout: drops weights while training.
@@ -120,6 +149,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         attn_mask=mask,
         dropout_p=dropout.p if dropout.training else 0.0,
         is_causal=mask is None and T > 1,
+        enable_gqa=q.shape[1] != k.shape[1],
     )
 
 
@@ -135,6 +165,7 @@ def attend_explicitly(
     if mask is None:
         visible = torch.ones(T, k.shape[-2], dtype=torch.bool, device=q.device)
         mask = visible.tril() if T > 1 else visible
+    k, v = (each.repeat_interleave(q.shape[1] // each.shape[1], dim=1) for each in (k, v))
     scores = (q * D**-0.5) @ k.transpose(-2, -1)  # (B, H, T, S)
     weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)  # (B, H, T, S)
     weights = weights if dropout is None else dropout(weights)

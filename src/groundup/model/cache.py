@@ -1,10 +1,10 @@
 """The key/value cache: what attention has computed for earlier tokens, so that it need not again.
 
 It is an object that is passed into the same model (``model(idx, cache=cache)``), not a second
-model. The memory is allocated once, ``2 * n_layers * B * H * capacity * D`` numbers.
+model. The memory is allocated once, ``2 * n_layers * B * K * capacity * D`` numbers.
 
-Shapes: ``B`` rows (sequences), ``T`` new tokens, ``S`` tokens attended to (cached + new), ``H``
-heads, ``D`` columns per head.
+Shapes: ``B`` rows (sequences), ``T`` new tokens, ``S`` tokens attended to (cached + new), ``K``
+heads of keys and values, ``D`` columns per head.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class LayerCache:
     """The keys and values of one attention layer, in a buffer of fixed size."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys  # (B, H, capacity, D)
+        self.keys = keys  # (B, K, capacity, D)
         self.values = values
         self.length = 0
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take in new tokens' keys and values: all so far, and which each new token attends to.
 
-        ``(B, H, T, D)`` twice to ``(B, H, S, D)`` twice and :meth:`mask`.
+        ``(B, K, T, D)`` twice to ``(B, K, S, D)`` twice and :meth:`mask`.
         """
         mask = self.mask(k.shape[2])
         return *self.append(k, v), mask
@@ -51,7 +51,7 @@ class LayerCache:
         return ones.tril(diagonal=self.length)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new ``(B, H, T, D)`` keys and values; return views of all so far, ``(B, H, S, D)``.
+        """Store new ``(B, K, T, D)`` keys and values; return views of all so far, ``(B, K, S, D)``.
 
         Raises:
             UserError: they do not fit.
@@ -77,7 +77,7 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = (batch_size, cfg.n_heads, capacity or cfg.context_length, cfg.head_dim)
+        shape = (batch_size, cfg.kv_heads, capacity or cfg.context_length, cfg.head_size)
         # Not torch.empty: rows of different lengths leave gaps that are masked, which takes a
         # number to 0 but not the NaN that unused memory may hold.
         self.layers = [

@@ -95,9 +95,24 @@ def new_cache(model: nn.Module, batch_size: int = 1, capacity: int | None = None
 
 
 def context_length(model: nn.Module) -> int | None:
-    """The most tokens a model can look at, if it says so."""
+    """The most tokens a model can look at, if it says so (the course's by its positions)."""
     inner = unwrapped(model)
-    return inner.cfg.context_length if isinstance(inner, GPTModel) else None
+    if isinstance(inner, GPTModel):
+        return inner.cfg.context_length
+    positions = getattr(inner, "pos_emb", None)
+    return positions.num_embeddings if isinstance(positions, nn.Embedding) else None
+
+
+def known_context_length(model: nn.Module) -> int:
+    """The same, where it must be known.
+
+    Raises:
+        UserError: the model does not say it.
+    """
+    found = context_length(model)
+    if found is None:
+        raise UserError("the model has no pos_emb, which says how many tokens it can look at")
+    return found
 
 
 def device_of(model: nn.Module) -> torch.device:

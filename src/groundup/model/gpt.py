@@ -16,8 +16,9 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.attention import check_length
 from groundup.model.cache import KVCache
-from groundup.model.layers import LayerNorm, TransformerBlock
+from groundup.model.layers import NORMS, TransformerBlock
 from groundup.model.loss import Reduction, head_loss
+from groundup.model.rotary import turns
 
 if TYPE_CHECKING:
     from groundup.facts import Facts
@@ -27,8 +28,14 @@ GPT2_STD = 0.02
 """The standard deviation of GPT-2's weights when its training begins."""
 
 
+RESIDUAL = ("att.out_proj.weight", "ff.layers.2.weight", "ff.down_proj.weight")
+"""How the names of the matrices end whose results are added up in the residual stream."""
+
+
 class GPTModel(nn.Module):
-    """A GPT-2 style decoder (Radford et al. 2019), with the course's module names.
+    """A decoder of Transformer blocks, with the course's module names: GPT-2 (Radford et al. 2019).
+
+    Or, by its config, Llama and Qwen3, which differ in a few parts and are otherwise the same.
 
     Modules are created in the course's order with PyTorch's default initialisation, so
     ``torch.manual_seed(123)`` gives the lecture's numbers (tied weights, which the lecture has
@@ -52,10 +59,11 @@ class GPTModel(nn.Module):
         super().__init__()
         self.cfg = cfg = ModelConfig.of(cfg)
         self.tok_emb = nn.Embedding(cfg.vocab_size, cfg.emb_dim)
-        self.pos_emb = nn.Embedding(cfg.context_length, cfg.emb_dim)
+        learned = cfg.position == "learned"  # else attention rotates queries and keys
+        self.pos_emb = nn.Embedding(cfg.context_length, cfg.emb_dim) if learned else None
         self.drop_emb = nn.Dropout(cfg.drop_rate)
         self.trf_blocks = nn.Sequential(*[TransformerBlock(cfg) for _ in range(cfg.n_layers)])
-        self.final_norm = LayerNorm(cfg.emb_dim)
+        self.final_norm = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
         self.out_head = nn.Linear(cfg.emb_dim, cfg.vocab_size, bias=False)
         if cfg.tie_weights:
             self.out_head.weight = self.tok_emb.weight
@@ -63,7 +71,8 @@ class GPTModel(nn.Module):
                 # PyTorch's embeddings have a standard deviation of 1: as an output layer they
                 # would give scores in the hundreds. GPT-2's have 0.02, those of positions too.
                 self.tok_emb.weight.mul_(GPT2_STD)
-                self.pos_emb.weight.mul_(GPT2_STD)
+                if self.pos_emb is not None:
+                    self.pos_emb.weight.mul_(GPT2_STD)
 
     def forward(
         self,
@@ -99,9 +108,9 @@ class GPTModel(nn.Module):
         Raises:
             UserError: more tokens than ``context_length``, or arguments that exclude each other.
         """
-        x, mask = self._embed(in_idx, cache, documents)  # (B, T, C)
+        x, mask, turn = self._embed(in_idx, cache, documents)  # (B, T, C)
         for i, block in enumerate(self.trf_blocks):
-            x = block(x, cache.layers[i] if cache is not None else None, mask)
+            x = block(x, cache.layers[i] if cache is not None else None, mask, turn)
         x = self.final_norm(x)
         if at is not None:
             rows = torch.arange(len(x), device=x.device)
@@ -114,8 +123,11 @@ class GPTModel(nn.Module):
 
     def _embed(
         self, in_idx: Tensor, cache: KVCache | None, documents: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Tokens and their positions as vectors ``(B, T, C)``, and the mask between documents."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Tokens as vectors ``(B, T, C)``, the mask between documents, and their positions' turn.
+
+        Positions are added to the vectors if they are learned, and turned later if they are not.
+        """
         T = in_idx.shape[1]
         mask = None
         if cache is not None and documents is not None:
@@ -130,8 +142,12 @@ class GPTModel(nn.Module):
             same = documents[:, :, None] == documents[:, None, :]  # (B, T, T)
             positions = positions - same.int().argmax(dim=-1)  # (B, T), from each one's first token
             mask = same.tril()[:, None]  # (B, 1, T, T)
-        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (B, T, C)
-        return self.drop_emb(x), mask
+        x, turn = self.tok_emb(in_idx), None  # (B, T, C)
+        if self.pos_emb is not None:
+            x = x + self.pos_emb(positions)
+        else:
+            turn = turns(positions, self.cfg).to(x.dtype)
+        return self.drop_emb(x), mask, turn
 
     def new_cache(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
         """An empty key/value cache for this model, on its device and in its dtype.
@@ -152,12 +168,12 @@ class GPTModel(nn.Module):
         add up in it (Radford et al. 2019, section 2.3).
         """
         for name, parameter in self.named_parameters():
-            if name.endswith(("scale", "shift", ".A", ".B")):  # LoRA's keep their own
+            if name.endswith(("scale", "shift", ".A", ".B")):  # norms and LoRA's keep their own
                 continue
             if name.endswith("bias"):
                 parameter.zero_()
                 continue
-            residual = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
+            residual = name.endswith(RESIDUAL)
             std = GPT2_STD / math.sqrt(2 * self.cfg.n_layers) if residual else GPT2_STD
             parameter.normal_(0.0, std, generator=generator)
         return self

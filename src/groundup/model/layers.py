@@ -1,4 +1,4 @@
-"""The small parts of a Transformer block: LayerNorm, GELU, the feed-forward network, the block.
+"""The small parts of a Transformer block: norms, activations, feed-forward networks, the block.
 
 Shapes: ``B`` batch, ``T`` tokens, ``C`` embedding width (``emb_dim``).
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groundup.config import FeedForwardKind, ModelConfig
+from groundup.config import FeedForwardKind, ModelConfig, NormKind
 from groundup.model.attention import MultiHeadAttention
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 class LayerNorm(nn.Module):
     """Bring each token's vector to mean 0 and variance 1, then rescale (Ba et al. 2016)."""
 
-    def __init__(self, emb_dim: int) -> None:
+    def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
         super().__init__()
-        self.eps = 1e-5
+        self.eps = eps
         self.scale = nn.Parameter(torch.ones(emb_dim))
         self.shift = nn.Parameter(torch.zeros(emb_dim))
 
@@ -39,6 +40,26 @@ class LayerNorm(nn.Module):
         var = x.var(dim=-1, keepdim=True, unbiased=False)  # divided by C, not C - 1, as in GPT-2
         norm_x = (x - mean) / torch.sqrt(var + self.eps)  # eps: no division by zero
         return self.scale * norm_x + self.shift
+
+
+class RMSNorm(nn.Module):
+    """Bring each token's vector to a root mean square of 1, then rescale (Zhang & Sennrich 2019).
+
+    What newer models use instead of LayerNorm: the mean stays where it is, and nothing is shifted,
+    which costs less and learns as well.
+    """
+
+    def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension: ``(..., C) -> (..., C)``; ``ladder_modern.py``, fused."""
+        return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
+
+
+NORMS: dict[NormKind, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
 
 
 class GELU(nn.Module):
@@ -67,9 +88,9 @@ class FeedForward(nn.Module):
         super().__init__()
         cfg = ModelConfig.of(cfg)
         self.layers = nn.Sequential(
-            nn.Linear(cfg.emb_dim, cfg.feed_forward_dim),
+            nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias),
             ACTIVATIONS[cfg.feed_forward](),
-            nn.Linear(cfg.feed_forward_dim, cfg.emb_dim),
+            nn.Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,10 +98,35 @@ class FeedForward(nn.Module):
         return self.layers(x)
 
 
+class SwiGLU(nn.Module):
+    """Llama's feed-forward network: what is widened passes a gate, ``SiLU(gate) * up`` (Shazeer
+    2020), with the names of Hugging Face's.
+
+    The gate is one more matrix, so ``hidden_dim`` is two thirds of GPT-2's for as many parameters.
+    """
+
+    def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
+        super().__init__()
+        cfg = ModelConfig.of(cfg)
+        self.gate_proj = nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
+        self.up_proj = nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
+        self.down_proj = nn.Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, C) -> (B, T, C)``."""
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+FEED_FORWARDS: dict[FeedForwardKind, type[FeedForward] | type[SwiGLU]] = {
+    **dict.fromkeys(ACTIVATIONS, FeedForward),
+    "swiglu": SwiGLU,
+}
+
+
 class TransformerBlock(nn.Module):
     """Attention lets tokens talk, the feed-forward network lets each think; both add to ``x``.
 
-    LayerNorm comes before each of the two ("pre-LN", GPT-2), and the shortcut around them keeps
+    A norm comes before each of the two ("pre-LN", GPT-2), and the shortcut around them keeps
     the gradient alive through many blocks.
     """
 
@@ -94,16 +140,24 @@ class TransformerBlock(nn.Module):
             dropout=cfg.drop_rate,
             num_heads=cfg.n_heads,
             qkv_bias=cfg.qkv_bias,
+            num_kv_heads=cfg.n_kv_heads,
+            head_dim=cfg.head_dim,
+            out_bias=cfg.attn_bias,
+            qk_norm=partial(RMSNorm, eps=cfg.norm_eps) if cfg.qk_norm else None,
         )
-        self.ff = FeedForward(cfg)
-        self.norm1 = LayerNorm(cfg.emb_dim)
-        self.norm2 = LayerNorm(cfg.emb_dim)
+        self.ff = FEED_FORWARDS[cfg.feed_forward](cfg)
+        self.norm1 = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
+        self.norm2 = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
         self.drop_shortcut = nn.Dropout(cfg.drop_rate)
 
     def forward(
-        self, x: Tensor, cache: LayerCache | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        cache: LayerCache | None = None,
+        mask: Tensor | None = None,
+        turn: Tensor | None = None,
     ) -> Tensor:
-        """``(B, T, C) -> (B, T, C)``; ``cache`` and ``mask`` are attention's."""
-        x = x + self.drop_shortcut(self.att(self.norm1(x), cache, mask))
+        """``(B, T, C) -> (B, T, C)``; ``cache``, ``mask`` and ``turn`` are attention's."""
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache, mask, turn))
         x = x + self.drop_shortcut(self.ff(self.norm2(x)))
         return x

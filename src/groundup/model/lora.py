@@ -17,8 +17,12 @@ from torch.nn import functional as F
 from groundup.errors import UserError, did_you_mean
 from groundup.model.gpt import GPTModel
 
-TARGETS = ("W_query", "W_key", "W_value", "out_proj", "layers.0", "layers.2")
-"""All linear layers of a Transformer block."""
+TARGETS = (
+    *("W_query", "W_key", "W_value", "out_proj"),
+    *("layers.0", "layers.2"),  # GPT-2's feed-forward network
+    *("gate_proj", "up_proj", "down_proj"),  # Llama's
+)
+"""All linear layers of a Transformer block, of whichever architecture."""
 
 
 class LoRALinear(nn.Module):
@@ -113,7 +117,7 @@ def add_lora(
         rank: rank of the updates.
         alpha: their strength, relative to the rank.
         dropout: dropout before them.
-        targets: which layers of a block: how their names end.
+        targets: which layers of a block: how their names end; all that there are unless given.
 
     Returns:
         The model.
@@ -129,15 +133,17 @@ def add_lora(
         for name, layer in model.named_modules()
         if name.startswith("trf_blocks.") and isinstance(layer, nn.Linear)
     }
+    there = [t for t in TARGETS if any(name_ends_with(name, [t]) for name in blocks)]
+    targets = there if tuple(targets) == TARGETS else targets
     chosen = {name: layer for name, layer in blocks.items() if name_ends_with(name, targets)}
     problems = [
-        f"unknown LoRA target {target!r}{did_you_mean(target, TARGETS) or ';'} "
-        f"there are: {', '.join(TARGETS)}"
+        f"unknown LoRA target {target!r}{did_you_mean(target, there) or ';'} "
+        f"there are: {', '.join(there)}"
         for target in targets
         if not any(name_ends_with(name, [target]) for name in blocks)
     ]
     if not targets:
-        problems.append(f"no LoRA targets were given; there are: {', '.join(TARGETS)}")
+        problems.append(f"no LoRA targets were given; there are: {', '.join(there)}")
     limit = min(map(_max_rank, (chosen or blocks).values()))
     problems += _problems(rank, alpha, dropout, limit)
     if problems:

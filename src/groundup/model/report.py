@@ -110,7 +110,7 @@ def costs(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> Costs:
         gradients=weights,
         optimizer=2 * weights,
         activations=activation_bytes(cfg, batch_size, num_classes),
-        cache=2 * cfg.n_layers * cfg.context_length * cfg.emb_dim * FP32_BYTES,
+        cache=2 * cfg.n_layers * cfg.context_length * cfg.kv_heads * cfg.head_size * FP32_BYTES,
         forward_flops=flops,
         training_flops=3 * flops,  # the backward pass costs two forward passes
     )
@@ -119,14 +119,16 @@ def costs(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> Costs:
 def flops_per_token(cfg: ModelConfig, num_classes: int = 0) -> float:
     """Floating-point operations of a forward pass per token, at full context.
 
-    Two for each weight of a matrix product (``4 * C**2`` per block for attention, ``2 * C`` times
-    the inner width for the feed-forward network, ``V * C`` in the output layer), and ``4 * T * C``
-    per block for scores and mixing, the masked half included (Chowdhery et al. 2022, appendix B).
+    Two for each weight of a matrix product (per block ``2 * C * D`` for each head of queries and
+    for each of keys and values, ``2 * C`` times the inner width for the feed-forward network, or
+    three times with a gate; ``V * C`` in the output layer), and ``4 * T * D`` per block and head
+    for scores and mixing, the masked half included (Chowdhery et al. 2022, appendix B).
     """
-    C, T = cfg.emb_dim, cfg.context_length
-    block = 4 * C**2 + 2 * C * cfg.feed_forward_dim
+    C, D, T = cfg.emb_dim, cfg.head_size, cfg.context_length
+    gate = cfg.feed_forward == "swiglu"
+    block = 2 * C * D * (cfg.n_heads + cfg.kv_heads) + (2 + gate) * C * cfg.feed_forward_dim
     matrices = cfg.n_layers * block + (num_classes or cfg.vocab_size) * C
-    return 2 * matrices + 4 * cfg.n_layers * T * C
+    return 2 * matrices + 4 * cfg.n_layers * T * cfg.n_heads * D
 
 
 def human_bytes(count: float) -> str:

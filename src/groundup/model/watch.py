@@ -124,7 +124,7 @@ class Seen:
 
     @property
     def values(self) -> list[Tensor]:
-        """Each layer's values ``(B, H, S, D)``, those from the cache included."""
+        """Each layer's values ``(B, K, S, D)`` of ``K`` heads, those from the cache included."""
         return self._layers(".att.values")
 
     @property
@@ -192,7 +192,8 @@ class _Hooks:
         for name, module in attentions.items():
             before = partial(self._before_attention, name)
             add(module.register_forward_pre_hook(before, with_kwargs=True))
-            before = partial(self._before_projection, name, int(module.num_heads))  # pyright: ignore[reportArgumentType]
+            kv_heads = getattr(module, "num_kv_heads", module.num_heads)
+            before = partial(self._before_projection, name, int(module.num_heads), int(kv_heads))  # pyright: ignore[reportArgumentType]
             add(module.get_submodule("out_proj").register_forward_pre_hook(before))
         for name, module in modules.items():
             add(module.register_forward_hook(partial(self._after, name)))
@@ -225,14 +226,14 @@ class _Hooks:
         self.caches[name] = next(given, None)
 
     def _before_projection(
-        self, name: str, num_heads: int, module: nn.Module, args: tuple[Tensor, ...]
+        self, name: str, num_heads: int, kv_heads: int, module: nn.Module, args: tuple[Tensor, ...]
     ) -> Tensor | None:
         """Take the values and what the heads have gathered of them, just before it is projected."""
         cache, projected = self.caches.pop(name, None), _join(name, "W_value")
         if cache is not None:
             self._take(_join(name, "values"), cache.values[:, :, : cache.length])
         elif projected in self.seen:
-            self._take(_join(name, "values"), _split_heads(self.seen[projected], num_heads))
+            self._take(_join(name, "values"), _split_heads(self.seen[projected], kv_heads))
         context = self._take(_join(name, "context"), _split_heads(args[0], num_heads))
         return None if context is None else context.transpose(-3, -2).flatten(-2)  # (B, T, C)
 
@@ -269,7 +270,7 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """``(B, T, C) -> (B, H, T, D)``."""
+    """``(B, T, H * D) -> (B, H, T, D)``."""
     return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
 
 

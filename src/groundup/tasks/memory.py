@@ -128,7 +128,8 @@ def _needed(
     if next(model.parameters()).device.type == device.type:
         state -= WEIGHT * total // sharing
     if rough:
-        numbers = texts * tokens * cfg.n_layers * (40 * cfg.emb_dim + 4 * cfg.n_heads * tokens)
+        width = max(cfg.emb_dim, cfg.n_heads * cfg.head_size, cfg.feed_forward_dim // 4)
+        numbers = texts * tokens * cfg.n_layers * (40 * width + 4 * cfg.n_heads * tokens)
         kept = FP32_BYTES * (numbers + total)
     else:
         again = job.config.activation_checkpointing

@@ -15,6 +15,7 @@ from groundup.model.lora import add_lora
 from groundup.tasks.config import NewModelConfig
 from groundup.tasks.task import Job
 from groundup.tokenizers import Tokenizer, get_tokenizer
+from groundup.weights.architectures import architecture_of
 from groundup.weights.checkpoint import ADAPTER
 from groundup.weights.load import expect_language_model, load_model
 from groundup.weights.lora import load_adapter
@@ -29,8 +30,10 @@ def build_tokenizer(
     """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained, of so many tokens.
 
     Raises:
-        UserError: it cannot be found, or its size is not the ``vocab_size`` asked for.
+        UserError: it cannot be found, its size is not the ``vocab_size`` asked for, or the model
+            that it is for makes no sense or could not be saved.
     """
+    architecture_of(preset(config.preset).replace(**shape))  # now, not at the first checkpoint
     wanted = shape.get("vocab_size")
     if config.tokenizer != "bpe":
         tokenizer = get_tokenizer(config.tokenizer)

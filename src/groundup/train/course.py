@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from groundup.data.batching import Batch, LoaderBatches
 from groundup.decoding.engine import generate_text_simple, text_to_token_ids, token_ids_to_text
-from groundup.model.door import evaluating, scores, token_loss
+from groundup.model.door import evaluating, known_context_length, scores, token_loss
 from groundup.output import show
 from groundup.runtime import Runtime
 from groundup.tokenizers import Tokenizer
@@ -107,7 +107,7 @@ def generate_and_print_sample(
     model: nn.Module, tokenizer: Tokenizer, device: torch.device | str, start_context: str
 ) -> None:
     """Print 50 greedy tokens after ``start_context``, on one line."""
-    context_size = model.get_parameter("pos_emb.weight").shape[0]
+    context_size = known_context_length(model)
     idx = text_to_token_ids(start_context, tokenizer).to(device)
     with evaluating(model):
         idx = generate_text_simple(model, idx, max_new_tokens=50, context_size=context_size)

@@ -25,15 +25,10 @@ from groundup.model.lora import has_lora, lora_layers
 from groundup.prompts import get_style
 from groundup.snapshot import digests, read_whole
 from groundup.tokenizers import Tokenizer, load_tokenizer
+from groundup.weights.architectures import architecture_of
 from groundup.weights.card import model_card
-from groundup.weights.huggingface import (
-    CONFIG,
-    WEIGHTS,
-    TensorFiles,
-    hf_config,
-    read_labels,
-    read_model_config,
-)
+from groundup.weights.hf_config import CONFIG, hf_config, read_labels, read_model_config
+from groundup.weights.huggingface import WEIGHTS, TensorFiles
 from groundup.weights.lora import save_adapter
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 from groundup.weights.tensors import save_tensors
@@ -77,6 +72,7 @@ def save_model(
     facts = replace(facts or model.facts or Facts(), versions=versions())
     facts.labels = _labels(model, facts)
     facts.kind = "classifier" if facts.labels else "language model"
+    architecture_of(model.cfg)  # whether there is one, before anything is made
     with atomic_update(directory, advice=advice) as staging:
         write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, facts.labels))
         state = _without_head_bias(plain_state(model))
@@ -127,7 +123,7 @@ def _labels(model: GPTModel, facts: Facts) -> list[str]:
 
 
 def _without_head_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same model without the output layer's bias, which Hugging Face's GPT-2 has not.
+    """The same model without the output layer's bias, which Hugging Face's models have not.
 
     The course's classifier has one. Its scores are ``W (n + shift) + b`` with ``n`` the scaled
     norm; a ``shift`` that is longer by the pseudo-inverse of ``W`` times ``b`` adds the same.
@@ -139,11 +135,11 @@ def _without_head_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     weight, bias = (state[f"out_head.{name}"].cpu().double() for name in ("weight", "bias"))
     more = torch.linalg.pinv(weight) @ bias
-    if not torch.allclose(weight @ more, bias, atol=1e-5):
+    if "final_norm.shift" not in state or not torch.allclose(weight @ more, bias, atol=1e-5):
         raise UserError(
-            "the output layer has a bias, for which transformers' GPT-2 has no place, and its "
-            "rows depend on each other, so that nothing else can stand for it; build it with "
-            "bias=False"
+            "the output layer has a bias, for which transformers' models have no place, and "
+            "nothing else can stand for it: the norm before it has no shift, or the rows of its "
+            "matrix depend on each other; build it with bias=False"
         )
     shift = state["final_norm.shift"].cpu()
     return state | {"final_norm.shift": (shift + more).to(shift.dtype)}
@@ -200,7 +196,7 @@ def open_directory(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, but the config says "
             f"vocab_size {cfg.vocab_size}; one of the two files is from another model"
         )
-    tensors, labels = TensorFiles(directory, device), read_labels(directory)
+    tensors, labels = TensorFiles(directory, architecture_of(cfg), device), read_labels(directory)
     rows = huggingface_rows(cfg, classifier=bool(labels))
     model = build_model(cfg, tensors, rows, str(directory), num_classes=len(labels))
     return model, tokenizer
@@ -228,7 +224,9 @@ def build_model(
             to_classifier(model, num_classes)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if cfg.tie_weights:
-        tensors = _without_tied_head(tensors, source)
+        rows = list(rows)
+        embedding = next(row.theirs for row in rows if row.ours == ("tok_emb.weight",))
+        tensors = _without_tied_head(tensors, embedding, source)
     state = from_theirs(tensors, rows, shapes, source)
     if cfg.tie_weights:
         state["out_head.weight"] = state["tok_emb.weight"]
@@ -238,9 +236,11 @@ def build_model(
     return model.requires_grad_(True).eval()
 
 
-def _without_tied_head(tensors: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+def _without_tied_head(
+    tensors: Mapping[str, Tensor], embedding: str, source: str
+) -> Mapping[str, Tensor]:
     """Leave out a tied output layer that is stored all the same, if it is what it should be."""
-    head, embedding = "lm_head.weight", "transformer.wte.weight"
+    head = "lm_head.weight"
     if head not in tensors or embedding not in tensors:
         return tensors
     if not torch.equal(tensors[head], tensors[embedding]):

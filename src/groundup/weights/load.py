@@ -28,7 +28,7 @@ from groundup.tokenizers import (
 )
 from groundup.weights.checkpoint import open_directory
 from groundup.weights.finding import resolve_source
-from groundup.weights.huggingface import CONFIG, read_labels, read_model_config
+from groundup.weights.hf_config import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, put_adapter, read_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
 from groundup.weights.torch_files import load_torch_file
@@ -89,7 +89,7 @@ def load_model(
     even if the directory is saved to meanwhile.
 
     Args:
-        source: a model directory of ours or of Hugging Face's GPT-2, an adapter's directory, a
+        source: a model directory of ours or of Hugging Face's, an adapter's directory, a
             directory of OpenAI's TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt`` of
             nanoGPT, or the name of a downloaded model such as ``gpt2``.
         device: where the weights go.

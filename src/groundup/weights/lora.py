@@ -23,6 +23,7 @@ from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import LoRALinear, has_lora, lora_layers, name_ends_with
 from groundup.snapshot import read_whole
+from groundup.weights.architectures import GPT2, architecture_of
 from groundup.weights.names import first_of, name_problems
 from groundup.weights.peft import HEAD, peft_layers, per_kind, read_config
 from groundup.weights.tensors import load_tensors, save_tensors
@@ -76,7 +77,8 @@ def save_adapter(directory: str | Path, model: GPTModel, base: str) -> None:
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
         "modules_to_save": ["score"] if classifies else None,
-        "fan_in_fan_out": True,  # of the base: its Conv1D keeps matrices transposed
+        # Of the base: GPT-2's Conv1D keeps matrices transposed.
+        "fan_in_fan_out": architecture_of(model.cfg) is GPT2,
         "bias": "none",
         "init_lora_weights": True,
         "inference_mode": True,
@@ -224,7 +226,7 @@ def _check_it_fits_a_file(
         raise UserError("the model has no LoRA layers to save; call add_lora first")
     if classifies and model.out_head.bias is not None:
         raise UserError(
-            "the classifier's output layer has a bias, which that of transformers' GPT-2 lacks; "
+            "the classifier's output layer has a bias, which those of transformers lack; "
             "build it with bias=False"
         )
     kept = {f"{name}.{part}" for name in ours for part in "AB"}
@@ -242,12 +244,17 @@ def _misfits(
 ) -> list[str]:
     """Say that the model has another size, or which tensors are missing, unexpected, misshapen."""
     cfg, layers = model.cfg, peft_layers(model.cfg)
-    blocks = {int(m[1]) for name in tensors if (m := re.search(r"\.h\.(\d+)\.", name))}
+    blocks = {int(m[1]) for name in tensors if (m := re.search(r"\.(?:h|layers)\.(\d+)\.", name))}
     pairs = [(tensors.get(layer.A), tensors.get(layer.B)) for layer in layers]
-    # The smaller side of all these layers is emb_dim, but for a narrow feed-forward network.
+    # The smaller side of most of these layers is emb_dim.
     widths = {min(A.shape[-1], len(B)) for A, B in pairs if _is_matrix(A) and _is_matrix(B)}
     sizes = []
-    if widths and not widths & {cfg.emb_dim, min(cfg.emb_dim, cfg.feed_forward_dim)}:
+    usual = {
+        min(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if name.startswith("trf_blocks.0.") and parameter.dim() == 2
+    }
+    if widths and not widths & {cfg.emb_dim, *usual}:
         sizes.append(f"the adapter is for emb_dim {max(widths)}, the model has {cfg.emb_dim}")
     if blocks and max(blocks) >= cfg.n_layers:
         sizes.append(f"the adapter is for n_layers {max(blocks) + 1}, the model has {cfg.n_layers}")

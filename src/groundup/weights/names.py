@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.errors import UserError, did_you_mean
+from groundup.weights.architectures import GPT2, architecture_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Row:
         transposed: whether theirs is the transpose of ours.
         leading_one: whether theirs has one more dimension of size 1 in front.
         zeros: whether ours does not exist, and theirs must be all zeros.
+        linear: whether it is the matrix of a linear layer in a block, to which LoRA can be added.
     """
 
     theirs: str
@@ -35,6 +37,7 @@ class Row:
     transposed: bool = False
     leading_one: bool = False
     zeros: bool = False
+    linear: bool = False
 
     @property
     def joined_at(self) -> int:
@@ -62,16 +65,23 @@ def unwrapped(names: Iterable[str], source: str) -> dict[str, str]:
 
 
 def huggingface_rows(cfg: ModelConfig, *, classifier: bool = False) -> Iterator[Row]:
-    """The table for Hugging Face's ``GPT2LMHeadModel`` of this shape, or for its classifier."""
-    yield from _gpt2_rows(
-        cfg,
-        block="transformer.h.{}.",
-        outside={"wte": "transformer.wte.weight", "wpe": "transformer.wpe.weight"},
-        final="transformer.ln_f.",
-        norm=("weight", "bias"),
-        linear=("weight", "bias"),
-        join=".",
-    )
+    """The table for Hugging Face's language model of this shape, or for its classifier.
+
+    Raises:
+        UserError: no architecture has this shape.
+    """
+    if architecture_of(cfg) is GPT2:
+        yield from _gpt2_rows(
+            cfg,
+            block="transformer.h.{}.",
+            outside={"wte": "transformer.wte.weight", "wpe": "transformer.wpe.weight"},
+            final="transformer.ln_f.",
+            norm=("weight", "bias"),
+            linear=("weight", "bias"),
+            join=".",
+        )
+    else:
+        yield from _llama_rows(cfg)
     if classifier:
         yield Row("score.weight", ("out_head.weight",))
     elif not cfg.tie_weights:
@@ -126,12 +136,40 @@ def _gpt2_rows(
             (f"mlp{join}c_proj", [f"{ours}ff.layers.2."]),
         ):
             weights, biases = (tuple(p + n for p in parts) for n in ("weight", "bias"))
-            yield Row(f"{theirs}{layer}{join}{w}", weights, True, leading_one)
+            yield Row(f"{theirs}{layer}{join}{w}", weights, True, leading_one, linear=True)
             # Theirs always has these biases; a model built without them has zeros there.
             zeros = parts is qkv and not cfg.qkv_bias
             yield Row(f"{theirs}{layer}{join}{b}", biases, zeros=zeros)
     yield Row(final + scale, ("final_norm.scale",))
     yield Row(final + shift, ("final_norm.shift",))
+
+
+def _llama_rows(cfg: ModelConfig) -> Iterator[Row]:
+    """The table for Llama and what follows it: the layout is ``nn.Linear``'s, nothing is joined."""
+    yield Row("model.embed_tokens.weight", ("tok_emb.weight",))
+    linear = [
+        ("self_attn.q_proj", "att.W_query", cfg.qkv_bias),
+        ("self_attn.k_proj", "att.W_key", cfg.qkv_bias),
+        ("self_attn.v_proj", "att.W_value", cfg.qkv_bias),
+        ("self_attn.o_proj", "att.out_proj", cfg.attn_bias),
+        *((f"mlp.{name}", f"ff.{name}", cfg.mlp_bias) for name in _GATED),
+    ]
+    norms = [("input_layernorm", "norm1"), ("post_attention_layernorm", "norm2")]
+    if cfg.qk_norm:
+        norms += [("self_attn.q_norm", "att.q_norm"), ("self_attn.k_norm", "att.k_norm")]
+    for i in range(cfg.n_layers):
+        theirs, ours = f"model.layers.{i}.", f"trf_blocks.{i}."
+        for their_layer, our_layer, has_bias in linear:
+            name = f"{theirs}{their_layer}."
+            yield Row(f"{name}weight", (f"{ours}{our_layer}.weight",), linear=True)
+            if has_bias:
+                yield Row(f"{name}bias", (f"{ours}{our_layer}.bias",))
+        for their_norm, our_norm in norms:
+            yield Row(f"{theirs}{their_norm}.weight", (f"{ours}{our_norm}.scale",))
+    yield Row("model.norm.weight", ("final_norm.scale",))
+
+
+_GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 def to_theirs(state: Mapping[str, Tensor], row: Row, cfg: ModelConfig) -> Tensor:

@@ -18,6 +18,7 @@ from groundup.data.download import download_openai
 from groundup.errors import UserError
 from groundup.files import read_json
 from groundup.model.gpt import GPTModel
+from groundup.weights.architectures import GPT2, architecture_of
 from groundup.weights.checkpoint import build_model
 from groundup.weights.names import Row, from_theirs, openai_rows
 from groundup.weights.tensor_bundle import TensorBundle
@@ -127,6 +128,10 @@ def load_weights_into_gpt(gpt: GPTModel, params: Mapping[str, Any]) -> None:
         UserError: the model has no query, key and value biases, or parameters are missing,
             unexpected or misshapen (every one is listed); the model is as it was.
     """
+    if architecture_of(gpt.cfg) is not GPT2:
+        raise UserError(
+            f"these are GPT-2's weights, and the model is a {architecture_of(gpt.cfg).title}"
+        )
     if not gpt.cfg.qkv_bias:
         raise UserError(
             "GPT-2 has biases in its query, key and value projections, but this model has not; "

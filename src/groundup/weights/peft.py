@@ -1,4 +1,4 @@
-"""PEFT's side of an adapter for GPT-2: which layers it has, and what its config may say."""
+"""PEFT's side of an adapter: which layers it has, and what its config may say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError, did_you_mean
 from groundup.files import read_json
 from groundup.model.lora import name_ends_with
+from groundup.weights.architectures import architecture_of
 from groundup.weights.names import huggingface_rows
 
 T = TypeVar("T")
@@ -24,8 +25,8 @@ HEAD = f"{_PREFIX}score.weight"
 class PeftLayer(NamedTuple):
     """One of their linear layers, and which of ours it holds."""
 
-    name: str  # transformer.h.0.attn.c_attn
-    kind: str  # the same without the block: attn.c_attn
+    name: str  # transformer.h.0.attn.c_attn, model.layers.0.self_attn.q_proj
+    kind: str  # the same without the block: attn.c_attn, self_attn.q_proj
     A: str  # what its A (r, in) is called in the file
     B: str  # and its B (out, r)
     ours: tuple[str, ...]  # trf_blocks.0.att.W_query, …
@@ -38,10 +39,10 @@ class PeftLayer(NamedTuple):
 
 
 def peft_layers(cfg: ModelConfig) -> list[PeftLayer]:
-    """All linear layers in the blocks of a GPT-2 of this shape."""
+    """All linear layers in the blocks of a model of this shape, as Hugging Face has them."""
     layers = []
     for row in huggingface_rows(cfg):
-        if row.transposed:  # as the matrices of linear layers are, and nothing else
+        if row.linear:
             name = row.theirs.removesuffix(".weight")
             A, B = (f"{_PREFIX}{name}.lora_{part}.weight" for part in "AB")
             ours = tuple(part.removesuffix(".weight") for part in row.ours)
@@ -125,9 +126,9 @@ def read_config(path: Path, cfg: ModelConfig) -> dict[str, Any]:
 
 def _unknown_names(config: Mapping[str, Any], cfg: ModelConfig) -> list[str]:
     """The names in the config that no layer has."""
-    layers = peft_layers(cfg)
+    layers, title = peft_layers(cfg), architecture_of(cfg).title
     problems = [
-        f"{key} names {name!r}, which is no linear layer of a GPT-2 of {cfg.n_layers} blocks"
+        f"{key} names {name!r}, which is no linear layer of a {title} of {cfg.n_layers} blocks"
         f"{did_you_mean(name, [layer.kind for layer in layers])}"
         for key in ("target_modules", "rank_pattern", "alpha_pattern")
         for name in config[key]

@@ -18,11 +18,12 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
+from groundup.weights.architectures import GPT2, architecture_of
 from groundup.weights.checkpoint import build_model
 from groundup.weights.names import Row, nanogpt_rows, unwrapped
 from groundup.weights.tensors import read_torch_file
 
-GPT2_HEAD_DIM = 64
+GPT2_HEAD_DIM, COURSE_EPS = 64, 1e-5
 """Columns per head in every GPT-2; a state dict does not say how many heads there are."""
 
 
@@ -68,6 +69,11 @@ def save_course_file(model: GPTModel, path: Path) -> None:
         UserError: the disk is full or cannot be written to, or the course's class cannot hold it.
     """
     cfg = model.cfg
+    if architecture_of(cfg) is not GPT2 or cfg.norm_eps != COURSE_EPS:
+        raise UserError(
+            f"the course's GPTModel is a GPT-2 whose norms have an eps of {COURSE_EPS:g}; this "
+            f"model is a {architecture_of(cfg).title} with {cfg.norm_eps:g}: use --to hf"
+        )
     if cfg.feed_forward != "gelu" or cfg.feed_forward_dim != 4 * cfg.emb_dim:
         raise UserError(
             "the course's GPTModel has feed-forward networks of 4 * emb_dim columns with the tanh "

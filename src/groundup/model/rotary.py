@@ -1,0 +1,39 @@
+"""Rotary positions: queries and keys are turned by an angle that grows with their position.
+
+A head's columns are taken as ``D / 2`` points in a plane, each turned at its own speed. The product
+of a query and a key then depends on how far apart they are, whatever their positions (Su et al.
+2021, section 3.2); nothing is added to the embeddings, and no position has parameters.
+
+Which two columns make a pair is a convention: here, as in GPT-NeoX and Hugging Face's Llama,
+column ``i`` with column ``i + D / 2``. Meta's own Llama files and llama.cpp pair neighbours, which
+is the same with the rows of ``W_query`` and ``W_key`` in another order (``weights/gguf.py``).
+
+Shapes: ``B`` batch, ``H`` heads, ``T`` tokens, ``D`` columns per head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from groundup.config import ModelConfig
+from groundup.model.frequencies import frequencies
+
+
+def turns(positions: Tensor, cfg: ModelConfig) -> Tensor:
+    """Cosine and sine of each pair's angle: positions ``(T,)`` or ``(B, T)`` to ``(2, …, T, D/2)``.
+
+    For rows of their own positions there is a dimension of 1 for the heads: ``(2, B, 1, T, D/2)``.
+    Angles are computed in fp32 in any case: bf16 counts no further than 256.
+    """
+    speeds, factor = frequencies(cfg.head_size, cfg.rope_theta, cfg.rope_scaling)
+    angles = positions[..., None].float() * torch.tensor(speeds, device=positions.device)
+    angles = angles if positions.dim() == 1 else angles[:, None]
+    return torch.stack((angles.cos(), angles.sin())) * factor
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn each pair of every head's columns: ``(B, H, T, D) -> (B, H, T, D)``."""
+    cos, sin = turn
+    a, b = x.chunk(2, dim=-1)  # (B, H, T, D/2) twice
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
