@@ -1,9 +1,9 @@
 """Copy the figures of the documents from the committed results: ``python benchmarks/figures.py``.
 
 ``docs/measured.md`` is made of ``measured.md.j2`` beside this file; the tables between the marks of
-README.md and of ``benchmarks/README.md`` are made of ``readme.md.j2`` and ``ladder.md.j2``. All name
-the results' files and keys. A test runs this and compares, so no figure can be anything else than
-what a benchmark has written.
+README.md and of ``benchmarks/README.md`` are made of ``readme.md.j2`` and ``ladder.md.j2``. All
+name the results' files and keys. A test runs this and compares, so no figure can be anything else
+than what a benchmark has written.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ import torch
 from groundup import launch
 from groundup.errors import UserError
 
-
 Precision = Literal["fp32", "bf16"]
 
 
