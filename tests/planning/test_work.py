@@ -9,6 +9,7 @@ from groundup.model.activations import activations
 from groundup.model.report import costs
 from groundup.planning.memory import Need, Strategy
 from groundup.planning.work import Work, communication, step_flops
+from groundup.runtime import Precision
 
 
 def need(strategy: Strategy, devices: int, *, checkpointing: bool = False) -> Need:
@@ -72,7 +73,9 @@ def test_sending_hides_behind_computing() -> None:
 
 
 def test_where_scaling_stops_is_where_both_take_as_long() -> None:
-    for strategy, precision in (("ddp", "bf16"), ("fsdp", "bf16"), ("fsdp", "fp32")):
+    cases: list[tuple[Strategy, Precision]]
+    cases = [("ddp", "bf16"), ("fsdp", "bf16"), ("fsdp", "fp32")]
+    for strategy, precision in cases:
         begun = work(strategy, 8, 128)
         begun = replace(begun, need=replace(begun.need, precision=precision))
         stop = begun.most_devices()

@@ -117,7 +117,7 @@ class Shards(Parallel):
             policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
             model.forward = torch.autocast(kind, torch.bfloat16)(model.forward)
         for block in model.trf_blocks:
-            parts = [block.att, block.ff] if precision == "bf16" else block
+            parts: Any = [block.att, block.ff] if precision == "bf16" else block
             fully_shard(parts, mesh=mesh, mp_policy=policy)
         # Gradients are dealt out after every batch: kept until a step's last one, they would be
         # whole on each device, for which there may be no room.
