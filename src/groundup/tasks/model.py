@@ -17,7 +17,7 @@ from groundup.tasks.task import Job
 from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.weights.architectures import architecture_of
 from groundup.weights.checkpoint import ADAPTER
-from groundup.weights.load import expect_language_model, load_model
+from groundup.weights.load import expect_language_model, load_model, says_heads
 from groundup.weights.lora import load_adapter
 from groundup.weights.tensors import weights_fingerprint
 
@@ -58,7 +58,7 @@ def open_model(
     source: str | Path, shape: Mapping[str, Any], *, verify: bool = True
 ) -> tuple[GPTModel, Tokenizer]:
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
-    n_heads = shape.get("n_heads") if Path(source).is_file() else None  # a .pth cannot say it
+    n_heads = None if says_heads(source) else shape.get("n_heads")
     model, tokenizer = load_model(
         source,
         drop_rate=shape.get("drop_rate"),
