@@ -39,6 +39,17 @@ def quiet(text: str) -> None:
     """Say nothing."""
 
 
+def test_a_batch_of_more_than_there_is_makes_an_epoch_one_step_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    config = options(max_steps=None, epochs=2, batch_size=100_000_000)
+    pretrain(DOCS, tmp_path / "run", config, SHAPE, say=said.append)
+    assert len([r for r in read_metrics(tmp_path / "run") if "val_loss" not in r]) == 2
+    (note,) = [line for line in said if "a single step" in line]
+    assert note.startswith("note: there are ") and "than the 100,000,000 of a batch" in note
+
+
 def test_a_run_leaves_a_model_that_learned(tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "run"
