@@ -14,6 +14,7 @@ import argparse
 import copy
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,11 +27,11 @@ from groundup.config import preset
 from groundup.kernels.build import unavailable
 from groundup.model.quantized import quantize
 from groundup.tokenizers import get_gpt2_tokenizer
-from groundup.weights.gguf import export_gguf
+from groundup.weights.gguf import DType, export_gguf
 
 PROMPT, NEW, LONG = 64, 128, 512
 OURS = {"fp32": None, "fp16": "fp16", "int8": "int8", "int4": "int4"}
-THEIRS = {"fp32": "f32", "fp16": "f16", "int8": "q8_0", "int4": "q4_0"}
+THEIRS: dict[str, DType] = {"fp32": "f32", "fp16": "f16", "int8": "q8_0", "int4": "q4_0"}
 
 
 def bandwidth() -> float:
@@ -63,9 +64,8 @@ class LlamaCpp:
     """llama.cpp with one file."""
 
     def __init__(self, path: Path) -> None:
-        import xllamacpp as llama
-
-        params: Any = llama.CommonParams()
+        llama: Any = import_module("xllamacpp")
+        params = llama.CommonParams()
         params.model.path = str(path)
         params.n_ctx, params.n_gpu_layers, params.verbosity = 1024, 0, -1
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()

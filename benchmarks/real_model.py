@@ -19,6 +19,7 @@ import json
 import re
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def right(answer: str, reference: str) -> tuple[bool, bool]:
 
 def text(model_file: Path, data: Path) -> dict[str, Any]:
     """Greedy texts beside llama.cpp's, and a text's loss beside that of transformers."""
-    import xllamacpp as llama
+    llama: Any = import_module("xllamacpp")
     from transformers import AutoModelForCausalLM
 
     from groundup.decoding.config import SamplingConfig

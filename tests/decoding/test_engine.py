@@ -202,7 +202,7 @@ def padded_model(vocab_size: int, padding: int = 20) -> GPTModel:
     """Its vocabulary is larger than the tokenizer's; what no token stands for scores highest."""
     cfg = tiny_config(vocab_size=vocab_size + padding, tie_weights=False)
     model = GPTModel(cfg).init_gpt2().eval()
-    model.final_norm.shift.data.fill_(1.0)
+    model.get_parameter("final_norm.shift").data.fill_(1.0)
     model.out_head.weight.data[vocab_size:] = 9.0
     return model
 

@@ -7,7 +7,7 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
-from groundup.model.quantized import QuantizedLinear, is_quantized, quantize
+from groundup.model.quantized import Quantization, QuantizedLinear, is_quantized, quantize
 from tests.conftest import ARCHITECTURES, tiny_config
 from tests.labelled import perturbed
 
@@ -22,7 +22,7 @@ def a_model(cfg: ModelConfig) -> GPTModel:
 
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_scores_stay_near_those_of_fp32(name: str, kind: str) -> None:
+def test_scores_stay_near_those_of_fp32(name: str, kind: Quantization) -> None:
     cfg = ARCHITECTURES[name].replace(hidden_dim=64)
     model, idx = a_model(cfg), torch.randint(0, 300, (2, 12))
     before = model(idx)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from groundup.config import ModelConfig
-    from groundup.model.activations import Activations, Kind, Precision
+    from groundup.model.activations import Activations, Kind
+    from groundup.runtime import Precision
 
 Strategy = Literal["alone", "ddp", "fsdp"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from groundup.data.batching import ShuffledBatches
 from groundup.errors import UserError
 from groundup.facts import Schedule
 from groundup.model.gpt import GPTModel
@@ -60,7 +61,8 @@ def run_schedule(
         UserError: it has done more than that already, or the warmup is longer.
     """
     data = material.data
-    if job.saved is None and data.global_batch > data.size > 0:
+    in_examples = isinstance(data, ShuffledBatches)
+    if in_examples and job.saved is None and data.global_batch > data.size > 0:
         job.say(
             f"note: there are {data.size:,} examples to train on, fewer than the "
             f"{data.global_batch:,} of a batch, so an epoch is a single step; a smaller "
