@@ -98,6 +98,13 @@ def test_more_options_of_sampling(run: Run, model_dir: Path) -> None:
     assert drawn.status == 0 and drawn.out.startswith("The")
 
 
+def test_precision(run: Run, fails: Fails, model_dir: Path) -> None:
+    given = ["generate", model_dir, "The fox", "--max-new-tokens=3"]
+    half = run(*given, "--precision=bf16")
+    assert half.status == 0 and half.out.startswith("The fox")
+    assert "--precision" in fails(*given, "--precision=fp16")
+
+
 def test_beams(run: Run, model_dir: Path) -> None:
     found = run("generate", model_dir, "The fox", "--beams=3", "--max-new-tokens=4")
     assert found.status == 0 and found.out.startswith("The fox") and len(found.out) > 8

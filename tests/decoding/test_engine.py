@@ -15,6 +15,7 @@ from groundup.decoding.engine import (
     text_to_token_ids,
     token_ids_to_text,
 )
+from groundup.decoding.sampling import penalise_repetition
 from groundup.decoding.sequence import Sequence
 from groundup.decoding.texts import TextStream, generate_batch
 from groundup.errors import UserError
@@ -246,7 +247,7 @@ def test_logprobs_are_those_of_the_scores_and_penalties_change_the_choice(
     def write(**options: Any) -> Sequence:
         engine = Engine(model, tokenizer)
         config = SamplingConfig(max_new_tokens=8, **options)
-        text = engine.add(Sequence(prompt, config, tokenizer=tokenizer, logprobs=3))
+        text = engine.add(Sequence(prompt, config, logprobs=3))
         list(engine.run())
         return text
 
@@ -265,8 +266,12 @@ def test_logprobs_are_those_of_the_scores_and_penalties_change_the_choice(
     assert first not in banned.token_ids and banned.logprobs[0].top == plain.logprobs[0].top
     wanted = write(logit_bias={"65": 100.0})
     assert wanted.token_ids == [65] * 8
-    varied = write(logit_bias={"65": 100.0}, repetition_penalty=1000.0)
-    assert varied.token_ids.count(65) < 8
+    varied = write(repetition_penalty=1.5)
+    for place in range(len(prompt), len(varied.ids)):
+        before = varied.ids[:place]
+        with torch.no_grad():
+            scores = model(torch.tensor([before]))[0, -1, : tokenizer.vocab_size]
+        assert varied.ids[place] == int(penalise_repetition(scores, before, 1.5).argmax())
     counted = write(logit_bias={"65": 100.0, "66": 99.0}, frequency_penalty=2.0)
     assert sorted(counted.token_ids) == [65] * 4 + [66] * 4
 
@@ -283,6 +288,22 @@ def test_a_prompt_without_room_and_a_batch_of_none_are_refused(model: GPTModel) 
         assert torch.equal(generate(model, torch.tensor([[1]]), new, 16), torch.tensor([[1]]))
     with pytest.raises(UserError, match="the batch size is 0"):
         Engine(model, max_batch=0)
+    with pytest.raises(UserError, match="the context is 0 tokens"):
+        generate(model, torch.tensor([[1]]), 3, 0)
+    with pytest.raises(UserError, match="no pos_emb, which says how many tokens"):
+        Engine(Plain(model))
+
+
+def test_with_other_weights_everything_is_computed_anew(model: GPTModel) -> None:
+    engine = Engine(model)
+    prompt = torch.randint(0, 300, (12,)).tolist()
+    for changed in (False, True):
+        if changed:
+            model.tok_emb.weight.data += 0.1 * torch.randn_like(model.tok_emb.weight)
+            engine.forget()
+        text = engine.add(Sequence(prompt, SamplingConfig(max_new_tokens=3)))
+        list(engine.run())
+        assert text.ids == generate(model, torch.tensor([prompt]), 3, 16)[0].tolist()
 
 
 def test_an_interrupted_step_loses_nothing(model: GPTModel) -> None:
@@ -304,3 +325,18 @@ def test_an_interrupted_step_loses_nothing(model: GPTModel) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             engine.step()
     assert text.ids == expected
+
+
+def test_the_cache_has_the_model_s_precision(model: GPTModel) -> None:
+    full = Engine(model)
+    full.add(Sequence([1, 2, 3], SamplingConfig(max_new_tokens=6)))
+    list(full.run())
+    engine = Engine(model.to(torch.bfloat16))
+    text = engine.add(Sequence([1, 2, 3], SamplingConfig(max_new_tokens=6), logprobs=1))
+    list(engine.run())
+    assert engine.cache is not None and engine.cache.layers[0].keys.dtype == torch.bfloat16
+    # Rounded to 8 bits, scores are within a hundredth or so of what a call at once gives.
+    with torch.no_grad():
+        at_once = model(torch.tensor([text.ids]))[0].float().log_softmax(-1)
+    for place, found in enumerate(text.logprobs, start=3):
+        assert found.logprob == pytest.approx(float(at_once[place - 1, found.token_id]), abs=0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -37,6 +37,7 @@ def generate(
     regex: str | None = None,
     beams: WholeNumber = 1,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
@@ -53,6 +54,7 @@ def generate(
         regex: a regular expression that the text matches.
         beams: find the likeliest text as a whole, with so many side by side (beam search).
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
@@ -64,21 +66,22 @@ def generate(
     from groundup.decoding.constraint import Constraint, read_schema
     from groundup.decoding.engine import Engine
     from groundup.decoding.sequence import Sequence
-    from groundup.runtime import resolve_device
+    from groundup.runtime import resolve_runtime
     from groundup.weights.load import expect_language_model, load_model
 
     if prompt == STDIN:
         prompt = read_stdin()
-    where = resolve_device(device)
+    runtime = resolve_runtime(device, precision)
     gpt, tokens = load_model(
         model,
-        where,
+        runtime.device,
         n_heads=n_heads,
         tokenizer=tokenizer,
         checkpoint=checkpoint,
         expect=expect_language_model,
         verify=not no_verify,
     )
+    gpt.to(runtime.dtype)
     options.check(gpt.cfg.vocab_size)
     ids = tokens.encode(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length

@@ -21,7 +21,13 @@ from groundup.decoding.scheduler import Batch, Scheduler
 from groundup.decoding.sequence import Logprob, Sequence
 from groundup.errors import UserError
 from groundup.model.cache import grown
-from groundup.model.door import context_length, device_of, new_cache, scores
+from groundup.model.door import (
+    context_length,
+    device_of,
+    known_context_length,
+    new_cache,
+    scores,
+)
 from groundup.tokenizers import Tokenizer
 
 
@@ -60,13 +66,16 @@ class Engine:
     ) -> None:
         if max_batch < 1:
             raise UserError(f"the batch size is {max_batch}; expected at least 1")
-        sizes = [size for size in (context, context_length(model)) if size is not None]
+        most = context_length(model) or context or known_context_length(model)
+        context = most if context is None else min(context, most)
+        if context < 1:
+            raise UserError(f"the context is {context} tokens; expected at least 1")
         self.model, self.device = model, device_of(model)
         self.vocab_size = tokenizer.vocab_size if tokenizer else None
         self.use_adapter, self._adapter = use_adapter, None
         self.cache = new_cache(model, 0)
         cached = self.cache is not None
-        self.scheduler = Scheduler(max_batch, min(sizes), cached=cached, **limits)
+        self.scheduler = Scheduler(max_batch, context, cached=cached, **limits)
 
     def __len__(self) -> int:
         """How many sequences have not ended."""
@@ -88,6 +97,10 @@ class Engine:
     def abort(self, sequence: Sequence) -> None:
         """Write no more of a sequence. What is computed of it stays until its place is needed."""
         self.scheduler.remove(sequence)
+
+    def forget(self) -> None:
+        """Compute everything anew that is in the cache: the model's weights are others now."""
+        self.scheduler.forget()
 
     def run(self) -> Iterator[Written]:
         """Write until all sequences have ended."""
@@ -130,7 +143,7 @@ class Engine:
         try:
             self._prepare(batch, max(batch.lengths) + T)
         except BaseException:
-            self.scheduler.forget()  # rows that were to be moved may be anywhere
+            self.forget()  # rows that were to be moved may be anywhere
             raise
         return scores(
             self.model, idx, at=last, cache=self.cache.rows(batch.first, batch.lengths, T)
@@ -158,7 +171,7 @@ class Engine:
         Raises:
             UserError: the scores are not numbers.
         """
-        logits = logits[:, : self.vocab_size]
+        logits = logits[:, : self.vocab_size].float()
         if logits.isnan().any():
             raise UserError(
                 "the model's scores are not numbers (NaN), so nothing can be chosen from them; "

@@ -155,7 +155,8 @@ class Scheduler:
         self._admit()
         for row in self.running:
             if len(row.ids) - row.start > self.context:  # the window slides
-                row.start = len(row.ids) - (row.keep if row.keep and self.cached else self.context)
+                keep = row.keep if row.keep and self.cached else self.context
+                row.start = len(row.ids) - min(keep, self.context)
                 _slot(row).ids.clear()
         able = [row for row in self.running if not (row.fresh and self._waits_for_another(row))]
         prompts = [row for row in able if self.pending(row) > 1 or not self.cached]
