@@ -208,7 +208,7 @@ def test_a_perplexity_beyond_all_numbers_is_infinite_and_none_in_json(
 
 
 def test_scores_that_are_no_numbers_are_refused(model: GPTModel, tokenizer: BPETokenizer) -> None:
-    model.final_norm.shift.data[0] = math.nan
+    model.get_parameter("final_norm.shift").data[0] = math.nan
     with pytest.raises(UserError, match="the loss is nan: the model's weights are damaged"):
         evaluate_text(model, tokenizer, [TEXT])
 

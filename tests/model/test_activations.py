@@ -5,7 +5,6 @@ import torch
 
 from groundup.config import ModelConfig, preset
 from groundup.model.activations import (
-    Precision,
     activation_bytes,
     activation_bytes_of,
     activations,
@@ -14,6 +13,7 @@ from groundup.model.classifier import set_trainable
 from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
+from groundup.runtime import Precision
 from tests.conftest import tiny_config
 
 

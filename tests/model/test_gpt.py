@@ -150,7 +150,7 @@ def test_gpt2_initialisation_has_its_standard_deviations() -> None:
     assert block.get_parameter("ff.layers.0.bias").abs().max() == 0
     assert block.get_parameter("norm1.scale").min() == 1
     again = GPTModel(cfg).init_gpt2(torch.Generator().manual_seed(1))
-    assert torch.equal(again.pos_emb.weight, model.pos_emb.weight)
+    assert torch.equal(again.tok_emb.weight, model.tok_emb.weight)
 
 
 def test_an_input_longer_than_the_context_is_refused() -> None:

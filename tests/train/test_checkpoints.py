@@ -57,7 +57,7 @@ class Run:
         self.optimizer.step()
         self.step += 1
         with torch.no_grad():
-            self.model.final_norm.shift.fill_(self.step)
+            self.model.get_parameter("final_norm.shift").fill_(self.step)
 
     def save(self, val_loss: float | None = None, *, due: bool = True) -> None:
         """Train for a step, then save as the loop does after an evaluation."""
@@ -81,7 +81,7 @@ def step_of(out: Path, checkpoint: str | None = None) -> int:
     """The step whose model a directory holds; its weights and what is said of it agree."""
     model, _ = load_model(out, checkpoint=checkpoint)
     assert model.facts is not None
-    shift = model.final_norm.shift
+    shift = model.get_parameter("final_norm.shift")
     assert model.facts.progress["step"] == shift[0] == shift.mean()
     return int(shift[0])
 

@@ -47,7 +47,8 @@ def generate(
     """Continue a prompt with a model, streaming the text.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         prompt: what to continue; "-" reads it from stdin; without one the model begins anew.
         stop: end the text before this string (may be given several times).
         json_schema: a file with a JSON schema that the text follows.
@@ -83,7 +84,7 @@ def generate(
     )
     gpt.to(runtime.dtype)
     options.check(gpt.cfg.vocab_size)
-    ids = tokens.encode(prompt) or [tokens.eot_token or 0]
+    ids = tokens.encode_alone(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length
     if len(ids) > longest:
         say(f"note: the prompt has {len(ids)} tokens; the model sees the last {longest} of them")

@@ -108,7 +108,7 @@ class _Tokens:
     bos_token_id = None
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+        self.tokens = [_bytes_of(i, tokenizer) for i in range(tokenizer.vocab_size)]
         self.special_token_ids = list(tokenizer.special_tokens.values())
         self.eos_token_id = tokenizer.eot_token
         if self.eos_token_id is None:  # the library needs one: an id that is never chosen
@@ -119,6 +119,13 @@ class _Tokens:
 
     def __call__(self, text: str | bytes) -> list[int]:
         return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+
+
+def _bytes_of(token_id: int, tokenizer: Tokenizer) -> bytes:
+    try:
+        return tokenizer.token_bytes(token_id)
+    except UserError:  # a vocabulary may have gaps; nobody writes a token of no bytes
+        return b""
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from groundup.data.batching import ShuffledBatches
 from groundup.errors import UserError
 from groundup.facts import Schedule
 from groundup.model.gpt import GPTModel
@@ -59,6 +60,14 @@ def run_schedule(
     Raises:
         UserError: it has done more than that already, or the warmup is longer.
     """
+    data = material.data
+    in_examples = isinstance(data, ShuffledBatches)
+    if in_examples and job.saved is None and data.global_batch > data.size > 0:
+        job.say(
+            f"note: there are {data.size:,} examples to train on, fewer than the "
+            f"{data.global_batch:,} of a batch, so an epoch is a single step; a smaller "
+            "--batch-size makes more of them"
+        )
     total = config.total_steps(_steps_per_epoch(config, material))
     planned = job.saved.schedule.total_steps if job.saved is not None else None
     if planned not in (None, total):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.output import inline
+from groundup.weights.architectures import architecture_of
 
 _LANGUAGE_MODEL = (
     "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -32,6 +33,7 @@ _LAST_PADDED = (
 def model_card(name: str, model: GPTModel, facts: Facts) -> str:
     """Describe a model in Markdown with the metadata block that model hubs read."""
     cfg, labels, progress = model.cfg, facts.labels, facts.progress
+    architecture = architecture_of(cfg)
     rows = {
         "parameters": f"{model.num_parameters():,}",
         "vocabulary": f"{cfg.vocab_size:,} tokens",
@@ -40,6 +42,8 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
         "query/key/value bias": "yes" if cfg.qkv_bias else "no",
         "tied output layer": "yes" if cfg.tie_weights else "no",
     }
+    if cfg.kv_heads != cfg.n_heads:
+        rows["key/value heads"] = f"{cfg.kv_heads}"
     if cfg.feed_forward != "gelu" or cfg.hidden_dim:
         rows["feed-forward"] = f"{cfg.feed_forward_dim:,} wide, {cfg.feed_forward}"
     training = {
@@ -60,12 +64,13 @@ def model_card(name: str, model: GPTModel, facts: Facts) -> str:
         "---",
         "library_name: transformers",
         f"pipeline_tag: text-{'classification' if labels else 'generation'}",
-        "tags: [gpt2, groundup]",
+        f"tags: [{architecture.name}, groundup]",
         "---",
         "",
         f"# {inline(name)}",
         "",
-        f"A GPT-2 style {'classifier' if labels else 'language model'} made with groundup.",
+        f"A {architecture.title} style {'classifier' if labels else 'language model'} made with "
+        "groundup.",
         "",
         "```python",
         *(_CLASSIFIER if labels else _LANGUAGE_MODEL),
