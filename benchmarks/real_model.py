@@ -91,7 +91,7 @@ def text(model_file: Path, data: Path) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     from groundup.decoding.config import SamplingConfig
-    from groundup.decoding.engine import TextStream
+    from groundup.decoding.texts import TextStream
 
     model, tokenizer = load_model(model_file)
     config = SamplingConfig(max_new_tokens=64, temperature=0.0)

@@ -26,15 +26,20 @@ from .data.windows import (
 )
 from .errors import TrainingFailed as TrainingFailed, UserError as UserError
 from .decoding.answer_config import ChatConfig as ChatConfig, RespondConfig as RespondConfig
-from .decoding.batch import Completion as Completion, generate_batch as generate_batch
 from .decoding.chat import Chat as Chat
 from .decoding.config import SamplingConfig as SamplingConfig
 from .decoding.engine import (
-    TextStream as TextStream,
+    Engine as Engine,
     generate as generate,
     generate_text_simple as generate_text_simple,
     text_to_token_ids as text_to_token_ids,
     token_ids_to_text as token_ids_to_text,
+)
+from .decoding.sequence import Sequence as Sequence
+from .decoding.texts import (
+    Completion as Completion,
+    TextStream as TextStream,
+    generate_batch as generate_batch,
 )
 from .evaluate.perplexity import TextScore as TextScore, evaluate_text as evaluate_text
 from .evaluate.perplexity_config import PerplexityConfig as PerplexityConfig

@@ -26,6 +26,11 @@ class Runtime:
     precision: Precision
     reason: str
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights of a model are that only generates: fewer bytes to read per token."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which a forward pass runs."""
         enabled = self.precision == "bf16"

@@ -1,4 +1,5 @@
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_the_prompt_may_come_from_stdin_or_be_missing(
         (["--max-new-tokens=0"], "max_new_tokens is 0"),
         (["--stop="], "stop string is empty"),
         (["--device=tpu"], "device is 'tpu'"),
+        (["--min-p=2"], "min_p is 2.0; expected 0 to 1"),
+        (["--logit-bias.x=1"], "logit_bias has 'x'; expected ids, 0 to 299"),
+        (["--regex=(a"], "this regular expression cannot be followed"),
+        (["--json-schema=none.json"], "cannot read the JSON schema none.json"),
+        (["--regex=a", "--json-schema=pyproject.toml"], "not both"),
+        (["--beams=0"], "expected at least 1"),
+        (["--beams=2", "--temperature=1"], "leave out the other options"),
         (["--temprature=1"], "Did you mean --temperature?"),
     ],
 )
@@ -68,6 +76,38 @@ def test_mistakes_in_options(
     fails: Fails, model_dir: Path, options: list[str], message: str
 ) -> None:
     assert message in fails("generate", model_dir, "The", *options)
+
+
+def test_a_text_of_a_given_form(run: Run, model_dir: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["fox", "dog"]}', encoding="utf-8")
+    assert run("generate", model_dir, "The", "--json-schema", schema).out in (
+        'The"fox"\n',
+        'The"dog"\n',
+    )
+    out = run("generate", model_dir, "The", "--regex= (a|b){3}", "--temperature=1", "--seed=1").out
+    assert re.fullmatch("The [ab]{3}\n", out)
+
+
+def test_more_options_of_sampling(run: Run, model_dir: Path) -> None:
+    options = ["--logit-bias.65=200", "--max-new-tokens=3"]
+    letter = run("generate", model_dir, "The", *options).out[3:4]
+    assert run("generate", model_dir, "The", *options).out == f"The{letter * 3}\n"
+    others = ["--min-p=0.1", "--repetition-penalty=1.2", "--frequency-penalty=0.1"]
+    drawn = run("generate", model_dir, "The", *others, "--temperature=1", "--seed=1")
+    assert drawn.status == 0 and drawn.out.startswith("The")
+
+
+def test_precision(run: Run, fails: Fails, model_dir: Path) -> None:
+    given = ["generate", model_dir, "The fox", "--max-new-tokens=3"]
+    half = run(*given, "--precision=bf16")
+    assert half.status == 0 and half.out.startswith("The fox")
+    assert "--precision" in fails(*given, "--precision=fp16")
+
+
+def test_beams(run: Run, model_dir: Path) -> None:
+    found = run("generate", model_dir, "The fox", "--beams=3", "--max-new-tokens=4")
+    assert found.status == 0 and found.out.startswith("The fox") and len(found.out) > 8
 
 
 def test_a_missing_and_a_broken_model(fails: Fails, tmp_path: Path, model_dir: Path) -> None:

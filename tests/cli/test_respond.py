@@ -45,7 +45,7 @@ def test_responses_are_written_for_the_judge(run: Run, model: Path, data: Path) 
 def test_options_reach_what_they_are_for(run: Run, model: Path, data: Path) -> None:
     def texts(name: str, *options: str) -> list[str]:
         out = data.parent / name
-        result = run("instruct", "respond", model, "--out", out, *options)
+        result = run("instruct", "respond", model, "--out", out, "--precision=fp32", *options)
         assert result.status == 0, result.err
         return [row["model_response"] for row in json.loads(out.read_text(encoding="utf-8"))]
 

@@ -1,10 +1,14 @@
+from typing import Any
+
 import pytest
+from torch import Tensor
 
 from groundup.data.instructions import encode_prompt
 from groundup.decoding.answer_config import ChatConfig
 from groundup.decoding.chat import Chat
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
 from groundup.prompts import PROMPT_STYLES, Message, get_style
 from groundup.tokenizers import BPETokenizer
 from tests.assistants import Scripted, lively_model
@@ -168,3 +172,32 @@ def test_one_random_generator_for_all_answers(tokenizer: BPETokenizer) -> None:
     assert answers(GREEDY)[0] == answers(GREEDY)[1]
     with pytest.raises(UserError, match="top_p is 2.0"):
         Chat(model, tokenizer, PLAIN, ChatConfig(top_p=2.0))
+
+
+def test_a_turn_computes_only_what_is_new_in_it(tokenizer: BPETokenizer) -> None:
+    model = Counted(lively_model(tokenizer, context_length=400).cfg).eval()
+    chat = Chat(model, tokenizer, get_style("chatml"), SamplingConfig(max_new_tokens=9))
+    computed, lengths = [], []
+    for turn in range(5):
+        model.tokens = 0
+        lengths.append(len(chat._encode(f"What is {turn}?", chat.turns)))
+        "".join(chat.ask(f"What is {turn}?"))
+        computed.append(model.tokens)
+    # The message and the answer before it with what stands around them, and the new answer.
+    for turn in range(1, 5):
+        assert computed[turn] <= lengths[turn] - lengths[turn - 1] + 9
+    assert lengths[4] > 3 * computed[4]
+    answers = [answer for _, answer in chat.turns]
+    fresh = Chat(model, tokenizer, get_style("chatml"), SamplingConfig(max_new_tokens=9))
+    fresh.turns = chat.turns[:-1]
+    assert "".join(fresh.ask("What is 4?")).strip() == answers[-1]
+
+
+class Counted(GPTModel):
+    """Counts the tokens that it computes."""
+
+    tokens = 0
+
+    def forward(self, in_idx: Tensor, *args: Any, **options: Any) -> Tensor:
+        self.tokens += in_idx.numel()
+        return super().forward(in_idx, *args, **options)

@@ -1,19 +1,23 @@
+import contextlib
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from groundup.decoding.batch import generate_batch
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import (
-    TextStream,
+    Engine,
     generate,
     generate_text_simple,
-    stream_tokens,
     text_to_token_ids,
     token_ids_to_text,
 )
+from groundup.decoding.sampling import penalise_repetition
+from groundup.decoding.sequence import Sequence
+from groundup.decoding.texts import TextStream, generate_batch
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
@@ -39,10 +43,7 @@ class Scripted(GPTModel):
         self.script, self.prompt_length, self.vocab = script, prompt_length, vocab_size
 
     def forward(self, in_idx: Tensor, cache=None, *, at=None) -> Tensor:  # pyright: ignore
-        seen = cache.length + in_idx.shape[1] if cache else in_idx.shape[1]
-        if cache:
-            for layer in cache.layers:
-                layer.length = seen
+        seen = (cache.length if cache else 0) + in_idx.shape[1]
         scores = torch.zeros(1, self.vocab)
         scores[0, self.script[seen - self.prompt_length]] = 1.0
         return scores
@@ -109,15 +110,19 @@ def test_in_a_batch_ended_rows_are_filled_until_all_have_ended(model: GPTModel) 
 
 def test_a_smaller_window_is_kept_when_the_context_is_full(model: GPTModel) -> None:
     idx = torch.randint(0, 300, (1, 14))
-    out = idx
-    for step, chosen in enumerate(stream_tokens(model, idx, 12, 16, keep=6)):
+    engine = Engine(model, context=16)
+    sequence = Sequence(idx[0].tolist(), SamplingConfig(26), on_full="slide", keep=6)
+    engine.add(sequence)
+    out, step = idx, 0
+    for step, written in enumerate(engine.run()):
         # At 17 tokens only the last 6 stay; they fill up to 16 again.
         length = out.shape[1]
         window = length if length <= 16 else 6 + (length - 17) % 11
         with torch.no_grad():
             expected = model(out[:, -window:])[:, -1].argmax(-1)
-        assert torch.equal(chosen, expected), step
-        out = torch.cat([out, chosen[:, None]], dim=1)
+        assert written.token_id == int(expected), step
+        out = torch.cat([out, expected[:, None]], dim=1)
+    assert step == 25
 
 
 def test_an_empty_prompt_and_broken_weights_are_refused(model: GPTModel) -> None:
@@ -165,6 +170,7 @@ def test_stop_strings(
     assert pieces.finish_reason == reason
 
 
+@settings(deadline=None)
 @given(st.text("abc🙂", max_size=20), st.lists(st.text("abc🙂", min_size=1, max_size=3)))
 def test_a_stream_is_the_text_up_to_the_first_stop_string(text: str, stop: list[str]) -> None:
     tokenizer = BPETokenizer.train("abc🙂", 260)
@@ -230,3 +236,107 @@ def test_ids_that_the_tokenizer_does_not_know_are_never_chosen(
         TextStream(model, tokenizer, prompt, top)
     # Without a tokenizer, as in the course, every id counts.
     assert generate(model, torch.tensor([prompt]), 1, 16)[0, -1] >= size
+
+
+def test_logprobs_are_those_of_the_scores_and_penalties_change_the_choice(
+    tokenizer: BPETokenizer,
+) -> None:
+    model = padded_model(tokenizer.vocab_size)
+    prompt = tokenizer.encode("The")
+
+    def write(**options: Any) -> Sequence:
+        engine = Engine(model, tokenizer)
+        config = SamplingConfig(max_new_tokens=8, **options)
+        text = engine.add(Sequence(prompt, config, logprobs=3))
+        list(engine.run())
+        return text
+
+    plain = write()
+    with torch.no_grad():
+        every = model(torch.tensor([plain.ids]))[0, :, : tokenizer.vocab_size].log_softmax(-1)
+    for place, found in enumerate(plain.logprobs, start=len(prompt)):
+        expected = every[place - 1].topk(3)
+        assert [token for token, _ in found.top] == expected.indices.tolist()
+        assert found.token_id == plain.ids[place] == found.top[0][0]
+        values = [found.logprob, *(value for _, value in found.top)]
+        torch.testing.assert_close(values, [float(expected.values[0]), *expected.values.tolist()])
+    assert len(plain.logprobs) == 8
+    first = plain.token_ids[0]
+    banned = write(logit_bias={str(first): -100.0})
+    assert first not in banned.token_ids and banned.logprobs[0].top == plain.logprobs[0].top
+    wanted = write(logit_bias={"65": 100.0})
+    assert wanted.token_ids == [65] * 8
+    varied = write(repetition_penalty=1.5)
+    for place in range(len(prompt), len(varied.ids)):
+        before = varied.ids[:place]
+        with torch.no_grad():
+            scores = model(torch.tensor([before]))[0, -1, : tokenizer.vocab_size]
+        assert varied.ids[place] == int(penalise_repetition(scores, before, 1.5).argmax())
+    counted = write(logit_bias={"65": 100.0, "66": 99.0}, frequency_penalty=2.0)
+    assert sorted(counted.token_ids) == [65] * 4 + [66] * 4
+
+
+def test_a_prompt_without_room_and_a_batch_of_none_are_refused(model: GPTModel) -> None:
+    engine = Engine(model)
+    with pytest.raises(UserError, match="the prompt has 17 tokens, but the model's context is 16"):
+        engine.add(Sequence([1] * 17, SamplingConfig()))
+    whole = engine.add(Sequence([1] * 16, SamplingConfig()))
+    assert len(list(engine.run())) == 1 and whole.finish_reason == "length"
+    with pytest.raises(UserError, match="the prompt is empty"):
+        Sequence([], SamplingConfig())
+    for new in (0, -3):
+        assert torch.equal(generate(model, torch.tensor([[1]]), new, 16), torch.tensor([[1]]))
+    with pytest.raises(UserError, match="the batch size is 0"):
+        Engine(model, max_batch=0)
+    with pytest.raises(UserError, match="the context is 0 tokens"):
+        generate(model, torch.tensor([[1]]), 3, 0)
+    with pytest.raises(UserError, match="no pos_emb, which says how many tokens"):
+        Engine(Plain(model))
+
+
+def test_with_other_weights_everything_is_computed_anew(model: GPTModel) -> None:
+    engine = Engine(model)
+    prompt = torch.randint(0, 300, (12,)).tolist()
+    for changed in (False, True):
+        if changed:
+            model.tok_emb.weight.data += 0.1 * torch.randn_like(model.tok_emb.weight)
+            engine.forget()
+        text = engine.add(Sequence(prompt, SamplingConfig(max_new_tokens=3)))
+        list(engine.run())
+        assert text.ids == generate(model, torch.tensor([prompt]), 3, 16)[0].tolist()
+
+
+def test_an_interrupted_step_loses_nothing(model: GPTModel) -> None:
+    expected = generate(model, torch.tensor([[1, 2, 3]]), 9, 16)[0].tolist()
+    engine = Engine(model)
+    text = engine.add(Sequence([1, 2, 3], SamplingConfig(max_new_tokens=9)))
+    head = model.out_head.forward
+    calls = 0
+
+    def interrupted(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise KeyboardInterrupt
+        return head(x)
+
+    model.out_head.forward = interrupted  # pyright: ignore
+    while len(engine):
+        with contextlib.suppress(KeyboardInterrupt):
+            engine.step()
+    assert text.ids == expected
+
+
+def test_the_cache_has_the_model_s_precision(model: GPTModel) -> None:
+    full = Engine(model)
+    full.add(Sequence([1, 2, 3], SamplingConfig(max_new_tokens=6)))
+    list(full.run())
+    engine = Engine(model.to(torch.bfloat16))
+    text = engine.add(Sequence([1, 2, 3], SamplingConfig(max_new_tokens=6), logprobs=1))
+    list(engine.run())
+    assert engine.cache is not None and engine.cache.layers[0].keys.dtype == torch.bfloat16
+    # Rounded to 8 bits, scores are within a hundredth or so of what a call at once gives.
+    with torch.no_grad():
+        at_once = model(torch.tensor([text.ids]))[0].float().log_softmax(-1)
+    for place, found in enumerate(text.logprobs, start=3):
+        assert found.logprob == pytest.approx(float(at_once[place - 1, found.token_id]), abs=0.05)

@@ -3,10 +3,25 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation.logits_process import SequenceBiasLogitsProcessor
 
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.sampling import greedy, keep_top_k, keep_top_p, make_sampler
+from groundup.decoding.sampling import (
+    add_bias,
+    greedy,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    make_sampler,
+    penalise_frequency,
+    penalise_repetition,
+)
 from groundup.errors import UserError
 
 UNUSED: Any = None  # these warpers do not look at the ids
@@ -24,6 +39,37 @@ def test_top_p_keeps_what_transformers_keeps(p: float) -> None:
     logits = 3 * torch.randn(8, 50)
     expected = TopPLogitsWarper(p)(UNUSED, logits)
     assert torch.equal(keep_top_p(logits, p), expected)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.01, 0.2, 1.0])
+def test_min_p_keeps_what_transformers_keeps(p: float) -> None:
+    logits = 3 * torch.randn(8, 50)
+    assert torch.equal(keep_min_p(logits, p), MinPLogitsWarper(p)(UNUSED, logits))
+    warped = make_sampler(2.0, min_p=p, generator=torch.Generator().manual_seed(1))(logits)
+    allowed = MinPLogitsWarper(p)(UNUSED, logits / 2.0).isfinite()
+    assert allowed[torch.arange(8), warped].all()
+
+
+@pytest.mark.parametrize("penalty", [0.8, 1.3])
+def test_repetition_is_penalised_as_transformers_does(penalty: float) -> None:
+    logits, ids = 3 * torch.randn(50), [3, 7, 7, 49, 3]
+    known: Any = torch.tensor([ids])
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(known, logits[None].clone())
+    assert torch.equal(penalise_repetition(logits, ids, penalty), expected[0])
+
+
+def test_biases_are_added_as_transformers_does() -> None:
+    logits = torch.randn(50)
+    bias: Any = [[[7], -100.0], [[3], 2.5]]
+    known: Any = torch.tensor([[1]])
+    expected = SequenceBiasLogitsProcessor(bias)(known, logits[None].clone())
+    assert torch.equal(add_bias(logits, {"7": -100.0, "3": 2.5}), expected[0])
+
+
+def test_frequency_counts_how_often_a_token_was_written() -> None:
+    logits = torch.zeros(4)
+    assert penalise_frequency(logits, [1, 3, 1], 0.5).tolist() == [0.0, -1.0, 0.0, -0.5]
+    assert penalise_frequency(logits, [], 0.5).tolist() == [0.0] * 4
 
 
 def test_temperature_zero_is_greedy() -> None:
@@ -66,6 +112,12 @@ def test_it_draws_as_the_course_does() -> None:
         ({"num_samples": 0}, "num_samples is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"top_k": 2.5}, "top_k is 2.5; expected a whole number"),
+        ({"min_p": 1.5}, "min_p is 1.5; expected 0 to 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; expected more than 0"),
+        ({"frequency_penalty": math.nan}, "frequency_penalty is nan"),
+        ({"logit_bias": {"100": 1.0}}, "logit_bias has '100'; expected ids, 0 to 99"),
+        ({"logit_bias": {"x": 1.0}}, "logit_bias has 'x'"),
+        ({"logit_bias": {"5": math.inf}}, "logit_bias of 5 is inf"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
@@ -73,9 +125,11 @@ def test_senseless_options_are_refused(options: dict, message: str) -> None:
         SamplingConfig(**options).check(vocab_size=100)
 
 
-@pytest.mark.parametrize("options", [{"top_k": 21}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{"top_k": 21}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 2.0}, {"min_p": 2.0}]
+)
 def test_a_sampler_refuses_senseless_options_too(options: dict) -> None:
-    with pytest.raises(UserError, match="top_"):
+    with pytest.raises(UserError, match="top_|min_p"):
         make_sampler(1.0, **options)(torch.randn(1, 20))
     with pytest.raises(UserError, match="temperature is -1"):
         make_sampler(-1.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.errors import UserError
-from groundup.model.cache import RaggedCache
+from groundup.model.cache import grown
 from groundup.model.gpt import GPTModel
 from tests.conftest import tiny_config
 
@@ -22,13 +22,22 @@ def padded(rows: Sequence[list[int]]) -> Tensor:
     return torch.tensor([row + [299] * (longest - len(row)) for row in rows])
 
 
-def test_a_cache_holds_the_context_or_what_is_asked_for(model: GPTModel) -> None:
-    assert model.new_cache(3).layers[1].keys.shape == (3, 4, 16, 8)
+def test_a_cache_grows_up_to_the_context_or_holds_what_is_asked_for(model: GPTModel) -> None:
+    cache = model.new_cache(3)
+    assert cache.shape == (3, 0)
+    model(torch.zeros(3, 5, dtype=torch.long), cache)
+    assert cache.layers[1].keys.shape == (3, 4, 16, 8)
     cache = model.new_cache(3, capacity=5)
     assert cache.layers[1].values.shape == (3, 4, 5, 8)
     model(torch.zeros(3, 5, dtype=torch.long), cache)
     with pytest.raises(UserError, match="the cache holds 5 tokens, but got 6"):
         model(torch.zeros(3, 1, dtype=torch.long), cache)
+
+
+def test_memory_grows_by_doubling_and_no_further_than_it_may() -> None:
+    assert [grown(tokens, 0, 1000) for tokens in (1, 64, 65)] == [64, 64, 128]
+    assert [grown(tokens, 128, 1000) for tokens in (129, 300, 999)] == [256, 320, 1000]
+    assert grown(10, 0, 40) == 40
 
 
 @pytest.fixture
@@ -40,46 +49,39 @@ def uninitialised_memory_is_nan() -> Iterator[None]:
 
 @pytest.mark.usefixtures("uninitialised_memory_is_nan")
 def test_rows_that_come_go_and_grow_give_the_logits_of_each_alone(model: GPTModel) -> None:
-    cache = RaggedCache(model.new_cache(3))
+    cache = model.new_cache(0)
     rows: list[list[int]] = []
 
-    def add(*lengths: int) -> None:
-        new = [torch.randint(0, 300, (length,)).tolist() for length in lengths]
-        logits = model(padded(new), cache.add(lengths))
-        for row, scores in zip(new, logits, strict=True):
-            torch.testing.assert_close(
-                scores[: len(row)], model(torch.tensor([row]))[0], atol=1e-5, rtol=0
-            )
-        rows.extend(new)
-
-    def step() -> None:
-        for row in rows:
-            row.append(int(torch.randint(0, 300, ())))
-        logits = model(torch.tensor([row[-1:] for row in rows]), cache.step())
-        for row, scores in zip(rows, logits, strict=True):
-            expected = model(torch.tensor([row]))[0, -1]
-            torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=0)
-
-    def remove(place: int) -> None:
-        cache.remove(place)
-        rows[place] = rows[-1]
-        rows.pop()
+    def extend(first: int, *counts: int) -> None:
+        """Compute so many further tokens of these rows, and compare with each alone."""
+        chosen = rows[first : first + len(counts)]
+        lengths, T = [len(row) for row in chosen], max(counts)
+        cache.resize(max(len(rows), cache.shape[0]), max(cache.shape[1], max(lengths) + T))
+        new = [torch.randint(0, 300, (count,)).tolist() for count in counts]
+        logits = model(padded(new), cache.rows(first, lengths, T))
+        for row, ids, scores in zip(chosen, new, logits, strict=True):
+            row += ids
+            expected = model(torch.tensor([row]))[0, -len(ids) :]
+            torch.testing.assert_close(scores[: len(ids)], expected, atol=1e-5, rtol=0)
 
     with torch.no_grad():
-        add(7, 2, 11)
-        step()
-        step()
-        remove(0)  # the row of 13 tokens takes its place
-        step()
-        add(1)
-        step()
-        remove(2)
-        step()  # of 16 and 7 tokens: the first is full
-        remove(0)
-        step()
-        add(4, 9)
-        step()
-    assert cache.lengths == [len(row) for row in rows] == [9, 5, 10]
+        rows += [[], [], []]
+        extend(0, 7, 2, 5)
+        extend(0, 1, 1, 1)
+        extend(1, 3, 1)
+        cache.swap_rows(0, 2, 8)
+        rows[0], rows[2] = rows[2], rows[0]
+        extend(0, 1, 1)
+        cache.copy_row(1, 2, 4)
+        rows[2] = rows[1][:4]
+        extend(0, 2, 1, 6)
+        rows.append([])
+        extend(3, 4)
+        extend(0, 1, 1, 1, 1)
+        cache.resize(2, 12)
+        del rows[2:]
+        extend(0, 2, 1)
+    assert [len(row) for row in rows] == [13, 10]
 
 
 def test_only_rows_of_different_lengths_need_a_mask(
@@ -95,14 +97,14 @@ def test_only_rows_of_different_lengths_need_a_mask(
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
     idx = torch.zeros(2, 3, dtype=torch.long)
-    cache, ragged = model.new_cache(2), RaggedCache(model.new_cache(2))
+    cache, ragged = model.new_cache(2), model.new_cache(2, capacity=8)
     for run, expected in [
         (lambda: model(idx), (False, True)),
         (lambda: model(idx, cache), (False, True)),
         (lambda: model(idx[:, :1], cache), (False, False)),
         (lambda: model(idx, cache), (True, False)),
-        (lambda: model(idx, ragged.add([2, 3])), (False, True)),
-        (lambda: model(idx[:, :1], ragged.step()), (True, False)),
+        (lambda: model(idx, ragged.rows(0, [0, 0], 3)), (False, True)),
+        (lambda: model(idx[:, :1], ragged.rows(0, [2, 3], 1)), (True, False)),
     ]:
         calls.clear()
         run()

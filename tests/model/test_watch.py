@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from groundup import GPTModel, add_lora, generate_text_simple, to_classifier, watch
 from groundup.errors import UserError
 from groundup.model.attention import SHORT
-from groundup.model.cache import RaggedCache
 from groundup.model.ladder import MultiHeadAttentionSpelledOut
 from tests.conftest import tiny_config
 
@@ -205,10 +204,10 @@ def test_with_a_cache_the_values_are_those_of_all_tokens(model: GPTModel, idx: T
 
 
 def test_with_rows_of_different_lengths(model: GPTModel, idx: Tensor) -> None:
-    ragged = RaggedCache(model.new_cache(B))
+    cache = model.new_cache(B, capacity=T + 1)
     with torch.no_grad(), watch(model) as seen:
-        model(idx, ragged.add([T, 4]))
-        model(idx[:, :1], ragged.step())
+        model(idx, cache.rows(0, [0, 0], T))
+        model(idx[:, :1], cache.rows(0, [T, 4], 1))
     assert seen.attention[0].shape == (B, H, 1, T + 1)
     assert (seen.attention[0][1, :, :, 5:] == 0).all()
     torch.testing.assert_close(seen.attention[1].sum(-1), torch.ones(B, H, 1))

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from groundup.data.instructions import encode_prompt
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.engine import TextStream
+from groundup.decoding.texts import TextStream
 from groundup.errors import UserError
 from groundup.prompts import get_style
 from groundup.tasks.assistant import Assistant

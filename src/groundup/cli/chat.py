@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -42,6 +42,7 @@ def chat(
     system: str | None = None,
     style: str | None = None,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
@@ -61,6 +62,7 @@ def chat(
         style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
             model that does not say it.
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
@@ -69,12 +71,13 @@ def chat(
     options = ChatConfig(**given)
 
     from groundup.decoding.chat import Chat
-    from groundup.runtime import resolve_device
+    from groundup.runtime import resolve_runtime
     from groundup.tasks.assistant import Assistant
 
+    runtime = resolve_runtime(device, precision)
     assistant = Assistant.load(
         model,
-        resolve_device(device),
+        runtime.device,
         style=style,
         fallback=DEFAULT_STYLE,
         tokenizer=tokenizer,
@@ -83,6 +86,7 @@ def chat(
         verify=not no_verify,
         say=say,
     )
+    assistant.model.to(runtime.dtype)
     conversation = Chat(
         assistant.model, assistant.tokenizer, assistant.style, options, system=system
     )

@@ -26,6 +26,7 @@ def respond(
     style: str | None = None,
     batch_size: WholeNumber = BATCH_SIZE,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
@@ -51,6 +52,7 @@ def respond(
             model that does not say it.
         batch_size: responses written at a time.
         device: auto, cpu, cuda, cuda:1, mps.
+        precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
@@ -58,15 +60,16 @@ def respond(
     """
     options = RespondConfig(**given)
 
-    from groundup.runtime import resolve_device
+    from groundup.runtime import resolve_runtime
     from groundup.tasks import respond as task
     from groundup.tasks.assistant import Assistant
 
     task.check_free(out)
     entries = task.choose_entries(model, data, split, limit, say, verify=not no_verify)
+    runtime = resolve_runtime(device, precision)
     assistant = Assistant.load(
         model,
-        resolve_device(device),
+        runtime.device,
         style=style,
         tokenizer=tokenizer,
         n_heads=n_heads,
@@ -74,6 +77,7 @@ def respond(
         verify=not no_verify,
         say=say,
     )
+    assistant.model.to(runtime.dtype)
     reasons = task.respond(assistant, entries, out, options, batch_size=batch_size, say=say)
     say(task.describe(reasons))
     show(out)

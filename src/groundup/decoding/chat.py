@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
 
 from groundup.data.instructions import encode_prompt
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.engine import FinishReason, TextStream, sampler_of
+from groundup.decoding.engine import Engine
+from groundup.decoding.sampling import sampler_of
+from groundup.decoding.text import FinishReason
+from groundup.decoding.texts import TextStream
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.prompts import Message, PromptStyle
@@ -43,7 +45,8 @@ class Chat:
         self.system = system
         self.turns: list[tuple[str, str]] = []
         self.forgotten = 0
-        self._sampler = sampler_of(config, model.tok_emb.weight.device)
+        self._engine = Engine(model, tokenizer, max_batch=1)  # it remembers what it has read
+        self._sampler = sampler_of(config, self._engine.device)
 
     def reset(self) -> None:
         """Begin anew, with the same system message."""
@@ -89,15 +92,15 @@ class Chat:
 
     def _stream(self, ids: Sequence[int]) -> TextStream:
         # Where the context is full the answer ends: the model would lose sight of the question.
-        room = self.model.cfg.context_length - len(ids) + 1  # the last token is never read
-        config = replace(self.config, max_new_tokens=min(self.config.max_new_tokens, room))
         return TextStream(
             self.model,
             self.tokenizer,
             ids,
-            config,
+            self.config,
             stop=self.style.stop,
             sampler=self._sampler,
+            engine=self._engine,
+            on_full="end",
         )
 
 

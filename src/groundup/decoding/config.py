@@ -16,6 +16,10 @@ class SamplingConfig:
     temperature: float = option(0.0, "0 always takes the likeliest token; higher is more daring")
     top_k: int | None = option(None, "choose among the k likeliest tokens only")
     top_p: float | None = option(None, "choose among the likeliest tokens that make up p together")
+    min_p: float | None = option(None, "choose among tokens at least p times as likely as the best")
+    repetition_penalty: float = option(1.0, "above 1: less of what is in the text already")
+    frequency_penalty: float = option(0.0, "take so much off a score for each time it was written")
+    logit_bias: dict[str, float] | None = option(None, "add so much to the score of a token's id")
     seed: int | None = option(None, "make the random choices repeatable")
     num_samples: int = option(1, "how many texts to write")
 
@@ -34,6 +38,19 @@ class SamplingConfig:
             )
         if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
             problems.append(f"top_p is {self.top_p}; expected 0 < top_p <= 1")
+        if self.min_p is not None and not 0.0 <= self.min_p <= 1.0:
+            problems.append(f"min_p is {self.min_p}; expected 0 to 1")
+        if not 0.0 < self.repetition_penalty < float("inf"):
+            problems.append(
+                f"repetition_penalty is {self.repetition_penalty}; expected more than 0 (1 is none)"
+            )
+        if not abs(self.frequency_penalty) < float("inf"):
+            problems.append(f"frequency_penalty is {self.frequency_penalty}; expected a number")
+        for token, bias in (self.logit_bias or {}).items():
+            if not (token.isascii() and token.isdecimal() and int(token) < vocab_size):
+                problems.append(f"logit_bias has {token!r}; expected ids, 0 to {vocab_size - 1}")
+            if not abs(bias) < float("inf"):
+                problems.append(f"logit_bias of {token} is {bias}; expected a number")
         if self.num_samples < 1:
             problems.append(f"num_samples is {self.num_samples}; expected at least 1")
         if self.seed is not None and not 0 <= self.seed < 2**63:

@@ -1,15 +1,16 @@
-"""From scores to a choice: greedy, temperature, top-k and top-p as small functions that compose.
+"""From scores to a choice: greedy, temperature, top-k, … as small functions that compose.
 
 Shapes: ``B`` batch, ``V`` vocabulary size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 
 Sampler = Callable[[Tensor], Tensor]
@@ -42,13 +43,45 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return torch.empty_like(logits).scatter_(-1, order, ordered)
 
 
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the tokens at least ``p`` times as likely as the likeliest (Nguyen et al. 2024)."""
+    if not 0.0 <= p <= 1.0:
+        raise UserError(f"min_p is {p}; expected 0 to 1")
+    probs = torch.softmax(logits, dim=-1)
+    return logits.masked_fill(probs < p * probs.amax(dim=-1, keepdim=True), -torch.inf)
+
+
+def penalise_repetition(logits: Tensor, ids: Sequence[int], penalty: float) -> Tensor:
+    """Make what is in the text less likely: scores ``(V,)`` above 0 are divided, others multiplied.
+
+    So does Keskar et al. 2019 (section 4.1). ``ids`` are the whole text, the prompt too.
+    """
+    there = torch.tensor(ids, device=logits.device).unique()
+    scores = logits[there]
+    return logits.index_copy(0, there, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def penalise_frequency(logits: Tensor, written: Sequence[int], penalty: float) -> Tensor:
+    """Take ``penalty`` off a token's score ``(V,)`` for each time it was written (OpenAI's)."""
+    times = torch.zeros_like(logits)
+    ids = torch.tensor(written, dtype=torch.long, device=logits.device)
+    return logits - penalty * times.index_add(0, ids, times.new_ones(len(written)))
+
+
+def add_bias(logits: Tensor, bias: Mapping[str, float]) -> Tensor:
+    """Add amounts to the scores ``(V,)`` of tokens, by id."""
+    ids = torch.tensor([int(token) for token in bias], device=logits.device)
+    return logits.index_add(0, ids, logits.new_tensor(list(bias.values())))
+
+
 def make_sampler(
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
+    min_p: float | None = None,
 ) -> Sampler:
-    """Compose a sampler: top-k, then temperature, then top-p, then a draw.
+    """Compose a sampler: top-k, then temperature, then top-p, then min-p, then a draw.
 
     A temperature of 0 is greedy whatever the rest says. Without a ``generator`` the draw uses
     PyTorch's global one, so ``torch.manual_seed`` repeats the course's numbers.
@@ -64,7 +97,25 @@ def make_sampler(
         logits = logits / max(temperature, 1e-6)  # below that, fp32 overflows
         if top_p is not None:
             logits = keep_top_p(logits, top_p)
+        if min_p is not None:
+            logits = keep_min_p(logits, min_p)
         probs = torch.softmax(logits, dim=-1)
         return torch.multinomial(probs, num_samples=1, generator=generator).squeeze(-1)
 
     return sample
+
+
+def sampler_of(
+    config: SamplingConfig, device: torch.device | str = "cpu", index: int = 0
+) -> Sampler:
+    """The sampler that the options describe, with a random generator of its own if seeded.
+
+    Several that are drawn from one seed have an ``index`` each, which no other's draws depend on.
+    """
+    generator = None
+    if config.seed is not None:
+        seed = (config.seed + index * 0x9E3779B97F4A7C15) % 2**63  # far from each other's
+        generator = torch.Generator(device).manual_seed(seed)
+    if config.temperature == 0.0:
+        return greedy
+    return make_sampler(config.temperature, config.top_k, config.top_p, generator, config.min_p)

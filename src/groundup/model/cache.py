@@ -1,7 +1,8 @@
 """The key/value cache: what attention has computed for earlier tokens, so that it need not again.
 
 It is an object that is passed into the same model (``model(idx, cache=cache)``), not a second
-model. The memory is allocated once, ``2 * n_layers * B * K * capacity * D`` numbers.
+model. A row's keys and values take ``2 * n_layers * K * D`` numbers per token; the memory grows
+with what is put in.
 
 Shapes: ``B`` rows (sequences), ``T`` new tokens, ``S`` tokens attended to (cached + new), ``K``
 heads of keys and values, ``D`` columns per head.
@@ -18,14 +19,27 @@ from torch import Tensor
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 
+STEP = 64
+"""The memory grows by a multiple of so many tokens."""
+
 
 class LayerCache:
-    """The keys and values of one attention layer, in a buffer of fixed size."""
+    """The keys and values of one attention layer.
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys  # (B, K, capacity, D)
-        self.values = values
+    Attributes:
+        keys: ``(B, K, capacity, D)``, each row filled from the left.
+        values: the same of values.
+        length: tokens that are in; of the fullest row, where rows differ.
+        lengths: how many are in each row ``(B,)``, where rows differ.
+        visible: which tokens each new one attends to, ``(B, 1, T, S)``, where rows differ.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, limit: int) -> None:
+        self.keys, self.values = keys, values
+        self.limit = limit  # most tokens of a row
         self.length = 0
+        self.lengths: Tensor | None = None
+        self.visible: Tensor | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take in new tokens' keys and values: all so far, and which each new token attends to.
@@ -36,15 +50,19 @@ class LayerCache:
         return *self.append(k, v), mask
 
     def positions(self, T: int) -> Tensor:
-        """Where ``T`` new tokens stand in their sequence: ``(T,)``."""
-        return torch.arange(self.length, self.length + T, device=self.keys.device)
+        """Where ``T`` new tokens stand: ``(T,)``, or ``(B, T)`` where rows differ in length."""
+        new = torch.arange(T, device=self.keys.device)
+        return new + (self.length if self.lengths is None else self.lengths[:, None])
 
     def mask(self, T: int) -> Tensor | None:
-        """Which tokens each of ``T`` new ones attends to: ``(T, S)``, true where it does.
+        """Which tokens each of ``T`` new ones attends to, true where it does: all up to itself.
 
-        ``None`` where the kernel needs no telling: for a single token, which attends to all, and
-        for the first ones, since the kernel aligns its own causal mask to the top left.
+        ``(T, S)``, or ``(B, 1, T, S)`` where rows differ. ``None`` where the kernel needs no
+        telling: for a single token, which attends to all, and for the first ones, since the kernel
+        aligns its own causal mask to the top left.
         """
+        if self.visible is not None:
+            return self.visible
         if self.length == 0 or T == 1:
             return None
         ones = torch.ones(T, self.length + T, dtype=torch.bool, device=self.keys.device)
@@ -57,16 +75,52 @@ class LayerCache:
             UserError: they do not fit.
         """
         end, capacity = self.length + k.shape[2], self.keys.shape[2]
+        if end > self.limit:
+            raise UserError(
+                f"the cache holds {self.limit} tokens, but got {end}; make a larger one"
+            )
         if end > capacity:
-            raise UserError(f"the cache holds {capacity} tokens, but got {end}; make a larger one")
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
+            self.resize(len(k), grown(end, capacity, self.limit))
+        if self.lengths is None:
+            self.keys[:, :, self.length : end] = k
+            self.values[:, :, self.length : end] = v
+        else:
+            rows = torch.arange(len(k), device=k.device)[:, None]  # (B, 1)
+            places = self.positions(k.shape[2])  # (B, T)
+            self.keys[rows, :, places] = k.transpose(1, 2)
+            self.values[rows, :, places] = v.transpose(1, 2)
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def resize(self, rows: int, capacity: int) -> None:
+        """Take memory for so many rows and tokens; what is in stays, as far as it fits."""
+        # Not torch.empty: rows of different lengths leave gaps that are masked, which takes a
+        # number to 0 but not the NaN that unused memory may hold.
+        for name in ("keys", "values"):
+            old: Tensor = getattr(self, name)
+            B, K, S, D = old.shape
+            new = old.new_zeros(rows, K, capacity, D)
+            kept = slice(min(B, rows)), slice(None), slice(min(S, capacity))
+            new[kept] = old[kept]
+            setattr(self, name, new)
+
+
+def grown(tokens: int, capacity: int, limit: int) -> int:
+    """A capacity for at least so many tokens: twice what there was, so that growing is seldom."""
+    return min(limit, max(-(-tokens // STEP) * STEP, 2 * capacity))
+
 
 class KVCache:
-    """One :class:`LayerCache` per Transformer block."""
+    """One :class:`LayerCache` per Transformer block.
+
+    Args:
+        cfg: the model's shape.
+        batch_size: rows.
+        capacity: most tokens of a row, whose memory is taken at once; without it, the memory grows
+            up to the model's context.
+        device: where it is.
+        dtype: what it holds.
+    """
 
     def __init__(
         self,
@@ -77,13 +131,12 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        shape = (batch_size, cfg.kv_heads, capacity or cfg.context_length, cfg.head_size)
-        # Not torch.empty: rows of different lengths leave gaps that are masked, which takes a
-        # number to 0 but not the NaN that unused memory may hold.
+        shape = (batch_size, cfg.kv_heads, capacity or 0, cfg.head_size)
         self.layers = [
             LayerCache(
                 torch.zeros(shape, device=device, dtype=dtype),
                 torch.zeros(shape, device=device, dtype=dtype),
+                capacity or cfg.context_length,
             )
             for _ in range(cfg.n_layers)
         ]
@@ -102,84 +155,61 @@ class KVCache:
         for layer in self.layers:
             layer.length = min(layer.length, length)
 
+    # Rows that come and go, for the engine
 
-class RaggedCache:
-    """The cache of rows of different lengths, which come and go while the others are written.
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many rows there is memory for, and how many tokens of each."""
+        B, _, capacity, _ = self.layers[0].keys.shape
+        return B, capacity
 
-    Each row fills its own part of the memory from the left. The model does not meet this class
-    but gets views of the memory: :meth:`add` gives one for the prompts of new rows, :meth:`step`
-    one for a further token of every row.
+    def resize(self, rows: int, capacity: int) -> None:
+        """Take memory for so many rows and tokens of each; what is in stays, as far as it fits."""
+        if (rows, capacity) != self.shape:
+            for layer in self.layers:
+                layer.resize(rows, capacity)
 
-    Args:
-        memory: an empty cache; its batch size is the most rows at a time.
-    """
+    def rows(self, first: int, lengths: Sequence[int], T: int) -> KVCache:
+        """The cache of a few rows for one call of the model, which adds up to ``T`` tokens to each.
 
-    def __init__(self, memory: KVCache) -> None:
-        self.memory = memory
-        self.lengths: list[int] = []  # tokens per row; the rows in use are the first of the memory
+        Rows that get fewer are padded on the right. A causal model's tokens never see that
+        padding, and what the cache holds for it is out of sight and overwritten as the rows grow.
 
-    def add(self, lengths: Sequence[int]) -> KVCache:
-        """Take rows for prompts of these lengths; return the cache to compute them with.
-
-        The prompts are padded on the right. A causal model's prompts never see that padding, and
-        what the cache holds for it is out of sight and overwritten as the rows grow.
+        Args:
+            first: the first of the rows, which stand together.
+            lengths: how many tokens of each are in.
+            T: new tokens.
         """
-        first = len(self.lengths)
-        self.lengths += lengths
-        rows = slice(first, len(self.lengths))
-        return self._view([LayerCache(m.keys[rows], m.values[rows]) for m in self.memory.layers])
-
-    def step(self) -> KVCache:
-        """Lengthen every row by one token; return the cache to compute these tokens with."""
-        rows, longest = len(self.lengths), max(self.lengths)
-        device = self.memory.layers[0].keys.device
-        lengths = torch.tensor(self.lengths, device=device)  # (B,)
-        visible = torch.arange(longest + 1, device=device) <= lengths[:, None]  # (B, S)
-        self.lengths = [length + 1 for length in self.lengths]
-        return self._view(
-            [
-                _OneMore(m.keys[:rows], m.values[:rows], longest, lengths, visible)
-                for m in self.memory.layers
-            ]
-        )
-
-    def remove(self, row: int) -> None:
-        """Give up a row; the last row moves into its place."""
-        length = self.lengths.pop()
-        last = len(self.lengths)
-        if row == last:
-            return
-        self.lengths[row] = length
-        for layer in self.memory.layers:
-            layer.keys[row, :, :length] = layer.keys[last, :, :length]
-            layer.values[row, :, :length] = layer.values[last, :, :length]
-
-    def _view(self, layers: list[LayerCache]) -> KVCache:
-        view = copy.copy(self.memory)
-        view.layers = layers
+        longest = max(lengths)
+        differing = visible = None
+        if min(lengths) < longest:
+            device = self.layers[0].keys.device
+            differing = torch.tensor(lengths, device=device)  # (B,)
+            new = differing[:, None] + torch.arange(T, device=device)  # (B, T)
+            visible = torch.arange(longest + T, device=device) <= new[:, None, :, None]
+        view, chosen = copy.copy(self), slice(first, first + len(lengths))
+        view.layers = []
+        for memory in self.layers:
+            layer = LayerCache(memory.keys[chosen], memory.values[chosen], memory.limit)
+            layer.length, layer.lengths, layer.visible = longest, differing, visible
+            view.layers.append(layer)
         return view
 
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        """Put the first ``length`` tokens of a row into another one."""
+        for layer in self.layers:
+            for memory in (layer.keys, layer.values):
+                memory[target, :, :length] = memory[source, :, :length]
 
-class _OneMore(LayerCache):
-    """One attention layer's view of a :class:`RaggedCache` for one new token of every row."""
+    def swap_rows(self, one: int, other: int, length: int) -> None:
+        """Exchange two rows, of which no more than ``length`` tokens are in."""
+        for layer in self.layers:
+            for memory in (layer.keys, layer.values):
+                kept = memory[one, :, :length].clone()
+                memory[one, :, :length] = memory[other, :, :length]
+                memory[other, :, :length] = kept
 
-    def __init__(
-        self, keys: Tensor, values: Tensor, longest: int, lengths: Tensor, visible: Tensor
-    ) -> None:
-        super().__init__(keys, values)
-        self.length = longest
-        self.lengths = lengths  # (B,)
-        self.visible = visible  # (B, S)
-
-    def positions(self, T: int) -> Tensor:
-        return self.lengths[:, None]  # (B, 1)
-
-    def mask(self, T: int) -> Tensor | None:
-        return self.visible[:, None, None]  # (B, 1, 1, S)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.arange(len(self.lengths), device=k.device)
-        self.keys[rows, :, self.lengths] = k[:, :, 0]
-        self.values[rows, :, self.lengths] = v[:, :, 0]
-        self.length += 1
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+    def choose_rows(self, rows: Tensor) -> None:
+        """Go on with these rows ``(B,)``, in their order; one may be there several times."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]

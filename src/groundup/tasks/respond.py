@@ -15,9 +15,9 @@ from groundup.data.instruction_files import (
 from groundup.data.instructions import encode_prompt
 from groundup.data.text import fingerprint
 from groundup.decoding.answer_config import BATCH_SIZE
-from groundup.decoding.batch import Completion, generate_batch
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.engine import FinishReason
+from groundup.decoding.text import FinishReason
+from groundup.decoding.texts import Completion, generate_batch
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import atomic_file, locked, write_json
@@ -123,8 +123,8 @@ def respond(
     """Answer every entry and write them all as JSON, in their order, with the responses.
 
     Each response is on the disk as soon as it is written; the same call goes on with a run that
-    was interrupted. Greedily the result is the same as without the interruption; otherwise the
-    rest is drawn anew from the seed.
+    was interrupted. The result is the same as without the interruption, unless it is drawn without
+    a seed.
 
     Args:
         assistant: who answers.
@@ -199,6 +199,7 @@ def _write_missing(
         config,
         stop=assistant.style.stop,
         batch_size=batch_size,
+        indices=left,
     )
     try:
         _keep_all(completions, left, kept, len(prompts))
@@ -251,4 +252,6 @@ def _deciding(config: SamplingConfig) -> dict[str, Any]:
     """The options that decide on the responses."""
     drawn = {} if config.temperature == 0 else {"seed": config.seed}
     names = ("max_new_tokens", "temperature", "top_k", "top_p")
-    return {name: getattr(config, name) for name in names} | drawn
+    others = ("min_p", "repetition_penalty", "frequency_penalty", "logit_bias")
+    changed = {n: v for n in others if (v := getattr(config, n)) != getattr(SamplingConfig(), n)}
+    return {name: getattr(config, name) for name in names} | changed | drawn

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.engine import TextStream
+from groundup.decoding.texts import TextStream
 from groundup.errors import UserError
 from groundup.files import RUN_KEPT, JsonLines
 from groundup.model.door import evaluating

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.decoding.batch import Completion, generate_batch
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.engine import TextStream
+from groundup.decoding.texts import Completion, TextStream, generate_batch
 from groundup.errors import UserError
 from groundup.model.cache import KVCache
 from groundup.model.gpt import GPTModel
@@ -97,7 +96,7 @@ def test_ended_texts_are_computed_no_more_and_their_places_are_taken(
 ) -> None:
     model = Counted(tiny_config(vocab_size=tokenizer.vocab_size)).eval()
     model.shapes = []
-    prompts = [[1] * length for length in (15, 2, 14, 3)]
+    prompts = [[length] * length for length in (15, 2, 14, 3)]
     config = SamplingConfig(max_new_tokens=4)
     found = [c.index for c in generate_batch(model, tokenizer, prompts, config, batch_size=2)]
     # The longest two begin; there is room for 2 and 3 tokens after them.
