@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
 
 close = torch.testing.assert_close
-LIMITS = {"atol": 2e-4, "rtol": 2e-4}
+agree = partial(close, atol=2e-4, rtol=2e-4)
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -38,7 +39,7 @@ def test_all_is_as_in_plain_matrices(architecture: str, tokenizer: BPETokenizer)
 
     assert seen.tokens[0].surprise is None and seen.tokens[0].rank is None
     surprises = F.cross_entropy(plain.says[-1][:-1], torch.tensor(ids[1:]), reduction="none")
-    close(torch.tensor([t.surprise for t in seen.tokens[1:]]), surprises, **LIMITS)
+    agree(torch.tensor([t.surprise for t in seen.tokens[1:]]), surprises)
     order = logs.argsort(-1, descending=True)
     assert [t.rank for t in seen.tokens[1:]] == [
         order[i].tolist().index(token) + 1 for i, token in enumerate(ids[1:])
@@ -47,7 +48,7 @@ def test_all_is_as_in_plain_matrices(architecture: str, tokenizer: BPETokenizer)
         says = plain.says[layer].softmax(-1)
         top = says.topk(GUESSES)
         assert [[i for i, _ in row] for row in lens.guesses] == top.indices.tolist()
-        close(torch.tensor([[p for _, p in row] for row in lens.guesses]), top.values, **LIMITS)
+        agree(torch.tensor([[p for _, p in row] for row in lens.guesses]), top.values)
         answers = order[:, 0].tolist()
         ranks = says.argsort(-1, descending=True).tolist()
         assert lens.rank == [row.index(a) + 1 for row, a in zip(ranks, answers, strict=True)]
@@ -61,7 +62,7 @@ def test_all_is_as_in_plain_matrices(architecture: str, tokenizer: BPETokenizer)
         (seen.norms.attention, plain.from_attention),
         (seen.norms.feed_forward, plain.from_feed_forward),
     ):
-        close(torch.tensor(found), torch.stack([x.norm(dim=-1) for x in expected]), **LIMITS)
+        agree(torch.tensor(found), torch.stack([x.norm(dim=-1) for x in expected]))
 
 
 def test_what_is_taken_out_is_missing(
@@ -119,7 +120,7 @@ def test_neighbours_are_those_of_the_smallest_angle(tokenizer: BPETokenizer) -> 
         best = cosines.argsort(descending=True)
         assert best[0] == token
         assert [i for i, _ in near] == best[1 : NEIGHBOURS + 1].tolist()
-        close(torch.tensor([c for _, c in near]), cosines[best[1 : NEIGHBOURS + 1]], **LIMITS)
+        agree(torch.tensor([c for _, c in near]), cosines[best[1 : NEIGHBOURS + 1]])
 
 
 def test_an_adapter_counts_merged_or_not(tokenizer: BPETokenizer) -> None:
@@ -131,7 +132,7 @@ def test_an_adapter_counts_merged_or_not(tokenizer: BPETokenizer) -> None:
     merged = take_xray(merge_lora(model), tokenizer, READ)
     plain = take_xray(grown("gpt2"), tokenizer, READ)
     surprises = [torch.tensor([t.surprise for t in x.tokens[1:]]) for x in (apart, merged, plain)]
-    close(surprises[0], surprises[1], **LIMITS)
+    agree(surprises[0], surprises[1])
     assert (surprises[1] - surprises[2]).abs().max() > 0.01
 
 
@@ -178,9 +179,9 @@ def test_attention_is_packed_and_unpacked(
 def test_what_cannot_be_looked_at_is_refused(tokenizer: BPETokenizer) -> None:
     model = grown("gpt2")
 
-    def refused(text: str = READ, model: GPTModel = model, **how: int) -> str:
+    def refused(text: str = READ, model: GPTModel = model, max_tokens: int = 128) -> str:
         with pytest.raises(UserError) as error:
-            take_xray(model, tokenizer, text, **how)
+            take_xray(model, tokenizer, text, max_tokens=max_tokens)
         return str(error.value)
 
     assert "the text is empty" in refused("")

@@ -19,7 +19,7 @@ def nearest_tokens(model: nn.Module, ids: Tensor, count: int) -> tuple[Tensor, T
         count: how many neighbours of each; fewer where the vocabulary has no more.
 
     Returns:
-        The neighbours' ids ``(N, count)`` and their cosines ``(N, count)``, without the token itself.
+        Their ids and their cosines, both ``(N, count)``, without the token itself.
     """
     table = unwrapped(model).get_submodule("tok_emb").get_parameter("weight").float()  # (V, C)
     directions = F.normalize(table, dim=-1)

@@ -41,7 +41,7 @@ class Part:
 
 
 def parts_of(layers: int, heads: int) -> list[Part]:
-    """All parts of a model: each layer's heads, all its heads together, its feed-forward network."""
+    """All parts: each layer's heads, all of them together, its feed-forward network."""
     return [
         part
         for layer in range(layers)
