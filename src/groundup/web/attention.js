@@ -46,7 +46,9 @@ export function attentionSection(view) {
 function arcs(view) {
   const { data, weight } = view;
   const count = data.tokens.length;
-  const canvas = drawing("svg", { width: ARCS, height: count * ROW, "aria-hidden": true });
+  const canvas = drawing("svg", { "aria-hidden": true });
+  canvas.style.width = `${ARCS}px`;
+  canvas.style.height = `${count * ROW}px`;
   const rows = data.tokens.map((token, i) => {
     const fill = element("span", { class: "fill" });
     const number = element("span", { class: "number" });

@@ -57,7 +57,7 @@ export function nextSection(view) {
     const left = Math.max(0, probabilities.reduce((sum, p) => sum + p, rest) - listed);
     if (others > 0) {
       const text = `${others.toLocaleString("en")} others`;
-      shown.push({ text, plain: true, value: left, label: percent(left), out: left < 1e-9 });
+      shown.push({ text, plain: true, value: 0, label: percent(left), out: left < 1e-9 }); // no bar: it is no token
     }
     if (follows && real < 0) {
       const note = `◂ the text, choice ${follows.rank.toLocaleString("en")}, among the others`;

@@ -18,7 +18,7 @@ export function partsSection(view) {
     "Each picture is a head: where it looks, for the whole text. The bar below it says how much of the " +
       "answer's probability is lost, at the chosen token, when that part is silenced; a hollow bar, how " +
       "much is gained. Choose one to see what the model would say without it.",
-    element("div", { class: "two" }, grid(view), without(view)),
+    element("div", { class: "two" }, element("div", {}, grid(view), key()), without(view)),
   );
 }
 
@@ -50,8 +50,7 @@ function grid(view) {
   }
   const heads = [];
   for (let i = 1; i <= data.n_heads; i++) heads.push(element("span", { class: "top" }, `${i}`));
-  heads.push(element("span", { class: "top", title: "all heads of the layer" }, "all"));
-  heads.push(element("span", { class: "top", title: "its feed-forward network" }, "ff"));
+  for (const name of ["all", "ff"]) heads.push(element("span", { class: "top" }, name));
   const box = element("div", { class: "parts", role: "radiogroup", "aria-label": "parts of the model" });
   box.style.setProperty("--columns", columns);
   box.append(element("span", { class: "top left" }, "layer"), ...heads);
@@ -79,6 +78,11 @@ function grid(view) {
     });
   });
   return box;
+}
+
+function key() {
+  const told = "all: the layer's attention as a whole; ff: its feed-forward network";
+  return element("p", { class: "key quiet" }, told);
 }
 
 function thumbnail({ data, weight }, canvas, { layer, head }) {
@@ -109,7 +113,7 @@ function without(view) {
   const title = element("h3");
   const told = element("p", { class: "told", "aria-live": "polite" });
   const list = element("ol", { class: "bars pairs", "aria-label": "with the part, and without it" });
-  const key = element(
+  const swatches = element(
     "p",
     { class: "key quiet" },
     element("span", { class: "swatch" }),
@@ -150,5 +154,5 @@ function without(view) {
       }),
     );
   });
-  return element("div", {}, title, told, list, key);
+  return element("div", {}, title, told, list, swatches);
 }

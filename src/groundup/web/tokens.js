@@ -65,7 +65,7 @@ export function compass(view) {
       view.choose({ token: Math.max(0, Math.min(count - 1, view.token + by)) });
     } }, sign);
   view.follow(() => {
-    const at = element("span", { class: "quiet" }, ` ${view.token + 1} of ${count}`);
+    const at = element("span", { class: "quiet" }, `, token ${view.token + 1} of ${count}`);
     name.replaceChildren("after ", word(view.word(view.data.tokens[view.token].id)), at);
   });
   const [back, on] = [go(-1, "the token before", "‹"), go(1, "the token after", "›")];

@@ -71,7 +71,7 @@ def take_xray(
             distinct.tolist(), *(found.tolist() for found in nearest), strict=True
         )
     }
-    after = [_next(row) for row in logits]
+    after = [_next(row) for row in logits.cpu()]  # in fp64, which not every device has
     shown = [ids, *(n.ids for n in after), *([i for i, _ in row] for row in near.values())]
     told = [*lens, *changes]
     shown += [[i for i, _ in row] for each in told for row in each.guesses]
