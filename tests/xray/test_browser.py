@@ -148,8 +148,8 @@ def test_a_head_is_chosen_and_seen(opened: Opened, xray: XRay) -> None:
     assert looks.get_by_role("heading", name="Layer 2, head 3").is_visible()
     weights = xray.attention.unpacked(2, 4, last + 1)[1, 2]
     assert widths(looks.locator(".looks .fill")) == pytest.approx(100 * weights[last], abs=0.01)
-    picture, rows = (looks.locator(part).bounding_box() for part in (".arcs svg", ".looks"))
-    assert picture and rows and picture["height"] == rows["height"]
+    picture, row = (looks.locator(each).first.bounding_box() for each in (".arcs svg", ".looks li"))
+    assert picture and row and picture["height"] == row["height"] * (last + 1)
     arcs = [
         float(w)
         for w in looks.locator("path.strong").evaluate_all(
