@@ -52,14 +52,14 @@ def machine_kind() -> str:
     return torch.backends.cpu.get_cpu_capability().lower()
 
 
-def report(name: str, results: object) -> None:
+def report(name: str, results: object, kind: str | None = None) -> None:
     """Print the results as JSON and keep them in ``benchmarks/results``.
 
     The file is ``NAME.json`` for the kind of machine that the README's table is from, else
-    ``NAME-KIND.json``.
+    ``NAME-KIND.json``; another ``kind`` than the CPU's may be given.
     """
     text = json.dumps({"machine": machine(), "results": results}, indent=2)
-    path = _path(name)
+    path = _path(name, kind)
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
     print(text)
@@ -71,7 +71,7 @@ def kept_results(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else {}
 
 
-def _path(name: str) -> Path:
-    kind = machine_kind()
+def _path(name: str, kind: str | None = None) -> Path:
+    kind = kind or machine_kind()
     name = name if kind == "avx512-bf16" else f"{name}-{kind}"
     return Path(__file__).parent / "results" / f"{name}.json"

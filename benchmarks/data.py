@@ -23,24 +23,21 @@ import time
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-
 from common import kept_results, report
-from groundup.data.corpus import Corpus, Index
 from groundup.data.prepare import cores, prepare
-from groundup.data.shards import Job, Place, ShardWriter
-from groundup.data.stream import Piece
 from groundup.tokenizers import get_gpt2_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SEPARATOR = "<|endoftext|>"
 MAIN = """
-import sys, groundup.tasks.texts as texts
+import resource, sys, groundup.tasks.texts as texts
 peak, texts.BIG = sys.argv.pop(1), int(sys.argv.pop(1))
 from groundup.cli import main
 status = main(sys.argv[1:])
 lines = open("/proc/self/status").read().splitlines()
-open(peak, "w").write(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+own = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+of_one_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(peak, "w").write(f"{own} {of_one_child}")
 sys.exit(status)
 """
 """It notes its own peak: what the system tells of a child begins with its parent's."""
@@ -71,8 +68,50 @@ def first_step(source: Path, big: int, options: list[str], folder: Path) -> dict
         time.sleep(0.02)
     if process.returncode or not seconds:
         raise SystemExit(f"{' '.join(command)} has failed")
-    peak = int((out.parent / "peak").read_text("utf-8")) / 1024
+    peak = int((out.parent / "peak").read_text("utf-8").split()[0]) / 1024
     return {"peak_mib": round(peak), "first_step_s": round(seconds, 1)}
+
+
+def whole(source: Path, out: Path, folder: Path) -> dict[str, object]:
+    """`groundup data prepare` of a file: seconds, and MiB of its process and of the largest child.
+
+    The load is that of other work before it began.
+    """
+    peak, load = folder / f"{out.name}-peak", os.getloadavg()[0]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", MAIN, str(peak), "0", "data", "prepare", str(source)]
+    command += ["--document-separator", SEPARATOR, "--tokenizer", "gpt2", "--out", str(out)]
+    begin, used = time.perf_counter(), cpu_seconds()
+    subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
+    seconds, cpu = time.perf_counter() - begin, cpu_seconds() - used
+    own, of_one_child = (int(part) / 1024 for part in peak.read_text("utf-8").split())
+    size = source.stat().st_size / 1e6
+    return {
+        "megabytes": round(size),
+        "seconds": round(seconds),
+        "cpu_s": round(cpu),
+        "mb_per_s": round(size / seconds, 2),
+        "mb_per_cpu_s": round(size / cpu, 2),
+        "peak_mib": round(own),
+        "peak_mib_of_a_worker": round(of_one_child),
+        "load_before": round(load, 2),
+    }
+
+
+def large(data: bytes, folder: Path) -> dict[str, object]:
+    """100 MB and 1,000 MB of text, prepared and then trained on."""
+    found: dict[str, object] = {}
+    for size in (100, 1000):
+        path, corpus, length = folder / f"{size}.txt", folder / f"corpus-{size}", size * 10**6
+        with path.open("wb") as file:
+            for _ in range(length // len(data)):
+                file.write(data)
+            file.write(data[: length % len(data)].decode("utf-8", "ignore").encode())
+        prepared = whole(path, corpus, folder)
+        path.unlink()
+        found[str(size)] = {"prepare": prepared, "train": first_step(corpus, 0, [], folder)}
+        print(size, found[str(size)], flush=True)
+    return found
 
 
 def rate(text: Path, count: int, folder: Path) -> dict[str, object]:
@@ -116,39 +155,22 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def repeated(corpus: Corpus, times: int, out: Path) -> None:
-    """A corpus of the same tokens several times, as of a text that is so many times as long."""
-    corpus.tokenizer.save(out)
-    index, ids = corpus.index, corpus.read(0, corpus.index.tokens)
-    starts = corpus.starts.tolist()
-    lengths = [b - a for a, b in zip(starts, [*starts[1:], len(ids)], strict=True)]
-    job = Job(
-        [Piece("", True, "")] * len(starts),
-        [True] * len(starts),
-        [False] * len(starts),  # the ids have their end-of-text already
-        after=Place(characters=times * index.characters),
-    )
-    writer = ShardWriter(out, 2, index.shard_tokens, index.end_of_text, [])
-    for _ in range(times):
-        writer.put(job, (ids, np.array(lengths)))
-    writer.finish(
-        lambda **found: Index(
-            **found, tokenizer=index.tokenizer, tokenizer_sha256=index.tokenizer_sha256
-        )
-    )
-
-
 def main() -> None:
     """Measure all and keep the report."""
     parser = argparse.ArgumentParser(description="big corpora")
     parser.add_argument("text", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate-megabytes", type=int, default=27)
-    parser.add_argument("--rate-only", action="store_true", help="keep the other figures")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--rate-only", action="store_true", help="keep the other figures")
+    only.add_argument("--large-only", action="store_true", help="only 100 MB and 1,000 MB of text")
     options = parser.parse_args()
     data = options.text.read_bytes()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.large_only:
+            report("data", kept_results("data") | {"large": large(data, folder)})
+            return
         sample = folder / "sample.txt"
         sample.write_text(data[: options.rate_megabytes * 10**6].decode("utf-8", "ignore"), "utf-8")
         results: dict[str, object] = {"rate": rate(sample, options.rounds, folder)}
@@ -167,9 +189,7 @@ def main() -> None:
             prepare([str(path)], corpus, get_gpt2_tokenizer(), separator=SEPARATOR, say=quiet)
             found["prepared"] = first_step(corpus, 0, [], folder)
             steps[str(size)] = found
-        repeated(Corpus(folder / f"corpus-{SIZES[-1]}"), 10, folder / "corpus-1000")
-        steps["1000"] = {"prepared": first_step(folder / "corpus-1000", 0, [], folder)}
-        results["first step by megabytes"] = steps
+        results |= {"first step by megabytes": steps, "large": large(data, folder)}
     report("data", results)
 
 

@@ -1,8 +1,8 @@
 """Copy the figures of the documents from the committed results: ``python benchmarks/figures.py``.
 
-``docs/measured.md`` is made of ``measured.md.j2`` beside this file, README.md's table between its
-two marks of ``readme.md.j2``; both name the results' files and keys. A test runs this and compares,
-so no figure can be anything else than what a benchmark has written.
+``docs/measured.md`` is made of ``measured.md.j2`` beside this file; the tables between the marks of
+the pages in ``TABLES`` of the templates named there. All name the results' files and keys. A test
+runs this and compares, so no figure can be anything else than what a benchmark has written.
 """
 
 from __future__ import annotations
@@ -48,22 +48,31 @@ def measured() -> str:
     return render("measured.md.j2")
 
 
-def readme(text: str) -> str:
-    """README.md with its table of figures.
+TABLES = {
+    "README.md": "readme.md.j2",
+    "benchmarks/README.md": "ladder.md.j2",
+    "docs/evaluate.md": "evaluate.md.j2",
+}
+"""By page: what the table between its marks is made of."""
+
+
+def filled(page: str) -> str:
+    """The text of one of these pages with its table of figures.
 
     Raises:
         ValueError: the marks are not there.
     """
-    block = f"{BEGIN}\n{render('readme.md.j2')}{END}"
+    text = (ROOT / page).read_text("utf-8")
+    block = f"{BEGIN}\n{render(TABLES[page])}{END}"
     changed, count = re.subn(
         f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, text, flags=re.DOTALL
     )
     if count != 1:
-        raise ValueError(f"README.md has {count} places between {BEGIN} and {END}; expected one")
+        raise ValueError(f"{page} has {count} places between {BEGIN} and {END}; expected one")
     return changed
 
 
 if __name__ == "__main__":
     (ROOT / "docs" / "measured.md").write_text(measured(), encoding="utf-8")
-    path = ROOT / "README.md"
-    path.write_text(readme(path.read_text("utf-8")), encoding="utf-8")
+    for page in TABLES:
+        (ROOT / page).write_text(filled(page), encoding="utf-8")

@@ -34,6 +34,7 @@ from groundup import load_model
 from groundup.model.door import token_loss
 
 LADDER: dict[str, dict[str, object]] = {
+    "as it is": {},
     "without Muon (AdamW at 5e-3)": {"optimizer": "adamw", "learning_rate": 5e-3},
     "4 layers instead of 2": {"n_layers": 4},
     "tied weights": {"tie_weights": "true"},
@@ -118,6 +119,7 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--ladder", action="store_true")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="of the ladder, only these")
     parser.add_argument("--nanogpt", type=Path, help="train nanoGPT's model, and save it there")
     args = parser.parse_args()
 
@@ -129,7 +131,7 @@ def main() -> None:
         return
     ways: dict[str, Mapping[str, object]] = {"groundup, the recipe": {}}
     if args.ladder:
-        ways = dict(LADDER)
+        ways = {name: LADDER[name] for name in args.rows or LADDER}
     found: dict[str, list[dict[str, float]]] = {} if args.ladder else {"nanoGPT": []}
     found |= {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as temporary:
@@ -140,8 +142,9 @@ def main() -> None:
             for name, row in ways.items():
                 found[name].append(run_groundup(args.text, seed, folder, row))
                 print(seed, name, found[name][-1], flush=True)
-    results = kept_results("speedrun") | {name: summed_up(each) for name, each in found.items()}
-    report("speedrun", results)
+            # After each seed, so that a run that is ended has its figures.
+            summed = {name: summed_up(each) for name, each in found.items()}
+            report("speedrun", kept_results("speedrun") | summed)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def test_the_named_styles() -> None:
     message = "unknown prompt style 'alpacca'; did you mean 'alpaca'. there are: plain, alpaca, ph"
     with pytest.raises(UserError, match=message):
         get_style("alpacca")
-    with pytest.raises(UserError, match="'x'; there are: plain, alpaca, phi3, chatml$"):
+    with pytest.raises(UserError, match="'x'; there are: plain, alpaca, phi3, chatml, or model"):
         get_style("x")
 
 

@@ -44,6 +44,7 @@ from .judge.course import (
     generate_model_scores as generate_model_scores,
     query_model as query_model,
 )
+from .judge.run import calibrate_judge as calibrate_judge
 from .judge.run import judge_responses as judge_responses
 from .lessons.attention import (
     FeedForwardFast as FeedForwardFast,
@@ -142,6 +143,7 @@ from .tasks.pretrain import pretrain as pretrain
 from .tokenizers import (
     BPETokenizer as BPETokenizer,
     GPT2Tokenizer as GPT2Tokenizer,
+    LibraryTokenizer as LibraryTokenizer,
     SimpleTokenizerV1 as SimpleTokenizerV1,
     SimpleTokenizerV2 as SimpleTokenizerV2,
     build_vocab as build_vocab,
@@ -160,6 +162,7 @@ from .train.course import (
 from .train.trainer import Trainer as Trainer
 from .weights.checkpoint import save_model as save_model
 from .weights.export import export as export
+from .weights.importing import import_model as import_model
 from .weights.openai import (
     download_and_load_gpt2 as download_and_load_gpt2,
     load_gpt2_params_from_tf_ckpt as load_gpt2_params_from_tf_ckpt,

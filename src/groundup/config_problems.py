@@ -127,8 +127,9 @@ def _scaling_problems(text: str) -> list[str]:
 
 
 def _positive(value: object, *, or_none: bool) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (or_none and value is None) or (number and 0 < value < 1e12)
+    if value is None or isinstance(value, bool):
+        return or_none and value is None
+    return isinstance(value, int | float) and 0 < value < 1e12
 
 
 def _nearest_divisor(value: int, wished: int) -> int:

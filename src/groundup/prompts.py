@@ -24,6 +24,9 @@ Message = Mapping[str, str]
 
 ROLES = ("system", "user", "assistant")
 
+OWN = "model"
+"""The name of a model's own chat template as a prompt style (``data/model_style.py``)."""
+
 CONTENT = "{content}"
 """Where a style's text takes what somebody wrote."""
 
@@ -193,7 +196,12 @@ _STYLES = (
 )
 
 PROMPT_STYLES = {style.name: style for style in _STYLES}
-"""Every style by its name."""
+"""Every style by its name, but for a model's own."""
+
+DEFAULT_STYLE = "alpaca"
+"""The prompt style of a model that brings none and was trained in none."""
+
+STYLE_NAMES = f"{', '.join(PROMPT_STYLES)}, or {OWN} (the model's own chat template)"
 
 
 def get_style(name: str) -> PromptStyle:
@@ -203,11 +211,19 @@ def get_style(name: str) -> PromptStyle:
         UserError: there is no such style; the message lists them.
     """
     if name not in PROMPT_STYLES:
-        hint = did_you_mean(name, PROMPT_STYLES) or ";"
-        raise UserError(
-            f"unknown prompt style {name!r}{hint} there are: {', '.join(PROMPT_STYLES)}"
-        )
+        hint = did_you_mean(name, [*PROMPT_STYLES, OWN]) or ";"
+        raise UserError(f"unknown prompt style {name!r}{hint} there are: {STYLE_NAMES}")
     return PROMPT_STYLES[name]
+
+
+def check_style(name: str) -> None:
+    """Refuse a name that is no style's; whether a model has its own is seen when it is opened.
+
+    Raises:
+        UserError: there is no such style; the message lists them.
+    """
+    if name != OWN:
+        get_style(name)
 
 
 def earlier_turns(entry: Entry) -> Sequence[Sequence[str]]:

@@ -15,13 +15,15 @@ import torch
 from groundup import launch
 from groundup.errors import UserError
 
+Precision = Literal["fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class Runtime:
     """A device and a compute precision, and why they were chosen."""
 
     device: torch.device
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     reason: str
 
     def autocast(self) -> AbstractContextManager[object]:

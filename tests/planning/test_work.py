@@ -1,5 +1,7 @@
 """Operations and bytes against the formulas that others use."""
 
+from dataclasses import replace
+
 import pytest
 
 from groundup.config import preset
@@ -7,6 +9,7 @@ from groundup.model.activations import activations
 from groundup.model.report import costs
 from groundup.planning.memory import Need, Strategy
 from groundup.planning.work import Work, communication, step_flops
+from groundup.runtime import Precision
 
 
 def need(strategy: Strategy, devices: int, *, checkpointing: bool = False) -> Need:
@@ -45,10 +48,13 @@ def test_bytes_that_are_sent() -> None:
     assert communication(need("alone", 1), 4) == 0
     assert communication(need("ddp", 8), 4) == pytest.approx(2 * 7 / 8 * 4 * P)
     # ZeRO's third stage sends 3 times the parameters, half more than DDP (section 7.2.2).
-    whole = communication(need("fsdp", 8), 1)
+    fsdp = need("fsdp", 8)
+    whole = communication(replace(fsdp, precision="fp32"), 1)
     assert 2.9 * 7 / 8 * 4 * P < whole < 3 * 7 / 8 * 4 * P  # embeddings are gathered once
-    again = communication(need("fsdp", 8), 2) - whole
-    assert again == pytest.approx(whole)  # gathered and dealt out again
+    bf16 = communication(fsdp, 1)  # blocks are gathered twice, in half the bytes
+    assert whole - bf16 == pytest.approx(7 / 8 * 2 * 2 * (P - fsdp.outside_parameters))
+    again = communication(fsdp, 2) - bf16
+    assert again == pytest.approx(bf16)  # gathered and dealt out again
 
 
 def work(strategy: Strategy, devices: int, texts: int, count: int = 1) -> Work:
@@ -67,12 +73,16 @@ def test_sending_hides_behind_computing() -> None:
 
 
 def test_where_scaling_stops_is_where_both_take_as_long() -> None:
-    for strategy in ("ddp", "fsdp"):
+    cases: list[tuple[Strategy, Precision]]
+    cases = [("ddp", "bf16"), ("fsdp", "bf16"), ("fsdp", "fp32")]
+    for strategy, precision in cases:
         begun = work(strategy, 8, 128)
+        begun = replace(begun, need=replace(begun.need, precision=precision))
         stop = begun.most_devices()
         texts = begun.step_tokens / 1024 / stop
         compute = step_flops(begun.need, begun.forward, texts * 1024) / (400e12 * 0.4)
-        sent = communication(work(strategy, round(stop), 1).need, 1) / 50e9
+        need_there = replace(work(strategy, round(stop), 1).need, precision=precision)
+        sent = communication(need_there, 1) / 50e9
         assert compute == pytest.approx(sent, rel=0.05)
         assert begun.least_tokens() == pytest.approx(texts * 1024)
     assert Work(need("ddp", 8), 1.0, 1, 1, 1e12, 0.4).most_devices() == float("inf")

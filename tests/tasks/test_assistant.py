@@ -33,15 +33,18 @@ def test_a_model_without_a_style(model_dir: Path) -> None:
     assert "it is asked in phi3" in said[1]
 
 
-def test_hugging_faces_directories_and_the_courses_files_have_no_style(
+def test_the_courses_files_have_no_style_and_others_may_have_their_own(
     tmp_path: Path, tokenizer: BPETokenizer
 ) -> None:
     model = save_assistant(tmp_path / "m", tokenizer)
     save_course_file(load_model(model)[0], tmp_path / "m.pth")
     (model / "groundup.json").unlink()
-    for source in (model, tmp_path / "m.pth"):
-        with pytest.raises(UserError, match="names no prompt style"):
-            Assistant.load(source)
+    with pytest.raises(UserError, match="names no prompt style"):
+        Assistant.load(tmp_path / "m.pth", tokenizer=str(model), n_heads=4)
+    assert Assistant.load(model).style.name == "model", "what is left is its chat template"
+    (model / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="names no prompt style"):
+        Assistant.load(model)
     found = Assistant.load(
         tmp_path / "m.pth", style="plain", tokenizer=str(model), n_heads=4, say=lambda text: None
     )

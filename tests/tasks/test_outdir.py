@@ -149,3 +149,15 @@ def test_a_name_that_is_no_text_is_refused() -> None:
     """safetensors would write the model there, and not open it."""
     with pytest.raises(UserError, match="is not UTF-8; choose another --out"):
         prepare_output(Path("Gr\udcfcn"), **NEW)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+def test_where_nothing_can_be_made_is_told_before_the_work(
+    fails: Callable[..., str], text_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fails("pretrain", text_file, "--out", "/proc/x").startswith("cannot write to /proc/x: ")
+
+
+def test_looking_whether_something_can_be_made_leaves_nothing(tmp_path: Path) -> None:
+    prepare_output(tmp_path / "a" / "b", **NEW)
+    assert not any(tmp_path.iterdir())

@@ -39,6 +39,17 @@ def quiet(text: str) -> None:
     """Say nothing."""
 
 
+def test_a_batch_of_more_than_there_is_makes_an_epoch_one_step_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    config = options(max_steps=None, epochs=2, batch_size=100_000_000)
+    pretrain(DOCS, tmp_path / "run", config, SHAPE, say=said.append)
+    assert len([r for r in read_metrics(tmp_path / "run") if "val_loss" not in r]) == 2
+    (note,) = [line for line in said if "a single step" in line]
+    assert note.startswith("note: there are ") and "than the 100,000,000 of a batch" in note
+
+
 def test_a_run_leaves_a_model_that_learned(tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "run"
@@ -222,3 +233,11 @@ def test_tokens_in_no_window_are_told(tmp_path: Path) -> None:
     pretrain(DOCS, tmp_path / "b", options(max_steps=1, stride=32), SHAPE, **how)
     (note,) = [line for line in said if "in no window" in line]
     assert "tokens to train on (50%)" in note and "one of 16 tokens every 32" in note
+
+
+def test_a_shape_that_nobody_opens_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    said: list[str] = []
+    changes = {"preset": "modern-nano", "qkv_bias": True}
+    with pytest.raises(UserError, match="the nearest is Qwen3, but this one has a bias in only"):
+        pretrain(["a text"], tmp_path / "out", changes, say=said.append)
+    assert not said and not (tmp_path / "out").exists()

@@ -1,12 +1,15 @@
 """Activation checkpointing, Muon and compiling work in several processes too."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from groundup.model.gpt import GPTModel
 from groundup.model.recompute import recompute_blocks
+from groundup.runtime import Precision
 from groundup.train.compiling import compile_training
 from groundup.train.config import TrainConfig
 from groundup.train.objective import NextToken
@@ -20,18 +23,21 @@ from tests.train.together import together
 CONFIG = TrainConfig(optimizer="muon", learning_rate=0.01)
 
 
-def trained(world: World, how: str, *, again: bool, compiled: bool = False) -> list[Tensor]:
+def trained(
+    world: World, how: str, *, again: bool, compiled: bool = False, precision: Precision = "fp32"
+) -> list[Tensor]:
     """The weights after three steps on four texts that the processes share."""
+    runtime = replace(CPU, precision=precision)
     torch.manual_seed(1)
     model = GPTModel(
         tiny_config(emb_dim=36, n_layers=1)
     ).init_gpt2()  # rows that don't divide evenly
     if again:
         recompute_blocks(model)
-    parallel = share_work(model, world, how)
+    parallel = share_work(model, world, how, precision)
     if compiled:
         said: list[str] = []
-        what = loader(4), NextToken(), CPU, 1, 10, said.append
+        what = loader(4), NextToken(), runtime, 1, 10, said.append
         asked = compile_training(parallel, *what, asked=True)
         assert asked == ("off" if how == "fsdp" else "on"), said
     optimizer = build_optimizer(model, CONFIG)
@@ -39,11 +45,34 @@ def trained(world: World, how: str, *, again: bool, compiled: bool = False) -> l
     mine = idx[world.rank :: world.size]
     for _ in range(3):
         optimizer.zero_grad()
-        with parallel.micro_step(last=True):
+        with parallel.micro_step(last=True), runtime.autocast():
             loss = NextToken().loss(parallel.trained, (mine, mine.roll(-1, 1)))
             (loss * world.size / idx.numel()).backward()
         optimizer.step()
     return [parallel.whole(p.detach()).clone() for p in model.parameters()]
+
+
+def _bf16(world: World) -> None:
+    """Shards are gathered in bf16, and give what autocast gives; what is kept stays fp32."""
+    alone = trained(World(), "auto", again=False, precision="bf16")
+    exact = trained(World(), "auto", again=False)
+    dtypes: set[tuple[str, torch.dtype]] = set()
+
+    def look(module: nn.Module, given: object) -> None:
+        for name, parameter in module.named_parameters(recurse=False):
+            dtypes.add((f"{type(module).__name__}.{name}", parameter.dtype))
+
+    with register_module_forward_pre_hook(look):
+        ours = trained(world, "fsdp", again=False, precision="bf16")
+    again = trained(world, "fsdp", again=True, precision="bf16")
+    of_blocks = {name for name, dtype in dtypes if dtype == torch.bfloat16}
+    assert of_blocks == {"Linear.weight", "Linear.bias"}, dtypes
+    assert {"LayerNorm.scale", "Embedding.weight"} <= {n for n, d in dtypes if d == torch.float32}
+    far = max((x - y).abs().max().item() for x, y in zip(alone, exact, strict=True))
+    for x, y, z in zip(ours, alone, again, strict=True):
+        assert x.dtype == torch.float32 and torch.equal(x, z)
+        assert (x - y).abs().max() < far
+    assert 0 < far < 0.1
 
 
 def _in_two() -> None:
@@ -59,6 +88,7 @@ def _in_two() -> None:
             compiled = trained(world, how, again=False, compiled=True)
             for x, y in zip(plain, compiled, strict=True):
                 torch.testing.assert_close(x, y, rtol=0, atol=1e-4)
+        _bf16(world)
 
 
 _COMPILE = torch.compile

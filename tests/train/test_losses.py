@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from groundup.model import loss as fused_loss
 from groundup.model.door import evaluating, token_loss
@@ -51,6 +54,32 @@ def test_each_tokens_loss_is_pytorchs_and_so_are_gradients_under_any_weights(
     for _ in range(2):  # unlike the sum's, its backward pass works again
         ours = torch.autograd.grad(loss @ factors, (features, weight), retain_graph=True)
         torch.testing.assert_close(ours, grads)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_gpus_products_have_even_sides_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, reduction: fused_loss.Reduction
+) -> None:
+    assert fused_loss.MULTIPLE["cuda"] == 64 and "cpu" not in fused_loss.MULTIPLE
+    sides: list[set[int]] = []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            if func is Tensor.matmul:
+                sides.append({*args[0].shape, *args[1].shape})
+            return func(*args, **(kwargs or {}))
+
+    features, weight, targets = tensors()
+    found = []
+    for multiple, side in ((1, len(weight)), (64, 64)):
+        monkeypatch.setitem(fused_loss.MULTIPLE, "cpu", multiple)
+        monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", 640)
+        sides.clear()
+        with Watched():
+            loss = linear_cross_entropy(features, weight, targets, reduction)
+            found.append([loss, *torch.autograd.grad(loss.square().sum(), (features, weight))])
+        assert len(sides) >= 3 and all(side in each for each in sides)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])

@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 import groundup.tasks.classify
 import groundup.tasks.run
 from groundup.data.classification import LabelledTexts
+from groundup.data.prepare import prepare
 from groundup.tasks.classify import train_classifier
 from groundup.tasks.instruct import train_assistant
+from groundup.tasks.mixture import Mixture
 from groundup.tasks.pretrain import pretrain
 from groundup.tokenizers import BPETokenizer
 from groundup.train.state import FOLDER, TENSORS
@@ -76,6 +78,15 @@ def _instruct(out: Path, each: int, world: int, base: Path, **changes: Any) -> N
     train_assistant(ENTRIES, out, how | changes, {}, **QUIET)
 
 
+def _mixed(out: Path, each: int, world: int, corpora: Path, **changes: Any) -> None:
+    """On two corpora by shares, of which the smaller is gone through several times."""
+    shares = {str(corpora / "books"): 0.6, str(corpora / "code"): 0.4}
+    how = SIZES | {"batch_size": each, "max_steps": STEPS, "learning_rate": 3e-3}
+    how |= {"eval_iter": 12 // (each * world) or 1, "mix": [f"{n}={w}" for n, w in shares.items()]}
+    shape = {"context_length": 16, "emb_dim": 32, "n_heads": 4, "n_layers": 1, "drop_rate": 0.0}
+    pretrain(Mixture(shares), out, how | changes, shape, **QUIET)
+
+
 def _all(folder: Path, each: int, world: int, **changes: Any) -> None:
     base = folder.parent / "base"
     _pretrain(folder / "pretrain", each, world, **changes)
@@ -103,6 +114,7 @@ def two(folder: str) -> None:
         half(Path(folder) / f"{how}-half", max_steps=STEPS // 2)
         half(Path(folder) / f"{how}-half", resume=True)
         _pretrain(Path(folder) / f"{how}-two", 6, 2, parallel=how, max_steps=STEPS // 2)
+    _mixed(Path(folder) / "mixed-two", 6, 2, Path(folder), parallel="ddp")
 
 
 def three(folder: str) -> None:
@@ -135,9 +147,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tokenizer: BPETokenizer) -> P
     torch.manual_seed(1)
     # A bias of keys has no effect, so its gradient is rounding, which AdamW makes a step of.
     save_base(folder / "base", tokenizer, context_length=64, qkv_bias=False)
+    for name, text in (("books", TEXT * 30), ("code", "def f(x): return x + 1\n" * 60)):
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+        prepare([str(folder / f"{name}.txt")], folder / name, tokenizer, workers=1, **QUIET)
     with pytest.MonkeyPatch.context() as patch:
         _patch(patch.setattr)
         _all(folder / "one", GLOBAL, 1)
+        _mixed(folder / "mixed-one", GLOBAL, 1, folder)
         printed = together(2, f"{__name__}:two", folder)
         assert not any(map(_shown, printed)), printed
         printed = together(3, f"{__name__}:three", folder)
@@ -202,6 +218,17 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
     assert facts_of(ours).processes == 2 and facts_of(one).processes == 1
     if task == "classify":  # the second process has nothing of the last batch
         assert (facts_of(one).data.train_examples or 0) % GLOBAL == 1
+
+
+def test_a_mixture_is_dealt_to_two_processes_as_to_one(runs: Path) -> None:
+    one, ours = runs / "mixed-one", runs / "mixed-two"
+    assert same_numbers(ours, one)
+    for name in ("books", "code"):
+        assert column(ours, f"epochs.{name}") == column(one, f"epochs.{name}")
+        assert column(ours, f"val_loss.{name}") == pytest.approx(
+            column(one, f"val_loss.{name}"), rel=1e-5
+        )
+    assert 1 < column(one, "epochs.code")[-1] > column(one, "epochs.books")[-1] > 0
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp", "of-three"])

@@ -93,7 +93,9 @@ def test_what_transformers_saved_gives_its_logits(
     elif kind == "mistral":
         theirs = MistralForCausalLM(MistralConfig(**sizes, sliding_window=None))
     else:
-        biases = {"attention_bias": True, "mlp_bias": True} if "biases" in kind else {}
+        biases: dict[str, Any] = (
+            {"attention_bias": True, "mlp_bias": True} if "biases" in kind else {}
+        )
         theirs = LlamaForCausalLM(LlamaConfig(**sizes, **biases, rms_norm_eps=1e-5))
     theirs_perturbed(theirs).save_pretrained(tmp_path)
     tokenizer.save(tmp_path)

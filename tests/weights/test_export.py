@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import gguf
 import pytest
@@ -11,15 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.cli.export import export as export_command
 from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
-from groundup.prompts import get_style
+from groundup.prompts import OWN, get_style
 from groundup.tokenizers import BPETokenizer, get_gpt2_tokenizer
 from groundup.weights import export as module
 from groundup.weights.checkpoint import save_model
 from groundup.weights.export import Format, export
+from groundup.weights.gguf import DType
 from groundup.weights.load import load_model, read_facts
 from tests.assistants import save_assistant
 from tests.conftest import TEXT, Run, tiny_config
@@ -121,6 +123,26 @@ def test_gguf_and_ollama_are_told_the_prompt_style(tmp_path: Path, tokenizer: BP
     assert field is not None and field.contents() == get_style("chatml").chat_template()
     text = recipe.read_text("utf-8")
     assert "<|im_start|>user\n{{ .Content }}" in text and 'PARAMETER stop "<|im_end|>"' in text
+
+
+def test_a_models_own_template_stays_with_it(tmp_path: Path, run: Run) -> None:
+    """Ollama reads it out of the file where the Modelfile has none."""
+    tokens = BPETokenizer.train("a text " * 9, 260)
+    tokens.chat_template = "{{ messages[0]['content'] }}"
+    out, facts = tmp_path / "out", Facts(prompt_style=OWN)
+    weights, recipe = export(model_of(260), tokens, "gguf", out, dtype="q4_0", facts=facts)
+    assert "TEMPLATE" not in recipe.read_text("utf-8")
+    assert load_model(weights)[1].chat_template == tokens.chat_template
+    assert run("export", weights, "--to=gguf", "--out", tmp_path / "again").status == 0
+    field = gguf.GGUFReader(tmp_path / "again" / "again-f16.gguf").get_field(
+        "tokenizer.chat_template"
+    )
+    assert field is not None and field.contents() == tokens.chat_template
+
+
+def test_the_command_line_offers_every_type() -> None:
+    offered = get_type_hints(export_command)["dtype"]
+    assert get_args(get_args(offered)[0]) == get_args(DType)
 
 
 def test_the_prompt_style_travels_from_directory_to_directory(

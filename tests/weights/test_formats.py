@@ -13,6 +13,7 @@ from groundup.model.lora import add_lora
 from groundup.tokenizers import BPETokenizer
 from groundup.weights import load as module
 from groundup.weights.checkpoint import save_model
+from groundup.weights.gguf import export_gguf
 from groundup.weights.load import (
     FORMATS,
     Asked,
@@ -25,12 +26,13 @@ from groundup.weights.torch_files import save_course_file
 from tests.conftest import tiny_config
 from tests.labelled import save_classifier
 
-OPENAI, ADAPTER, FILE, DIRECTORY = FORMATS
+OPENAI, ADAPTER, GGUF, FILE, DIRECTORY = FORMATS
 FIXTURE = Path(__file__).parent / "data" / "openai-tiny"  # written by TensorFlow
 
 KINDS = {
     "openai": OPENAI,
     "adapter": ADAPTER,
+    "gguf": GGUF,
     "file": FILE,
     "ours": DIRECTORY,
     "theirs": DIRECTORY,
@@ -49,6 +51,9 @@ def make(tmp_path: Path, tokenizer: BPETokenizer) -> Callable[[str], Path]:
         out = tmp_path / kind
         if kind == "openai":
             return shutil.copytree(FIXTURE, out)
+        if kind == "gguf":
+            export_gguf(model, tokenizer, out, "f32", name="m")
+            return out
         if kind == "file":
             save_course_file(model, out)
             return out

@@ -132,3 +132,11 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"gguf_name": "m.gguf", "prompt_style": None, "stop": []}
     with pytest.raises(UserError, match=message):
         modelfile(**({"parameters": {}, "context_length": 8} | usual | changes))
+
+
+def test_a_very_long_context_is_not_paid_for_at_once() -> None:
+    text = modelfile("m.gguf", prompt_style=None, stop=[], parameters={}, context_length=131_072)
+    assert "PARAMETER num_ctx 8192\n" in text
+    asked = {"num_ctx": 131_072}
+    text = modelfile("m.gguf", prompt_style=None, stop=[], parameters=asked, context_length=131_072)
+    assert "PARAMETER num_ctx 131072\n" in text

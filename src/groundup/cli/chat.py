@@ -13,9 +13,10 @@ from cyclopts import Parameter
 
 from groundup.cli.app import Flag, WholeNumber, with_options
 from groundup.cli.instruct import instruct
-from groundup.decoding.answer_config import DEFAULT_STYLE, ChatConfig
+from groundup.decoding.answer_config import ChatConfig
 from groundup.errors import UserError, did_you_mean
 from groundup.output import say, show
+from groundup.prompts import DEFAULT_STYLE
 
 if TYPE_CHECKING:
     from groundup.decoding.chat import Chat
@@ -54,9 +55,11 @@ def chat(
     /help in the chat lists what else one can do there. Lines from a pipe are messages too.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         system: what the model is told before the conversation.
-        style: the prompt style (alpaca, chatml, phi3, plain) of a model that does not say it.
+        style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
+            model that does not say it.
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.

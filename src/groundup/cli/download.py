@@ -20,8 +20,8 @@ def download(
 ) -> None:
     """Download models and data sets; print where they are.
 
-    Models: gpt2, gpt2-medium, gpt2-large, gpt2-xl (or 124M, 355M, 774M, 1558M). Data sets:
-    the-verdict, tiny-shakespeare, sms-spam, instructions.
+    Models: gpt2, gpt2-medium, gpt2-large, gpt2-xl (or 124M, 355M, 774M, 1558M), smollm2-135m. Data
+    sets: the-verdict, tiny-shakespeare, sms-spam, instructions.
 
     Args:
         names: what to download.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,7 @@ def evaluate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    quantize: Literal["fp16", "int8", "int4"] | None = None,
     no_verify: Flag = False,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],
@@ -35,13 +36,15 @@ def evaluate(
     Every token is predicted once, through a sliding window; each document is read on its own.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         files: the text: files (UTF-8, .gz too), directories, globs, or - for stdin.
         document_separator: a text that separates documents within a file.
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        quantize: keep the matrices in fewer bytes, and see what it costs.
         no_verify: open it though a file is not as it was saved.
         as_json: print one JSON object.
     """
@@ -61,6 +64,7 @@ def evaluate(
         tokenizer=tokenizer,
         checkpoint=checkpoint,
         expect=expect_language_model,
+        quantize=quantize,
         verify=not no_verify,
     )
     score = evaluate_text(gpt, tokens, documents, config, say=say)

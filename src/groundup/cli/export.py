@@ -16,7 +16,7 @@ def export(
     *,
     to: Literal["hf", "gguf", "course"],
     out: Path,
-    dtype: Literal["f32", "f16", "bf16", "q8_0"] | None = None,
+    dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = None,
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
@@ -27,12 +27,12 @@ def export(
     It is read back and compared before it is called done.
 
     Args:
-        model: a model directory, an adapter's directory (it is merged into its base model), a
-            .pth of the course, a ckpt.pt of nanoGPT, or the name of a downloaded model. A
-            classifier can only become hf.
+        model: a model directory, an adapter's directory (it is merged into its base model), a GGUF
+            file, a .pth of the course, a ckpt.pt of nanoGPT, or the name of a downloaded or
+            imported model. A classifier can only become hf.
         to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth).
         out: what to write; it must not exist.
-        dtype: of the weights in a GGUF file (f16 unless given).
+        dtype: of the weights in a GGUF file (f16 unless given); q8_0 to q4_0 take 8 to 4 bits each.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).

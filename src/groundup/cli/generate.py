@@ -31,7 +31,8 @@ def generate(
     """Continue a prompt with a model, streaming the text.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         prompt: what to continue; "-" reads it from stdin; without one the model begins anew.
         stop: end the text before this string (may be given several times).
         device: auto, cpu, cuda, cuda:1, mps.
@@ -60,7 +61,7 @@ def generate(
         verify=not no_verify,
     )
     options.check(gpt.cfg.vocab_size)
-    ids = tokens.encode(prompt) or [tokens.eot_token or 0]
+    ids = tokens.encode_alone(prompt) or [tokens.eot_token or 0]
     longest = gpt.cfg.context_length
     if len(ids) > longest:
         say(f"note: the prompt has {len(ids)} tokens; the model sees the last {longest} of them")

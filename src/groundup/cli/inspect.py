@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from groundup.cli.app import Flag, WholeNumber, app
 from groundup.config import ALIASES, PRESETS, ModelConfig, preset
+from groundup.data.imported import imported_names
+from groundup.data.sources import cache_dir
 from groundup.errors import UserError, did_you_mean
 from groundup.output import console, table
 
@@ -34,7 +36,8 @@ def inspect(
     """Print a model's layers, parameters, memory and operations.
 
     Args:
-        model: a model directory, a .pth of the course, or a preset such as gpt2-small.
+        model: a model directory, a GGUF file, a .pth of the course, an imported model's name, or a
+            preset such as gpt2-small.
         batch_size: batch of the shapes and of the training memory.
         context_length: tokens per text, if not the model's own.
         n_heads: attention heads, for a .pth that cannot say it.
@@ -82,7 +85,7 @@ def _title(out: Console, title: str, more: str = "") -> None:
 
 def model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfig, list[str]]:
     """A model's shape, and the names of a classifier's classes."""
-    if Path(source).exists():
+    if Path(source).exists() or source in imported_names(cache_dir()):
         from groundup.weights.load import read_shape
 
         cfg, facts = read_shape(source, n_heads, verify=verify)

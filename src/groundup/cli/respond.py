@@ -40,13 +40,15 @@ def respond(
     goes on with a run that was interrupted. `groundup judge` scores what it writes.
 
     Args:
-        model: a model directory, a .pth of the course, or the name of a downloaded model.
+        model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
+            imported model.
         out: the JSON file to write; it must not exist.
         data: JSON or JSONL with instruction and input, or messages; "-" reads stdin.
         split: which part of the data: the run's own splits, made again by its seed (all of --data
             unless given).
         limit: answer only so many entries.
-        style: the prompt style (alpaca, chatml, phi3, plain) of a model that does not say it.
+        style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
+            model that does not say it.
         batch_size: responses written at a time.
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.

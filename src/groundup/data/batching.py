@@ -24,6 +24,12 @@ class Batches(Protocol):
 
     epoch: int  # epochs completed
     batch: int  # batches used of the epoch under way
+    global_batch: int  # examples of a batch of all processes
+
+    @property
+    def size(self) -> int:
+        """Examples per epoch."""
+        ...
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -83,12 +89,17 @@ class ShuffledBatches:
         lengths: Sequence[int] | None = None,
         drop_last: bool = False,
     ) -> None:
-        self.size, self.batch_size, self.seed, self.collate = size, batch_size, seed, collate
+        self._size, self.batch_size, self.seed, self.collate = size, batch_size, seed, collate
         self.lengths = None if lengths is None else torch.tensor(lengths)
         self._drops = drop_last
         self.epoch = self.batch = self._offset = 0  # examples before the epoch's first batch
         self.deal(0, 1)
         self._order: tuple[int, Tensor] | None = None  # an epoch's number, its examples' order
+
+    @property
+    def size(self) -> int:
+        """Examples per epoch."""
+        return self._size
 
     def deal(self, rank: int, size: int) -> None:
         """Let each of ``size`` processes have its part of every batch; this is number ``rank``.

@@ -166,7 +166,7 @@ class Corpus:
         Raises:
             UserError: it is another one; both fingerprints are named.
         """
-        ours, other = self.index.tokenizer_sha256, tokenizer.vocabulary.fingerprint
+        ours, other = self.index.tokenizer_sha256, tokenizer.fingerprint
         if ours != other:
             raise UserError(
                 f"{self.directory} was made with another tokenizer: its fingerprint is "

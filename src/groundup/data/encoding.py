@@ -44,6 +44,12 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> Ids:
     """
     rows = [np.empty(0, np.uint16)]
     for piece in pieces:
+        if not (tokenizer.cuttable or piece.ends):
+            raise UserError(
+                f"{piece.place}: the document is too long for this tokenizer, whose way of cutting "
+                "texts is not known here, so that it must be encoded whole; name what separates "
+                "documents with --document-separator, or use another tokenizer"
+            )
         try:
             rows.append(encode_array(tokenizer, piece.text))
         except UserError as error:

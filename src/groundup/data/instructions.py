@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from groundup.config import IGNORE_INDEX, TrainOn
 from groundup.data.batching import pad_right
+from groundup.data.model_style import ModelStyle
 from groundup.errors import UserError
 from groundup.prompts import Entry, Message, PromptStyle, get_style
 from groundup.tokenizers import Tokenizer
@@ -18,11 +19,11 @@ from groundup.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation as token ids: prompt, response and end-of-text, once or several times.
+    """A conversation as token ids: prompt, response and what ends it, once or several times.
 
     Args:
         ids: the token ids.
-        responses: where each response begins and ends in ``ids``, its end-of-text included.
+        responses: where each response begins and ends in ``ids``, the token that ends it included.
     """
 
     ids: list[int]
@@ -41,10 +42,12 @@ def encode_entry(entry: Entry, tokenizer: Tokenizer, style: PromptStyle) -> Exam
     Raises:
         UserError: the entry has no response, or the tokenizer no end-of-text token.
     """
-    pairs = style.exchanges(style.conversation(entry))
-    if pairs[-1][1] is None:
+    messages = style.conversation(entry)
+    if not messages or messages[-1].get("role") == "user":
         raise UserError("the entry has no response to learn from")
-    return _encode(pairs, tokenizer)
+    if isinstance(style, ModelStyle):
+        return Example(*style.encode_conversation(messages))
+    return _encode(style.exchanges(messages), tokenizer)
 
 
 def encode_prompt(
@@ -57,6 +60,8 @@ def encode_prompt(
     Raises:
         UserError: the last message is not the user's, or the messages are no conversation.
     """
+    if isinstance(style, ModelStyle):
+        return style.encode_prompt(messages)
     style.format_turns(messages)  # checks them
     return _encode(style.exchanges(messages), tokenizer).ids
 
@@ -65,7 +70,7 @@ def _encode(pairs: Sequence[tuple[str, str | None]], tokenizer: Tokenizer) -> Ex
     # Prompt and response are encoded apart, since a model that answers has seen the prompt alone.
     # Encoded as one text they mostly give the same ids, because no token spans a line end and a
     # word; but white space at the beginning of a response could join the prompt's last token.
-    ids: list[int] = []
+    ids = list(tokenizer.begin)
     responses: list[tuple[int, int]] = []
     for prompt, response in pairs:
         ids += tokenizer.encode(prompt)

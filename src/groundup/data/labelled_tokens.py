@@ -51,8 +51,9 @@ class LabelledTokens:
         Raises:
             UserError: a text is empty; all such are named by their place.
         """
-        whole = [tokenizer.encode(text) for text in texts]
-        empty = [str(number) for number, ids in enumerate(whole, 1) if not ids]
+        whole = [tokenizer.encode_alone(text) for text in texts]
+        nothing = tokenizer.encode_alone("")
+        empty = [str(number) for number, ids in enumerate(whole, 1) if ids == nothing]
         if empty:
             raise UserError(f"there is nothing to classify in an empty text ({', '.join(empty)})")
         return cls(

@@ -65,8 +65,13 @@ class MixedBatches:
         """Let each of ``size`` processes have its part of every batch; this is number ``rank``."""
         self.part, self.global_batch = slice(rank, None, size), size * self.batch_size
 
+    @property
+    def size(self) -> int:
+        """Examples per epoch: as many as all sources have."""
+        return sum(share.size for share in self.shares)
+
     def __len__(self) -> int:
-        return max(1, sum(share.size for share in self.shares) // self.global_batch)
+        return max(1, self.size // self.global_batch)
 
     def rows(self) -> list[tuple[int, int]]:
         """The next batch of all processes: sources and numbers of examples, which are taken so."""

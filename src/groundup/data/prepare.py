@@ -107,7 +107,7 @@ def make_corpus(
         room = header["room"] if rows else reading.room()
         used = _tokenizer(tokenizer, reading, room, header, out)
         if not rows:
-            header |= {"room": room, "tokenizer_sha256": used.vocabulary.fingerprint}
+            header |= {"room": room, "tokenizer_sha256": used.fingerprint}
             JsonLines(out / JOURNAL, row="entry", durable=True).append(header)
         with atomic_update(out) as folder:
             used.save(folder)
@@ -125,7 +125,7 @@ def make_corpus(
                 lambda **found: Index(
                     **found,
                     tokenizer=used.name,
-                    tokenizer_sha256=used.vocabulary.fingerprint,
+                    tokenizer_sha256=used.fingerprint,
                     made_of={k: v for k, v in reading.identity().items() if k != "files"},
                     text_sha256=text_sha256,
                 )
@@ -193,7 +193,7 @@ def _tokenizer(
             given = load_tokenizer(out)
         else:
             given = given(reading.training_texts(room))
-    found = given.vocabulary.fingerprint
+    found = given.fingerprint
     if began_with not in (None, found):
         raise UserError(
             f"{out} holds a corpus that is not finished, of another tokenizer: its fingerprint is "

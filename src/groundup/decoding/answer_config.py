@@ -10,9 +10,6 @@ from groundup.options import option
 BATCH_SIZE = 16
 """Responses written at a time."""
 
-DEFAULT_STYLE = "alpaca"
-"""The prompt style of a chat with a model that was trained in none."""
-
 
 @dataclass(frozen=True)
 class RespondConfig(SamplingConfig):

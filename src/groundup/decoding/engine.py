@@ -156,8 +156,13 @@ def generate_text_simple(
 
 
 def text_to_token_ids(text: str, tokenizer: Tokenizer) -> Tensor:
-    """Encode a text as a batch of one: ids ``(1, T)``; ``<|endoftext|>`` counts as that token."""
-    ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"})
+    """Encode a text as a batch of one: ids ``(1, T)``; ``<|endoftext|>`` counts as that token.
+
+    Where the tokenizer begins a text with a token (Llama 3's BOS), it does.
+    """
+    known = getattr(tokenizer, "special_tokens", {"<|endoftext|>"})  # tiktoken's own has it
+    ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"}.intersection(known))
+    ids = [*getattr(tokenizer, "begin", ()), *ids]
     return torch.tensor(ids, dtype=torch.long).unsqueeze(0)
 
 

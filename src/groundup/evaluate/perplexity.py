@@ -132,16 +132,23 @@ def evaluate_text(
         documents=len(documents),
         context_length=window,
         stride=stride,
-        after_end_of_text=tokenizer.eot_token is not None,
+        after_end_of_text=bool(_start(tokenizer)),
         device=str(runtime.device),
         precision=runtime.precision,
     )
 
 
+def _start(tokenizer: Tokenizer) -> list[int]:
+    """The token that a document's first one is predicted from, if there is one."""
+    ends = [] if tokenizer.eot_token is None else [tokenizer.eot_token]
+    return (tokenizer.begin or ends)[-1:]
+
+
 class SlidingWindows:
     """Windows over documents, such that every token is to be predicted once.
 
-    Before each document comes the end-of-text token, if there is one, as in pretraining.
+    Before each document comes the token that a text of its own begins with (Llama 3's BOS), or else
+    the end-of-text token, if there is one, as in pretraining.
 
     Attributes:
         spans: each window as ``document, begin, done, end``, ``(windows, 4)``; see
@@ -165,8 +172,8 @@ class SlidingWindows:
         encoded = encode_each(documents, tokenizer, say)
         for number, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
             given = b""  # what is only read, never predicted
-            if tokenizer.eot_token is not None:
-                ids = np.insert(ids, 0, tokenizer.eot_token)
+            if start := _start(tokenizer):
+                ids = np.insert(ids, 0, start)
             elif len(ids):
                 given = tokenizer.token_bytes(int(ids[0]))
             targets = max(0, len(ids) - 1)

@@ -36,6 +36,9 @@ class JudgeConfig:
     answer_timeout: float = option(
         600.0, "seconds after which an answer that goes on and on is broken off"
     )
+    calibration_tasks: int = option(
+        40, "so many of the tasks, evenly spaced, are those that --calibrate asks about"
+    )
     concurrency: int = option(2, "questions under way at once: one is answered, one waits")
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class JudgeConfig:
         return {
             **dict.fromkeys(("num_ctx", "tries"), count),
             **dict.fromkeys(("timeout", "warmup_timeout", "answer_timeout"), seconds),
+            "calibration_tasks": (lambda x: x >= 2, "at least 2"),
             "retries": (lambda x: x >= 0, "0 or more"),
             "seed": (lambda x: 0 <= x < 2**31, "0 to 2**31 - 1"),
             "concurrency": (lambda x: 1 <= x <= 64, "1 to 64"),

@@ -13,6 +13,9 @@ from groundup.judge.answers import ADVICE, ANSWERS
 from groundup.judge.report import FILES
 from groundup.judge.results import RESULTS
 
+CALIBRATING = "calibration"
+"""Where, within it, the questions of a calibration are kept as those of a run are."""
+
 RUN = "run.json"
 """What was asked of whom: a run is only gone on with if this is the same."""
 
@@ -26,7 +29,7 @@ def check_output(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; --out takes a directory")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - {LOCK} and RUN not in names:
+    if names - {LOCK} and RUN not in names and not (folder / CALIBRATING / RUN).exists():
         advice = "so --overwrite will not touch it; " if overwrite else ""
         raise UserError(
             f"{folder} exists and was not made by `groundup judge`; {advice}choose another --out"
@@ -34,7 +37,10 @@ def check_output(folder: Path, overwrite: bool) -> None:
 
 
 def remove_ours(folder: Path) -> None:
-    """Delete what a judged run writes, and nothing else that may lie there."""
+    """Delete what a judged run writes, and nothing else that may lie there.
+
+    A calibration stays: it is of the judge.
+    """
     for name in (ANSWERS, RESULTS, *FILES, RUN):
         (folder / name).unlink(missing_ok=True)
 

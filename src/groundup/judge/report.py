@@ -190,6 +190,11 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("compared with", compared["with"]),
             ("mean difference", f"{mean} over {compared['pairs']} entries: {counts}"),
         ]
+    if calibrated := results.get("calibration"):
+        verdict = f"{calibrated['verdict']}; {calibrated['details']}"
+        facts.append(("calibration", f"{verdict} ({calibrated['from']})"))
+    else:
+        facts.append(("calibration", "none; --calibrate tells whether to believe this judge"))
     if results["against"] is None:
         facts.append(("responses", results["responses"]))
     else:
@@ -207,6 +212,8 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
     summary, notes = results["summary"], []
+    if "calibration" in results and not results["calibration"]["can_tell"]:
+        notes.append(f"warning: {results['calibration']['verdict']}")
     if summary["unscored"]:
         notes.append(
             f"unscored entries: {summary['unscored']}; no answer of the judge stated a verdict on "

@@ -71,6 +71,28 @@ def read_entries(
     return [replace(entry, reference=task.reference) for entry, task in pairs]
 
 
+def read_tasks(
+    path: Path, reference: Path | None = None, *, needs_output: bool = True
+) -> list[Entry]:
+    """Read a file's tasks and their references; responses need not be there and are left out.
+
+    Args:
+        path: a JSON list or JSON lines.
+        reference: the data set with the same tasks, whose ``output`` counts.
+        needs_output: whether entries without an ``output`` are refused where there is no reference.
+
+    Raises:
+        UserError: a file is not such a list, or the two do not hold the same tasks.
+    """
+    rows = read_instructions(path, with_responses=needs_output and reference is None)
+    tasks = [_entry(number, row, "") for number, row in enumerate(rows, 1)]
+    if reference is None:
+        return tasks
+    theirs = read_tasks(reference)
+    check_same_tasks(path, tasks, reference, theirs)
+    return theirs
+
+
 def check_same_tasks(
     first: Path, ours: Sequence[Entry], second: Path, others: Sequence[Entry]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,20 @@ from groundup.errors import UserError
 from groundup.files import atomic_file, read_json, write_json
 from groundup.judge.answers import ANSWERS, Answer, AnswersFile, Question
 from groundup.judge.asking import Asker, in_parallel
+from groundup.judge.calibration import (
+    CALIBRATION,
+    calibration_work,
+    find_calibration,
+    summarize,
+)
 from groundup.judge.config import JudgeConfig
 from groundup.judge.failures import Failed
-from groundup.judge.output import RUN, check_output, locked, remove_ours
+from groundup.judge.output import CALIBRATING, RUN, check_output, locked, remove_ours
 from groundup.judge.report import write_report
+from groundup.judge.responses import check_same_tasks, read_tasks
 from groundup.judge.results import RESULTS, compare, gather, read_earlier
 from groundup.judge.servers import connect
-from groundup.judge.work import Work, differences, read_work
+from groundup.judge.work import Work, choose_template, differences, read_work
 from groundup.output import progress_bar
 
 Say = Callable[[str], None]
@@ -78,9 +85,65 @@ def judge_responses(
         results = gather(work, run | told, answers)
         if compare_with is not None and earlier is not None:
             results["comparison"] = compare(results, compare_with, earlier)
+        results |= _calibrated(folder, run, say)
         with atomic_file(folder / RESULTS) as temporary:
             write_json(temporary, results)
         write_report(folder, results)
+    return results
+
+
+def calibrate_judge(
+    responses: str | Path,
+    config: JudgeConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    template: str | Path | None = None,
+    against: str | Path | None = None,
+    reference: str | Path | None = None,
+    overwrite: bool = False,
+    say: Say = lambda text: None,
+) -> dict[str, Any]:
+    """Find out whether a judge can tell right from wrong, before its judgements are believed.
+
+    It gets the question that :func:`judge_responses` would ask, about answers of known worth to
+    ``config.calibration_tasks`` of the tasks: the references, other tasks' references, and one
+    that says nothing. With ``against``, it compares references with other tasks', in both orders.
+    The reports of later runs with the same judge, question and settings show what came out.
+
+    Args:
+        responses: entries with instruction, input and output; responses need not be there.
+        config: who judges, and how.
+        out: the directory of the judged run, beside the responses by default.
+        template: as for the judged run.
+        against: as for the judged run.
+        reference: the data set with the same tasks whose outputs count.
+        overwrite: replace the calibration that ``out`` holds.
+        say: told what is going on.
+
+    Returns:
+        What ``calibration.json`` holds; ``summary`` is what :func:`.calibration.summarize` says.
+
+    Raises:
+        UserError: something given is wrong, or the judge does not answer.
+        KeyboardInterrupt: Ctrl-C; the answers so far are kept.
+    """
+    config, responses = config or JudgeConfig(), Path(responses)
+    pairwise = against is not None
+    tasks = read_tasks(responses, None if reference is None else Path(reference))
+    if against is not None:
+        against = Path(against)
+        check_same_tasks(responses, tasks, against, read_tasks(against, needs_output=False))
+    question = choose_template(None if template is None else Path(template), pairwise=pairwise)
+    count, seed = config.calibration_tasks, config.seed
+    work = calibration_work(tasks, question, count, seed, pairwise=pairwise)
+    folder = Path(out) if out is not None else default_output(responses, against)
+    check_output(folder, overwrite)
+    check_output(folder / CALIBRATING, overwrite)
+    with locked(folder), locked(folder / CALIBRATING):
+        run, answers = _ask_all(work, config, folder / CALIBRATING, overwrite, say)
+        results = run | {"summary": summarize(work, answers)}
+        with atomic_file(folder / CALIBRATION) as temporary:
+            write_json(temporary, results)
     return results
 
 
@@ -91,6 +154,16 @@ def default_output(responses: Path, against: Path | None = None) -> Path:
         folder = f"{against.parent.resolve().name}-" if against.stem == responses.stem else ""
         versus = f"-against-{folder}{against.stem}"
     return responses.with_name(f"{responses.stem}{versus}.judge")
+
+
+def _calibrated(folder: Path, run: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """What is known of the judge; a warning if its judgements mean nothing."""
+    calibration = find_calibration(folder, run)
+    if calibration is None:
+        return {}
+    if not calibration["can_tell"]:
+        say(f"warning: {calibration['verdict']} ({calibration['from']})")
+    return {"calibration": calibration}
 
 
 def _ask_all(

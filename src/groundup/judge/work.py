@@ -89,9 +89,14 @@ def read_work(
     if against is not None:
         others = read_entries(against, config.key, needs_output=False)
         check_same_tasks(responses, entries, against, others)
-    if template is not None:
-        return Work(entries, others, read_template(template, pairwise=against is not None))
-    return Work(entries, others, COURSE if against is None else PAIRWISE)
+    return Work(entries, others, choose_template(template, pairwise=against is not None))
+
+
+def choose_template(path: Path | None, *, pairwise: bool) -> Template:
+    """The question in a file, or the usual one."""
+    if path is not None:
+        return read_template(path, pairwise=pairwise)
+    return PAIRWISE if pairwise else COURSE
 
 
 def differences(run: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:

@@ -23,11 +23,11 @@ from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
 from groundup.model.loss import CACHED_LOGITS, CHUNK_LOGITS
 from groundup.model.recompute import keep_activations
+from groundup.runtime import Precision
 
 FP32_BYTES = 4
 BYTES = {"fp32": FP32_BYTES, "bf16": 2}
 
-Precision = Literal["fp32", "bf16"]
 Kind = Literal["cpu", "gpu"]
 """Where it runs: a GPU's attention never writes down the ``(T, T)`` weights, a CPU's does where it
 drops some of them; and a GPU notes what it drops in one byte, a CPU in four."""

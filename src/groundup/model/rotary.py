@@ -6,7 +6,7 @@ of a query and a key then depends on how far apart they are, whatever their posi
 
 Which two columns make a pair is a convention: here, as in GPT-NeoX and Hugging Face's Llama,
 column ``i`` with column ``i + D / 2``. Meta's own Llama files and llama.cpp pair neighbours, which
-is the same with the rows of ``W_query`` and ``W_key`` in another order (``weights/gguf.py``).
+is the same with the rows of ``W_query`` and ``W_key`` in another order (``weights/names.py``).
 
 Shapes: ``B`` batch, ``H`` heads, ``T`` tokens, ``D`` columns per head.
 """

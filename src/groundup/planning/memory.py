@@ -25,6 +25,9 @@ WEIGHT = GRADIENT = 4
 MOMENTS = 8
 """Bytes per parameter in fp32."""
 
+BF16 = 2
+"""Bytes of a parameter of a block that FSDP gathers for products in bf16."""
+
 RESERVE = 0.07
 """Share of a device's memory that isn't planned with: the CUDA context, NCCL's buffers, gaps."""
 
@@ -54,7 +57,7 @@ class Memory:
         optimizer: AdamW's moments.
         gathered: parameters that FSDP has whole for a while.
         copies: in bf16, of the blocks' matrices; autocast makes them, and the backward pass needs
-            them. FSDP doesn't share them.
+            them. FSDP has gathered bf16 and needs none.
         activations: what else the backward pass needs of a micro-batch.
         logits: what the loss takes for a moment.
         late: what the backward pass takes for a moment at its end: tied weights' second gradient.
@@ -126,6 +129,11 @@ class Need:
         """Those outside the blocks, which FSDP has whole from the first to the last."""
         return self.parameters - self.cfg.n_layers * self.block_parameters
 
+    @property
+    def block_weight(self) -> int:
+        """Bytes of a block's parameter while FSDP has it whole."""
+        return BF16 if self.precision == "bf16" else WEIGHT
+
     def at(self, batch_size: int, *, accumulating: bool) -> Memory:
         """What a step needs.
 
@@ -140,19 +148,20 @@ class Need:
         gathered, gradients = 0, GRADIENT * P
         if fsdp:
             blocks = min(GATHERED_BLOCKS, self.cfg.n_layers) * self.block_parameters
-            gathered = WEIGHT * (self.outside_parameters + blocks)
+            gathered = WEIGHT * self.outside_parameters + self.block_weight * blocks
             # A block's gradients are whole until they have been dealt out.
             gradients = GRADIENT * (-(-P // share) + self.outside_parameters + blocks)
         tokens = batch_size * self.cfg.context_length
-        copies = self.activations.copies(checkpointing=self.checkpointing)
-        kept = self.activations.of(batch_size, checkpointing=self.checkpointing)
+        made = self.activations.copies(checkpointing=self.checkpointing)
+        kept = self.activations.of(batch_size, checkpointing=self.checkpointing) - made
+        copies = 0 if fsdp else made  # FSDP gathers them in bf16, once more for the backward pass
         return Memory(
             parameters=-(-WEIGHT * P // share),
             gradients=gradients,
             optimizer=-(-MOMENTS * P // share),
             gathered=gathered,
             copies=copies,
-            activations=kept - copies,
+            activations=kept,
             logits=logits_bytes(self.cfg, tokens, self.precision, self.kind),
             late=GRADIENT * self.cfg.vocab_size * self.cfg.emb_dim * self.cfg.tie_weights,
             together=accumulating or self.strategy == "ddp",

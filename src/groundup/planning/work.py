@@ -26,13 +26,16 @@ def communication(need: Need, micro_batches: int) -> float:
     - DDP adds up gradients once: a ring all-reduce, ``2 (N - 1) / N`` times their bytes.
     - FSDP gathers the parameters for each micro-batch's forward pass and once more for its
       backward pass, and deals the gradients out after it: ``(N - 1) / N`` times the parameters'
-      bytes each. What lies outside the blocks is gathered once.
+      bytes each. What lies outside the blocks is gathered once, in fp32; the blocks in the
+      products' precision.
     """
     N, P = need.devices, need.parameters
     if need.strategy == "ddp":
         return 2 * (N - 1) / N * WEIGHT * P
     if need.strategy == "fsdp":
-        return (N - 1) / N * WEIGHT * micro_batches * (3 * P - need.outside_parameters)
+        outside = need.outside_parameters
+        gathered = WEIGHT * outside + 2 * need.block_weight * (P - outside)
+        return (N - 1) / N * micro_batches * (gathered + WEIGHT * P)
     return 0.0
 
 
@@ -104,8 +107,9 @@ class Work:
         """From how many devices on sending takes longer than computing, with the same global batch.
 
         DDP: a step's computation is dealt to the devices, its all-reduce stays as it is, nearly
-        ``8 P`` bytes. FSDP: each micro-batch gathers again, so that a device needs so many tokens
-        per micro-batch, and the global batch has only so many.
+        ``8 P`` bytes. FSDP: each micro-batch gathers again, nearly ``8 P`` bytes in bf16 and
+        ``12 P`` in fp32, so that a device needs so many tokens per micro-batch, and the global
+        batch has only so many.
 
         Returns:
             Infinity without a bandwidth.
@@ -114,7 +118,8 @@ class Work:
             return float("inf")
         per_token = step_flops(self.need, self.forward, 1) / (self.flops * self.mfu)
         P = WEIGHT * self.need.parameters / self.bandwidth  # seconds to send all parameters once
-        rounds = 2 if self.need.strategy == "ddp" else 3
+        gathered = 2 * self.need.block_weight / WEIGHT
+        rounds = 2 if self.need.strategy == "ddp" else 1 + gathered
         return self.step_tokens * per_token / (rounds * P)
 
     def least_tokens(self) -> float:

@@ -197,7 +197,7 @@ class Classifying:
         longest = check_max_length(config.max_length, model)
         if config.max_length is None:
             texts = self.splits.train.texts
-            longest = min(longest, max(len(tokenizer.encode(text)) for text in texts))
+            longest = min(longest, max(len(tokenizer.encode_alone(text)) for text in texts))
         return replace(config, max_length=longest)
 
 

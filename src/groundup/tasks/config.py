@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from groundup.config import PRESETS, ModelConfig, Train, TrainOn
 from groundup.errors import UserError
 from groundup.options import option
-from groundup.prompts import PROMPT_STYLES, get_style
+from groundup.prompts import DEFAULT_STYLE, STYLE_NAMES, check_style
 from groundup.train.config import TrainConfig
 
 
@@ -210,7 +210,11 @@ class InstructConfig(FineTuneConfig):
     max_length: int | None = option(
         None, "tokens per conversation; the rest is cut off (the model's context)"
     )
-    style: str = option("alpaca", f"how the model is prompted: {', '.join(PROMPT_STYLES)}")
+    style: str | None = option(
+        None,
+        f"how the model is prompted: {STYLE_NAMES} "
+        f"(its own or what it was trained in; else {DEFAULT_STYLE})",
+    )
     train_on: TrainOn = option(
         "all", "what is learned: prompts and responses, as in the course, or responses only"
     )
@@ -225,7 +229,8 @@ class InstructConfig(FineTuneConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        get_style(self.style)
+        if self.style is not None:
+            check_style(self.style)
         _check_shares("test_ratio", self.train_ratio, self.test_ratio)
 
     def ranges(self) -> dict[str, tuple[Callable[[float], bool], str]]:

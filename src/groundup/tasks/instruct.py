@@ -17,12 +17,13 @@ from groundup.data.instructions import (
     encode_prompt,
 )
 from groundup.data.labelled_tokens import padding_token
+from groundup.data.model_style import check_markers, style_of
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.facts import Data, Facts
 from groundup.model.gpt import GPTModel
 from groundup.output import show
-from groundup.prompts import get_style
+from groundup.prompts import DEFAULT_STYLE
 from groundup.tasks.config import InstructConfig
 from groundup.tasks.model import base_facts, check_max_length, fine_tuned, open_base, parameters_of
 from groundup.tasks.resume import Given
@@ -98,8 +99,14 @@ class Instructing:
 
     def prepare(self, job: Job[InstructConfig], model: GPTModel, tokenizer: Tokenizer) -> Material:
         """Conversations as tokens, in batches of like length."""
-        config = replace(job.config, max_length=check_max_length(job.config.max_length, model))
+        known = (model.facts or Facts()).prompt_style
+        config = replace(
+            job.config,
+            max_length=check_max_length(job.config.max_length, model),
+            style=job.config.style or known or DEFAULT_STYLE,
+        )
         job.config = config
+        check_markers(style_of(config.style or DEFAULT_STYLE, tokenizer), tokenizer)
         splits = split_instructions(
             self.entries, config.train_ratio, config.test_ratio, seed=config.split_seed
         )
@@ -157,7 +164,7 @@ def _encode(
     Raises:
         UserError: all were dropped, or most of those to train on lose their response.
     """
-    style, longest = get_style(config.style), config.max_length or 1
+    style, longest = style_of(config.style or DEFAULT_STYLE, tokenizer), config.max_length or 1
     examples = [encode_entry(entry, tokenizer, style) for entry in entries]
     lost = sum(example.loses_response(longest) for example in examples)
     if split == "training" and lost > MOST_LOST * len(examples):
@@ -203,7 +210,7 @@ def _samples(
     bar: ProgressBar,
 ) -> list[SamplePrinter]:
     """Listeners that answer the first entries greedily."""
-    style = get_style(config.style)
+    style = style_of(config.style or DEFAULT_STYLE, tokenizer)
     printers = []
     for entry in entries[: config.sample_answers]:
         messages = style.conversation(entry)

@@ -59,6 +59,13 @@ def run_schedule(
     Raises:
         UserError: it has done more than that already, or the warmup is longer.
     """
+    data = material.data
+    if job.saved is None and data.global_batch > data.size > 0:
+        job.say(
+            f"note: there are {data.size:,} examples to train on, fewer than the "
+            f"{data.global_batch:,} of a batch, so an epoch is a single step; a smaller "
+            "--batch-size makes more of them"
+        )
     total = config.total_steps(_steps_per_epoch(config, material))
     planned = job.saved.schedule.total_steps if job.saved is not None else None
     if planned not in (None, total):

@@ -17,7 +17,7 @@ from groundup.tasks.task import Job
 from groundup.tokenizers import Tokenizer, get_tokenizer
 from groundup.weights.architectures import architecture_of
 from groundup.weights.checkpoint import ADAPTER
-from groundup.weights.load import expect_language_model, load_model
+from groundup.weights.load import expect_language_model, load_model, says_heads
 from groundup.weights.lora import load_adapter
 from groundup.weights.tensors import weights_fingerprint
 
@@ -30,8 +30,10 @@ def build_tokenizer(
     """The tokenizer that ``config.tokenizer`` asks for; ``bpe`` is trained, of so many tokens.
 
     Raises:
-        UserError: it cannot be found, or its size is not the ``vocab_size`` asked for.
+        UserError: it cannot be found, its size is not the ``vocab_size`` asked for, or the model
+            that it is for makes no sense or could not be saved.
     """
+    architecture_of(preset(config.preset).replace(**shape))  # now, not at the first checkpoint
     wanted = shape.get("vocab_size")
     if config.tokenizer != "bpe":
         tokenizer = get_tokenizer(config.tokenizer)
@@ -46,14 +48,9 @@ def build_tokenizer(
 
 
 def new_model(config: NewModelConfig, shape: Mapping[str, Any], tokenizer: Tokenizer) -> GPTModel:
-    """A new model of the preset's shape with the options' changes, for this tokenizer.
-
-    Raises:
-        UserError: the shape makes no sense, or is none that could be saved.
-    """
-    cfg = preset(config.preset).replace(**{**shape, "vocab_size": tokenizer.vocab_size})
-    architecture_of(cfg)  # now, not at the first checkpoint
-    model = GPTModel(cfg)
+    """A new model of the preset's shape with the options' changes, for this tokenizer."""
+    changes = {**shape, "vocab_size": tokenizer.vocab_size}
+    model = GPTModel(preset(config.preset).replace(**changes))
     return model.init_gpt2() if config.init == "gpt2" else model
 
 
@@ -61,7 +58,7 @@ def open_model(
     source: str | Path, shape: Mapping[str, Any], *, verify: bool = True
 ) -> tuple[GPTModel, Tokenizer]:
     """Open the model to go on from; only its dropout and the windows' length may be changed."""
-    n_heads = shape.get("n_heads") if Path(source).is_file() else None  # a .pth cannot say it
+    n_heads = None if says_heads(source) else shape.get("n_heads")
     model, tokenizer = load_model(
         source,
         drop_rate=shape.get("drop_rate"),

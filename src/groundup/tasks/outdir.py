@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -38,7 +39,7 @@ def prepare_output(
 
     Raises:
         UserError: ``out`` is not empty and neither flag was given, is no run of ours, holds
-            nothing to resume, or has a name that is no text.
+            nothing to resume, has a name that is no text, or is where nothing can be made.
     """
     if overwrite and resume:
         raise UserError("--overwrite and --resume contradict each other; give one of them")
@@ -53,6 +54,7 @@ def prepare_output(
     if out.is_dir():
         finish_update(out)
     _check_free(out, overwrite=overwrite, resume=resume)
+    _check_writable(out)
     before = _last_save(out)
 
     @contextmanager
@@ -87,6 +89,16 @@ def _check_free(out: Path, *, overwrite: bool, resume: bool) -> None:
     if not overwrite:
         go_on = "--resume to go on with it, " if resumable else ""
         raise UserError(f"{out} exists; use {go_on}--overwrite to replace it, or another --out")
+
+
+def _check_writable(out: Path) -> None:
+    """Learn before a long text is tokenized that nothing can be made there."""
+    folder = next(p for p in (out, *out.absolute().parents) if p.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder):
+            pass
+    except OSError as error:
+        raise write_error(out, error, RUN_KEPT) from None
 
 
 def _has_saved_nothing(out: Path) -> bool:

@@ -173,7 +173,7 @@ class _Run:
         if job.config.activation_checkpointing:
             recompute_blocks(model)
         self.config, self.out = paced(job, model, material), job.out
-        self.parallel = share_work(model, job.world, self.config.parallel)
+        self.parallel = share_work(model, job.world, self.config.parallel, job.runtime.precision)
         if job.world.size > 1:
             how = "a whole model in each" if not self.parallel.shares_weights else "in shards"
             job.say(f"processes: {job.world.size}, {how}")

@@ -4,6 +4,7 @@ from groundup.tokenizers.bpe import BPETokenizer
 from groundup.tokenizers.bpe_library import train_with_library
 from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer
 from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.library import LibraryTokenizer
 from groundup.tokenizers.opening import get_tokenizer, load_openai_tokenizer, load_tokenizer
 from groundup.tokenizers.stream import StreamDecoder
 from groundup.tokenizers.words import SimpleTokenizerV1, SimpleTokenizerV2, build_vocab
@@ -11,6 +12,7 @@ from groundup.tokenizers.words import SimpleTokenizerV1, SimpleTokenizerV2, buil
 __all__ = [
     "BPETokenizer",
     "GPT2Tokenizer",
+    "LibraryTokenizer",
     "SimpleTokenizerV1",
     "SimpleTokenizerV2",
     "StreamDecoder",

@@ -34,8 +34,8 @@ from groundup.tokenizers.byte_level import (
     split_special,
     splitter,
 )
-from groundup.tokenizers.files import read_vocabulary
 from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.reading import read_vocabulary
 from groundup.tokenizers.vocabulary import Vocabulary, check_ids, unknown_id
 
 # Most text is the same few thousand pieces over and over; a cache of their ids makes encoding

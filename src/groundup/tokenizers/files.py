@@ -1,31 +1,24 @@
-"""Read and write a byte-level BPE vocabulary as Hugging Face's tokenizer files.
+"""Write a byte-level BPE vocabulary as Hugging Face's tokenizer files.
 
 `tokenizer.json` holds everything, and is laid out by Hugging Face's own library;
 `tokenizer_config.json` tells transformers how to open it; `vocab.json` and `merges.txt` are GPT-2's
-original pair of files, for older tools.
+original pair of files, for older tools. `reading.py` reads them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.parsing import from_json, read_json, read_text
-from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
-from groundup.tokenizers.settings import check_settings
+from groundup.tokenizers.byte_level import END_OF_TEXT, to_characters
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
-CONFIG = "tokenizer_config.json"
+CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 
 MERGES_HEADER = "#version: 0.2"
-
-LARGEST = 128 << 20
-"""Bytes of a file with a vocabulary; the largest that models have are a fourth of that."""
-
-_ROLES = [f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")]
 
 
 def write_vocabulary(
@@ -36,48 +29,34 @@ def write_vocabulary(
     Raises:
         UserError: the path is a file, not a directory.
     """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"cannot save a tokenizer in {directory}: it is a file; give a directory")
-    directory.mkdir(parents=True, exist_ok=True)
-
+    directory = check_directory(directory)
     vocab = {to_characters(token): index for token, index in vocabulary.ids.items()}
     vocab |= vocabulary.special_tokens | vocabulary.added_tokens
     vocab = dict(sorted(vocab.items(), key=lambda item: item[1]))
     config = _tokenizer_config(vocabulary, model_max_length)
     _write(directory / "tokenizer.json", _tokenizer_json(vocab, vocabulary))
-    _write(directory / CONFIG, json.dumps(config, ensure_ascii=False, indent=2))
+    write_json(directory / CONFIG, config)
     _write(directory / "vocab.json", json.dumps(vocab, ensure_ascii=False))
     (directory / "merges.txt").write_bytes(merges_file(vocabulary.merges))
 
 
-def read_openai_vocabulary(directory: Path) -> Vocabulary:
-    """Read OpenAI's pair of files.
+def check_directory(directory: str | Path) -> Path:
+    """The directory to write a tokenizer into, which is made if need be.
 
     Raises:
-        UserError: one is missing or damaged, or the two do not fit together.
+        UserError: the path is a file, not a directory.
     """
-    try:
-        return _parse(_pair(directory, "encoder.json", "vocab.bpe", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{directory}: encoder.json and vocab.bpe cannot be used: {error}"
-        ) from None
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"cannot save a tokenizer in {directory}: it is a file; give a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def merges_file(merges: Iterable[Merge]) -> bytes:
     """Return the content of `merges.txt`; for GPT-2, OpenAI's `vocab.bpe` byte for byte."""
     lines = [f"{to_characters(left)} {to_characters(right)}\n" for left, right in merges]
     return f"{MERGES_HEADER}\n{''.join(lines)}".encode()
-
-
-def parse_merges(text: str) -> list[Merge]:
-    """Undo :func:`merges_file`.
-
-    Raises:
-        UserError: a line is no pair of tokens.
-    """
-    return [_merge(line) for line in text.splitlines() if line and not line.startswith("#version")]
 
 
 def _tokenizer_json(vocab: dict[str, int], vocabulary: Vocabulary) -> str:
@@ -107,121 +86,21 @@ def _tokenizer_config(vocabulary: Vocabulary, model_max_length: int | None) -> d
     return config
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write a value for people to read too; a number or a key comes back as it was."""
+    _write(path, json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as it is, in UTF-8 and with its own line ends."""
+    path.write_text(text, encoding="utf-8", newline="")
+
+
+def write_template(directory: str | Path, template: str | None) -> None:
+    """Write a chat template to its file, if there is one."""
+    if template is not None:
+        write_text(Path(directory) / TEMPLATE, template)
+
+
 def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
-
-
-def read_vocabulary(path: str | Path) -> Vocabulary:
-    """Read a `tokenizer.json`, given the file or its directory, without the `tokenizers` library.
-
-    A directory may have the pair `vocab.json` and `merges.txt` instead. What the settings in these
-    files do to a text must be what GPT-2's do (`settings.py`). `truncation` and `padding` are
-    settings of a call, not of the vocabulary, and are left out.
-
-    Raises:
-        UserError: the file is missing, not valid, inconsistent, or asks for something that
-            byte-level BPE as GPT-2 does it has not (a normalizer, a prefix space, ...).
-    """
-    path = Path(path)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    in_two = path.is_dir() and not file.exists() and (path / "vocab.json").exists()
-    file = path / "vocab.json" if in_two else file
-    try:
-        has_config = path.is_dir() and (path / CONFIG).exists()
-        config = read_json(path / CONFIG) if has_config else {}
-        content = _pair(path, "vocab.json", "merges.txt", config) if in_two else _read(file)
-        if config.get("add_prefix_space") and "GPT2Tokenizer" in config.get("tokenizer_class", ""):
-            content = content | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}
-        check_settings(content)
-        return _parse(content)
-    except OSError as error:
-        raise UserError(
-            f"cannot read {error.filename} ({error.strerror}); give a model directory with a "
-            "tokenizer.json, or with vocab.json and merges.txt"
-        ) from None
-    except UserError as error:
-        raise UserError(f"cannot use {file}: {error}") from None
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{file} is not laid out as a tokenizer's ({problem:.300}); save the tokenizer again"
-        ) from None
-
-
-def _read(file: Path) -> Any:
-    try:
-        return from_json(read_text(file, LARGEST))
-    except ValueError as error:  # not UTF-8, or not JSON
-        problem = f"{file.name} is not valid JSON ({error})"
-        raise UserError(f"{problem}; it may be truncated, so copy or save it again") from None
-
-
-def _pair(
-    directory: Path, vocab_name: str, merges_name: str, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A vocabulary and its merges in two files, as the `tokenizer.json` that says the same.
-
-    Which tokens are special is said elsewhere, if at all; `<|endoftext|>` always is.
-    """
-    vocab = _read(directory / vocab_name)
-    merges = parse_merges(read_text(directory / merges_name, LARGEST))
-    others, more = (
-        read_json(directory / name) if (directory / name).exists() else {}
-        for name in ("special_tokens_map.json", "added_tokens.json")
-    )
-    roles = [config.get(role, others.get(role)) for role in _ROLES]
-    roles += others.get("additional_special_tokens") or []
-    specials = {END_OF_TEXT, *(t["content"] if isinstance(t, dict) else t for t in roles if t)}
-    ids = more | {name: vocab[name] for name in specials if name in vocab}
-    added = {
-        name: {"content": name, "id": index, "special": name in specials}
-        for name, index in ids.items()
-    }
-    for index, token in (config.get("added_tokens_decoder") or {}).items():
-        added[token["content"]] = {**token, "id": int(index)}
-    bos = [{"SpecialToken": {"id": str(config.get("bos_token", END_OF_TEXT))}}]
-    begin = bos if config.get("add_bos_token") else []
-    return {
-        "model": {"vocab": vocab, "merges": merges},
-        "added_tokens": list(added.values()),
-        "pre_tokenizer": {"type": "ByteLevel"},
-        "decoder": {"type": "ByteLevel"},
-        "post_processor": {"type": "TemplateProcessing", "single": [*begin, {"Sequence": "A"}]},
-    }
-
-
-def _parse(content: Mapping[str, Any]) -> Vocabulary:
-    vocab: dict[str, int] = dict(content["model"]["vocab"])
-    specials: dict[str, int] = {}
-    added: dict[str, int] = {}
-    for token in content.get("added_tokens") or []:
-        name, index = token["content"], token["id"]
-        if vocab.pop(name, index) != index:
-            raise UserError(f"the special token {name!r} has two ids, {index} among them")
-        name.encode()  # half a character raises ValueError
-        (specials if token.get("special", True) else added)[name] = index
-    if not all(type(index) is int for ids in (vocab, specials, added) for index in ids.values()):
-        raise TypeError("an id is not a whole number")
-    ids = {_token(characters): index for characters, index in vocab.items()}
-    merges = [_merge(merge) for merge in content["model"]["merges"]]
-    return Vocabulary(ids, merges, specials, added)
-
-
-def _merge(merge: str | Sequence[str | bytes]) -> Merge:
-    """Parse `["a", "b"]`, or `"a b"` as older files have it."""
-    parts = merge.split(" ") if isinstance(merge, str) else merge
-    if len(parts) != 2:
-        raise UserError(f"the merge {merge!r:.60} is not a pair of tokens")
-    return _token(parts[0]), _token(parts[1])
-
-
-def _token(characters: str | bytes) -> bytes:
-    if isinstance(characters, bytes):
-        return characters
-    try:
-        return to_bytes(characters)
-    except KeyError:
-        raise UserError(
-            f"the token {characters!r:.60} is not spelled in GPT-2's byte characters, so this is "
-            "not a byte-level vocabulary"
-        ) from None
+    write_text(path, text + "\n")

@@ -24,8 +24,9 @@ from groundup.tokenizers.byte_level import (
     check_allowed_special,
     check_text,
 )
-from groundup.tokenizers.files import merges_file, parse_merges, read_vocabulary
+from groundup.tokenizers.files import merges_file
 from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.reading import parse_merges, read_vocabulary
 from groundup.tokenizers.vocabulary import (
     Vocabulary,
     check_ids,

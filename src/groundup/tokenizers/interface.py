@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from groundup.tokenizers.byte_level import AllowedSpecial
-from groundup.tokenizers.files import write_vocabulary
+from groundup.tokenizers.byte_level import END_OF_TEXT, AllowedSpecial, split_special
+from groundup.tokenizers.files import write_template, write_vocabulary
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
 
 class Tokenizer(Protocol):
-    """The common face of `BPETokenizer` and `GPT2Tokenizer`; write code against this."""
+    """The common face of all tokenizers here; write code against this.
+
+    What stands around a text is not encoded with it, so ids can be joined. A text that stands alone
+    (a prompt, a text to classify) begins with `begin`, which `encode_alone` puts there: the same
+    ids as `transformers` gives. Documents to train on are separated by `eot_token` instead.
+    """
 
     name: str
-    """Which kind it is: "bpe" or "gpt2"."""
+    """Which kind it is: "bpe", "gpt2" or "library"."""
+
+    chat_template: str | None = None
+    """The model's own, in Jinja, if it brought one; saved with it."""
 
     @property
     @abstractmethod
@@ -28,6 +36,22 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, allowed_special: AllowedSpecial = frozenset()) -> list[int]:
         """Return the text's token ids; special tokens are plain text unless allowed."""
         ...
+
+    def encode_alone(
+        self, text: str, *, allowed_special: AllowedSpecial = frozenset()
+    ) -> list[int]:
+        """The same for a text that stands alone: it begins with `begin`."""
+        return [*self.begin, *self.encode(text, allowed_special=allowed_special)]
+
+    def split(self, text: str, special: Collection[str]) -> Iterator[tuple[str, int | None]]:
+        """Yield each part of a text with the id of the special token that it is, or None.
+
+        Args:
+            text: any text.
+            special: the special tokens to look for.
+        """
+        for part, is_special in split_special(text, special):
+            yield part, self.special_tokens[part] if is_special else None
 
     @abstractmethod
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -66,8 +90,34 @@ class Tokenizer(Protocol):
 
     @property
     def eot_token(self) -> int | None:
-        """The id of `<|endoftext|>`, if there is one."""
+        """The token that ends a text or an answer: `<|endoftext|>`, if there is one."""
         return self.vocabulary.eot_token
+
+    @property
+    def bos_token(self) -> int | None:
+        """The token that is said to begin a text, which need not be put there; see `begin`."""
+        return self.special_tokens.get(self.roles.get("bos_token", ""), self.eot_token)
+
+    @property
+    def begin(self) -> list[int]:
+        """The ids that a text begins with where it stands alone, such as Llama 3's BOS."""
+        return []
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Which token is `bos_token`, `eos_token`, …, as chat templates call them."""
+        roles = ("bos_token", "eos_token", "unk_token")
+        return dict.fromkeys(roles, END_OF_TEXT) if END_OF_TEXT in self.special_tokens else {}
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether a long text may be encoded in the parts that `parts.py` cuts it into."""
+        return True
+
+    @property
+    def fingerprint(self) -> str:
+        """A SHA-256: two tokenizers of the same one give every text the same ids."""
+        return self.vocabulary.fingerprint
 
     @property
     def special_tokens(self) -> dict[str, int]:
@@ -86,3 +136,4 @@ class Tokenizer(Protocol):
             UserError: the path is a file.
         """
         write_vocabulary(directory, self.vocabulary, model_max_length)
+        write_template(directory, self.chat_template)

@@ -6,23 +6,46 @@ from pathlib import Path
 
 from groundup.errors import UserError
 from groundup.tokenizers.bpe import BPETokenizer
-from groundup.tokenizers.files import read_openai_vocabulary, read_vocabulary
+from groundup.tokenizers.byte_level import END_OF_TEXT
 from groundup.tokenizers.gpt2 import GPT2Tokenizer, get_gpt2_tokenizer, is_gpt2
+from groundup.tokenizers.interface import Tokenizer
+from groundup.tokenizers.library import LibraryTokenizer
+from groundup.tokenizers.reading import (
+    TokenizerFiles,
+    parse_files,
+    read_openai_vocabulary,
+    to_vocabulary,
+)
+from groundup.tokenizers.settings import is_gpt2_like
 from groundup.tokenizers.vocabulary import Vocabulary
 
 
-def load_tokenizer(
-    directory: str | Path, vocab_size: int | None = None
-) -> BPETokenizer | GPT2Tokenizer:
+def load_tokenizer(directory: str | Path, vocab_size: int | None = None) -> Tokenizer:
     """Open the tokenizer of a model directory; GPT-2's own vocabulary gets tiktoken's speed.
 
-    Tokens that were added for a model that knows only ``vocab_size`` of them are left out.
+    What does the same as GPT-2's with another vocabulary is our own `BPETokenizer`; any other
+    byte-level BPE runs in Hugging Face's library (`library.py`). Tokens that were added for a
+    model that knows only ``vocab_size`` of them are left out.
 
     Raises:
         UserError: there is no `tokenizer.json`, or not one that can be used here.
     """
-    vocabulary = read_vocabulary(directory)
-    return _tokenizer_of(vocabulary.within(vocab_size) if vocab_size else vocabulary)
+    return parse_files(directory, lambda files: open_tokenizer(files, vocab_size))
+
+
+def open_tokenizer(files: TokenizerFiles, vocab_size: int | None = None) -> Tokenizer:
+    """The same, of what such files say.
+
+    Raises:
+        UserError: it is not byte-level BPE, or damaged.
+    """
+    ends = {files.roles.get(role, END_OF_TEXT) for role in ("bos_token", "eos_token")}
+    if ends == {END_OF_TEXT} and is_gpt2_like(files.content):
+        vocabulary = to_vocabulary(files)
+        tokenizer = _tokenizer_of(vocabulary.within(vocab_size) if vocab_size else vocabulary)
+        tokenizer.chat_template = files.chat_template
+        return tokenizer
+    return LibraryTokenizer(files.within(vocab_size) if vocab_size else files)
 
 
 def load_openai_tokenizer(directory: Path) -> BPETokenizer | GPT2Tokenizer:
@@ -34,7 +57,7 @@ def load_openai_tokenizer(directory: Path) -> BPETokenizer | GPT2Tokenizer:
     return _tokenizer_of(read_openai_vocabulary(directory))
 
 
-def get_tokenizer(name_or_path: str | Path) -> BPETokenizer | GPT2Tokenizer:
+def get_tokenizer(name_or_path: str | Path) -> Tokenizer:
     """Return the tokenizer that a command line names: `gpt2`, a directory, or a tokenizer.json.
 
     Raises:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 PART = 2**16
 """Characters of a part: few enough to be cheap, many enough that cutting costs nothing."""
 
-CUT = re.compile(r"(?<=\S)[ \n]")
+CUT = re.compile(r"(?<=\S) |(?<=[^\W_])\n")
 """Where a text may be cut: in front of it; see :func:`parts`."""
 
 
 def parts(text: str, size: int = PART) -> Iterator[str]:
     """Cut a text where no token can be, so that its parts' ids joined are its own.
 
-    The split pattern (see `byte_level.py`) never has a piece that holds white space behind other
-    characters: every line feed or space that follows something else begins a piece, whatever comes
-    before or after. A text without any is not cut.
+    No split pattern (see `splits.py`) has a piece that holds a space behind something else, or a
+    line feed behind a letter or a digit: those always begin a piece, whatever comes before or
+    after. A text without any is not cut.
 
     Args:
         text: any text.
@@ -60,6 +60,7 @@ def encode_array(
 
     kind = np.uint16 if getattr(tokenizer, "n_vocab", 2**32) <= 2**16 else np.uint32
     whole = any(len(token.split()) > 1 for token in allowed_special)  # no cut within one of them
+    whole = whole or not getattr(tokenizer, "cuttable", True)
     encode = getattr(tokenizer, "encode_array", None)  # has the array at once
     if encode is None or allowed_special:
         encode = partial(tokenizer.encode, allowed_special=allowed_special)

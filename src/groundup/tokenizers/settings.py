@@ -1,8 +1,10 @@
 """What the settings in somebody's tokenizer files do to a text, whatever they are called.
 
 Only the effect counts. A post-processor that adds nothing is none, though it be a template (as all
-that transformers 5 saves); a sequence of one step is that step. What would give other ids or
-another text than byte-level BPE with GPT-2's split is refused, and the message says what it does.
+that transformers 5 saves); a sequence of one step is that step. ``check_settings`` refuses what
+would give other ids or another text than byte-level BPE with GPT-2's split, which is what our own
+classes do; ``check_byte_level`` what is no byte-level BPE at all, which nothing here opens. The
+message says what it does.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from groundup.errors import UserError
-from groundup.tokenizers.byte_level import SPLIT_PATTERN
+from groundup.tokenizers.byte_level import CHARACTER_TO_BYTE
+from groundup.tokenizers.splits import GPT2
 
 Step = Mapping[str, Any]
 
@@ -49,11 +52,7 @@ _ADDED_TOKEN: dict[str, tuple[Any, ...]] = dict.fromkeys(
 
 _BYTES = {"add_prefix_space": (False,), "use_regex": (True,)}
 
-# OpenAI's pattern, and the same as tiktoken spells it.
-_PATTERNS = (
-    {"Regex": SPLIT_PATTERN},
-    {"Regex": r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""},
-)
+_PATTERNS = tuple({"Regex": pattern} for pattern in GPT2)
 _WHOLE = (("Isolated", False), ("Removed", True))  # every piece is kept, either way
 
 
@@ -66,7 +65,7 @@ def check_settings(content: Mapping[str, Any]) -> None:
     Raises:
         UserError: some setting does.
     """
-    steps = {part: _steps(part, content.get(part) or {}) for part in _PARTS}
+    steps = {part: steps_of(part, content) for part in _PARTS}
     for step in steps["normalizer"]:
         raise _unsupported("normalizer", "type", step.get("type"), (None,))
     _check_split(steps["pre_tokenizer"])
@@ -80,6 +79,86 @@ def check_settings(content: Mapping[str, Any]) -> None:
     _check_part("model", content["model"], _MODEL)
     for token in content.get("added_tokens") or []:
         _check_part(f"added token {token['content']!r:.60}", token, _ADDED_TOKEN)
+
+
+def is_gpt2_like(content: Mapping[str, Any]) -> bool:
+    """Whether a ``tokenizer.json`` does what GPT-2's does, with whatever vocabulary."""
+    try:
+        check_settings(content)
+    except UserError:
+        return False
+    return True
+
+
+_KEEPING = ("ByteLevel", "Split", "Digits", "Punctuation")
+"""Steps of a pre_tokenizer that only say where a text is cut."""
+
+
+def check_byte_level(content: Mapping[str, Any]) -> None:
+    """Refuse what is not byte-level BPE, of whatever split.
+
+    Args:
+        content: of ``tokenizer.json``.
+
+    Raises:
+        UserError: it is of another kind, or loses or adds something.
+    """
+    model = content["model"]
+    if (kind := model.get("type", "BPE")) != "BPE":
+        raise _not_byte_level(f"its model is {kind}")
+    cuts, normalizers = (steps_of(part, content) for part in ("pre_tokenizer", "normalizer"))
+    kinds = [step.get("type") for step in cuts]
+    if "ByteLevel" not in kinds:
+        if model.get("byte_fallback") or "Metaspace" in kinds or "\u2581" in model["vocab"]:
+            raise _not_byte_level("it is SentencePiece's kind, as Llama 2's: spaces are \u2581")
+        raise _not_byte_level(f"its pre_tokenizer is {' and '.join(map(str, kinds)) or 'none'}")
+    _check_part("model", model, {key: _MODEL[key] for key in _MODEL if key != "ignore_merges"})
+    whole = {token["content"] for token in content.get("added_tokens") or []}
+    spelled = set("".join(token for token in model["vocab"] if token not in whole))
+    if foreign := spelled - CHARACTER_TO_BYTE.keys():
+        raise _not_byte_level(f"its tokens are spelled with {min(foreign)!r}, which is no byte")
+    for step in normalizers:
+        if step.get("type") != "NFC":
+            raise _unsupported("normalizer", "type", step.get("type"), (None, "NFC"))
+    for step in cuts:
+        lossy = step["type"] == "Split" and (step["behavior"], step["invert"]) == ("Removed", False)
+        if step["type"] not in _KEEPING or lossy or kinds.count("ByteLevel") > 1:
+            raise _not_byte_level(f"its pre_tokenizer has the step {json.dumps(step):.200}")
+        _check_part("pre_tokenizer", step, {"add_prefix_space": (False,)})
+    _check_part("decoder", _only(steps_of("decoder", content)), {"type": ("ByteLevel",)})
+    begin_of(content)
+
+
+def begin_of(content: Mapping[str, Any]) -> list[str]:
+    """The tokens that a post-processor puts before a text that stands alone.
+
+    Raises:
+        UserError: it puts something behind it, so that no text could go on.
+    """
+    steps = steps_of("post_processor", content)
+    if not steps:
+        return []
+    added = _added(steps[0])
+    single = steps[0].get("single") or [{}]
+    if len(steps) > 1 or "Sequence" not in single[-1] or len(single) != len(added) + 1:
+        raise UserError(
+            f"its post_processor adds {' and '.join(dict.fromkeys(added))} behind every text, so "
+            "that no model could continue it; set post_processor to null if the model was trained "
+            "without it"
+        )
+    return added
+
+
+def steps_of(part: str, content: Mapping[str, Any]) -> list[Step]:
+    """The steps of a part of a ``tokenizer.json`` that have an effect, in order."""
+    return _steps(part, content.get(part) or {})
+
+
+def _not_byte_level(what: str) -> UserError:
+    return UserError(
+        f"{what}, and only byte-level BPE can be opened here (GPT-2, Llama 3, SmolLM, Qwen and "
+        "their kin); choose a model with such a tokenizer"
+    )
 
 
 def _steps(part: str, found: Step) -> list[Step]:
@@ -128,6 +207,5 @@ def _check_part(part: str, found: Step, accepted: Mapping[str, tuple[Any, ...]])
 def _unsupported(part: str, key: str, value: object, accepted: tuple[Any, ...]) -> UserError:
     return UserError(
         f"its {part} has {key} = {json.dumps(value):.200}, and only "
-        f"{' or '.join(map(json.dumps, accepted))} is supported here (byte-level BPE with "
-        "GPT-2's split); open it with transformers.AutoTokenizer"
+        f"{' or '.join(map(json.dumps, accepted))} is supported here"
     )

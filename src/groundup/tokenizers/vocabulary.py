@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 from groundup.errors import UserError
@@ -21,7 +21,8 @@ Merge = tuple[bytes, bytes]
 class Vocabulary:
     """Ids are 0 to n-1, each used once; every byte is a token; every merge joins two tokens.
 
-    Without merges some bytes may lack, as in a vocabulary of the characters of one text.
+    Without merges some bytes may lack, as in a vocabulary of the characters of one text. Not
+    ``strict``, none of this is asked for: others' tokenizers lack bytes or leave ids out.
 
     Raises:
         UserError: one of these does not hold.
@@ -34,8 +35,11 @@ class Vocabulary:
     special_tokens: dict[str, int]
     added_tokens: dict[str, int] = field(default_factory=dict)
     """Words that somebody added later: wherever a text spells one, it is one token."""
+    strict: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, strict: bool) -> None:
+        if not strict:
+            return
         used = sorted([*self.ids.values(), *self._whole.values()])
         if used != list(range(len(used))):
             wrong = next(i for i, index in enumerate(used) if index != i)

@@ -5,7 +5,8 @@ processes exchange are gradients, so that all take the step that one alone would
 
     alone       one process, one device
     ddp         each process has the whole model and the optimizer's whole state
-    fsdp        each has a share of them, and gathers a block's weights while it computes the block
+    fsdp        each has a share of them, and gathers a block's weights while it computes the block;
+                in bf16 where products are in bf16, which halves what is sent
 
 Source of the two: PyTorch's ``DistributedDataParallel`` (Li et al. 2020) and ``fully_shard``
 (FSDP2; Rajbhandari et al. 2020 for the idea, as ZeRO's third stage).
@@ -28,6 +29,7 @@ from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.planning.devices import free_memory
 from groundup.planning.memory import choose_strategy, state_bytes
+from groundup.runtime import Precision
 from groundup.train.world import World
 
 
@@ -100,15 +102,23 @@ class Shards(Parallel):
 
     shares_weights = True
 
-    def __init__(self, model: GPTModel, world: World) -> None:
+    def __init__(self, model: GPTModel, world: World, precision: Precision = "fp32") -> None:
         super().__init__(model, world)
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         self.shell = _without_weights(model)
-        mesh = init_device_mesh(next(model.parameters()).device.type, (world.size,))
+        kind = next(model.parameters()).device.type
+        mesh = init_device_mesh(kind, (world.size,))
+        policy = MixedPrecisionPolicy()
+        if precision == "bf16":
+            # As autocast does: embeddings, norms and the residual stream stay fp32, and gradients
+            # are added up in fp32. A sample, which is drawn outside of it, finds bf16 weights too.
+            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+            model.forward = torch.autocast(kind, torch.bfloat16)(model.forward)
         for block in model.trf_blocks:
-            fully_shard(block, mesh=mesh)
+            parts: Any = [block.att, block.ff] if precision == "bf16" else block
+            fully_shard(parts, mesh=mesh, mp_policy=policy)
         # Gradients are dealt out after every batch: kept until a step's last one, they would be
         # whole on each device, for which there may be no room.
         fully_shard(model, mesh=mesh)
@@ -158,7 +168,9 @@ def check_parallel(how: str, processes: int) -> None:
         )
 
 
-def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
+def share_work(
+    model: GPTModel, world: World, how: str = "auto", precision: Precision = "fp32"
+) -> Parallel:
     """Make a model ready to be trained by these processes; its optimizer is made afterwards.
 
     Args:
@@ -166,13 +178,14 @@ def share_work(model: GPTModel, world: World, how: str = "auto") -> Parallel:
         world: the processes.
         how: ``ddp``, ``fsdp``, or ``auto``: replicas if model and optimizer fit into the memory of
             each process's device, else shards.
+        precision: of the products: shards of the blocks are gathered in it.
     """
     if world.size == 1:
         return Parallel(model, world)
     if how == "auto":
         fits = world.sum(not _fits(model))[0] == 0
         how = "ddp" if fits else "fsdp"
-    return Replicas(model, world) if how == "ddp" else Shards(model, world)
+    return Replicas(model, world) if how == "ddp" else Shards(model, world, precision)
 
 
 def _fits(model: GPTModel) -> bool:

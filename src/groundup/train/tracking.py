@@ -240,7 +240,7 @@ class SamplePrinter(Listener):
     ) -> None:
         self.model, self.tokenizer, self.start = model, tokenizer, start_context
         self.config, self.bar, self.stop = config, bar, stop
-        start = prompt_ids or tokenizer.encode(start_context) or [tokenizer.eot_token or 0]
+        start = prompt_ids or tokenizer.encode_alone(start_context) or [tokenizer.eot_token or 0]
         self.prompt_ids = list(start)
 
     def on_evaluate(self, record: Record) -> None:

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from groundup.config import ModelConfig
+from groundup.data.model_style import template_of
 from groundup.errors import UserError
 from groundup.facts import NAME, Facts
 from groundup.files import KEPT, atomic_update, read_json, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora, lora_layers
-from groundup.prompts import get_style
 from groundup.snapshot import digests, read_whole
 from groundup.tokenizers import Tokenizer, load_tokenizer
+from groundup.tokenizers.files import TEMPLATE, write_template
 from groundup.weights.architectures import architecture_of
 from groundup.weights.card import model_card
 from groundup.weights.hf_config import CONFIG, hf_config, read_labels, read_model_config
@@ -33,7 +34,7 @@ from groundup.weights.lora import save_adapter
 from groundup.weights.names import Row, from_theirs, huggingface_rows, to_theirs
 from groundup.weights.tensors import save_tensors
 
-ADAPTER, TEMPLATE = "adapter", "chat_template.jinja"
+ADAPTER = "adapter"
 
 MODEL_FILES = frozenset(
     {CONFIG, WEIGHTS, NAME, "generation_config.json", "README.md", "tokenizer.json"}
@@ -83,11 +84,10 @@ def save_model(
         if facts.is_classifier:
             _for_classification(staging / "tokenizer_config.json")
         else:
-            ends = {"bos_token_id": tokenizer.eot_token, "eos_token_id": tokenizer.eot_token}
+            ends = {"bos_token_id": tokenizer.bos_token, "eos_token_id": tokenizer.eot_token}
             write_json(staging / "generation_config.json", ends)
         if facts.prompt_style is not None:
-            template = get_style(facts.prompt_style).chat_template()
-            (staging / TEMPLATE).write_text(template, encoding="utf-8", newline="\n")
+            write_template(staging, template_of(facts.prompt_style, tokenizer))
         if has_lora(model):
             save_adapter(staging / ADAPTER, model, facts.base.source)
             adapter = replace(facts, kind="adapter", digests=digests(staging / ADAPTER))

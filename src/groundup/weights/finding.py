@@ -1,19 +1,20 @@
-"""Where a model is: a path, a downloaded one by its name, or one of a run's checkpoints."""
+"""Where a model is: a path, a downloaded or imported one by its name, a run's checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from groundup.config import PRESETS
-from groundup.data.sources import MODEL_NAMES, cached, note_if_shadowed
-from groundup.errors import UserError
+from groundup.data.imported import imported_names
+from groundup.data.sources import MODEL_NAMES, cache_dir, cached, note_if_shadowed
+from groundup.errors import UserError, did_you_mean
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run for its checkpoints; the best model lies in the run's directory itself."""
 
 
 def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
-    """The path of a model that is given as a path, or as the name of a downloaded one.
+    """The path of a model that is given as a path, or as the name of one in the cache.
 
     Raises:
         UserError: there is neither, or no such checkpoint.
@@ -24,7 +25,8 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     if path.exists():
         note_if_shadowed(str(source))
         return path
-    if str(source) in MODEL_NAMES:
+    imported = imported_names(cache_dir())
+    if str(source) in MODEL_NAMES or str(source) in imported:
         found = cached(str(source))
         if found is not None:
             return found
@@ -33,7 +35,8 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
         )
     if str(source) in PRESETS:
         raise UserError(f"{source} is a preset, a shape without weights; name a model directory")
-    raise UserError(f"there is no model directory {str(source)!r}")
+    hint = did_you_mean(str(source), [*MODEL_NAMES, *imported])
+    raise UserError(f"there is no model directory {str(source)!r}{hint}")
 
 
 def _checkpoint(run: Path, name: str) -> Path:

@@ -19,6 +19,9 @@ from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
+from groundup.model.quantized import Quantization
+from groundup.model.quantized import quantize as quantize_model
+from groundup.prompts import OWN
 from groundup.snapshot import read_whole
 from groundup.tokenizers import (
     Tokenizer,
@@ -26,8 +29,16 @@ from groundup.tokenizers import (
     get_tokenizer,
     load_openai_tokenizer,
 )
+from groundup.tokenizers.reading import has_template
 from groundup.weights.checkpoint import open_directory
 from groundup.weights.finding import resolve_source
+from groundup.weights.gguf_file import is_gguf, read_header
+from groundup.weights.gguf_read import (
+    open_gguf_model,
+    open_gguf_tokenizer,
+    read_gguf_facts,
+    read_gguf_shape,
+)
 from groundup.weights.hf_config import CONFIG, read_labels, read_model_config
 from groundup.weights.lora import ADAPTER_CONFIG, adapter_classes, put_adapter, read_adapter
 from groundup.weights.openai import is_openai_directory, load_openai_model
@@ -81,6 +92,7 @@ def load_model(
     tokenizer: str | None = None,
     checkpoint: str | None = None,
     expect: Callable[[Facts, str | Path], None] = lambda facts, source: None,
+    quantize: Quantization | None = None,
     verify: bool = True,
 ) -> tuple[GPTModel, Tokenizer]:
     """Open a language model or a classifier; it is in fp32 and eval mode.
@@ -89,9 +101,9 @@ def load_model(
     even if the directory is saved to meanwhile.
 
     Args:
-        source: a model directory of ours or of Hugging Face's, an adapter's directory, a
-            directory of OpenAI's TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt`` of
-            nanoGPT, or the name of a downloaded model such as ``gpt2``.
+        source: a model directory of ours or of Hugging Face's, an adapter's directory, a GGUF
+            file, a directory of OpenAI's TensorFlow files, a ``.pth`` of the course, a ``ckpt.pt``
+            of nanoGPT, or the name of a downloaded or imported model such as ``gpt2``.
         device: where the weights go.
         drop_rate: another dropout probability than the saved one, to train on.
         n_heads: attention heads, for a ``.pth`` that cannot say it.
@@ -99,6 +111,8 @@ def load_model(
         checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
         expect: raises ``UserError`` if what the model says of itself is not what is wanted; asked
             before the weights are read.
+        quantize: ``fp16``, ``int8`` or ``int4``: keep its matrices in fewer bytes, to write texts
+            faster; it cannot be trained then.
         verify: whether to compare the files with the SHA-256 that were saved with them.
 
     Raises:
@@ -117,7 +131,7 @@ def load_model(
         if tokenizer is not None or tokens is None:
             tokens = _tokenizer_for(model.cfg, tokenizer, path)
         model.facts = facts
-        return model, tokens
+        return (model if quantize is None else quantize_model(model, quantize)), tokens
 
     return read_whole(path, open_it, verify=verify)
 
@@ -152,6 +166,15 @@ def read_shape(
     return read_whole(path, look, verify=verify, part=None)
 
 
+def says_heads(source: str | Path) -> bool:
+    """Whether a model says how many attention heads it has; a ``.pth`` does not.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return _format_of(resolve_source(source)).says_heads
+
+
 def expect_language_model(facts: Facts, source: str | Path) -> None:
     """Raise ``UserError`` if this is a classifier."""
     if facts.is_classifier:
@@ -179,6 +202,10 @@ def _open_openai(path: Path, asked: Asked) -> Opened:
     return model, load_openai_tokenizer(path) if (path / "vocab.bpe").exists() else None
 
 
+def _is_torch_file(path: Path) -> bool:
+    return path.is_file() and not is_gguf(path)
+
+
 def _open_torch_file(path: Path, asked: Asked) -> Opened:
     model = load_torch_file(path, n_heads=asked.n_heads, drop_rate=asked.drop_rate)
     return model.to(asked.device), None
@@ -192,14 +219,13 @@ def _open_adapter(path: Path, asked: Asked) -> Opened:
     """The adapter's base model, with the adapter merged into it."""
     base = _base_of(path)
     facts = _adapter_facts(path)
-    # A .pth cannot say its heads; the run that trained the adapter on it was told.
-    n_heads = facts.base.n_heads if Path(base).is_file() else None
     try:
         model, tokenizer = load_model(
             base,
             asked.device,
             drop_rate=asked.drop_rate,
-            n_heads=n_heads,
+            # A .pth cannot say its heads; the run that trained the adapter on it was told.
+            n_heads=None if says_heads(base) else facts.base.n_heads,
             expect=expect_language_model,
             verify=asked.verify,
         )
@@ -254,13 +280,22 @@ def _directory_facts(path: Path) -> Facts:
     facts = Facts.read(path) or Facts()
     facts.labels = read_labels(path)
     facts.kind = "classifier" if facts.labels else "language model"
+    if facts.prompt_style is None and has_template(path):
+        facts.prompt_style = OWN
     return facts
+
+
+def _open_gguf(path: Path, asked: Asked) -> Opened:
+    header = read_header(path)
+    model = open_gguf_model(path, header, asked.device, asked.drop_rate)
+    return model, open_gguf_tokenizer(path, header, model.cfg.vocab_size)
 
 
 FORMATS = (
     Format(is_openai_directory, _open_openai, says_tokens=False),
     Format(_is_adapter, _open_adapter, _adapter_facts),
-    Format(Path.is_file, _open_torch_file, says_heads=False, says_tokens=False),
+    Format(is_gguf, _open_gguf, read_gguf_facts, read_gguf_shape),
+    Format(_is_torch_file, _open_torch_file, says_heads=False, says_tokens=False),
     Format(lambda path: True, _open_directory, _directory_facts, read_model_config),
 )
 """All formats, the most particular ones first; what is none of the others is a model directory."""

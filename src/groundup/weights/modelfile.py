@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from groundup.errors import UserError, did_you_mean
-from groundup.prompts import CONTENT, PromptStyle, get_style
+from groundup.prompts import CONTENT, OWN, PromptStyle, get_style
 from groundup.tokenizers.byte_level import END_OF_TEXT
 
 PARAMETERS = (
@@ -17,6 +17,10 @@ PARAMETERS = (
     *("num_keep", "repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty"),
 )
 """The numbers that Ollama takes; any other name would make ``ollama create`` fail."""
+
+
+LONGEST = 8192
+"""Tokens of a conversation, unless told otherwise; Llama 3.2 could look at 131,072."""
 
 
 def modelfile(
@@ -36,17 +40,19 @@ def modelfile(
         stop: strings at which a reply ends, besides those of the style.
         parameters: numbers among ``PARAMETERS``, such as ``{"temperature": 0.8}``; they come
             before ``context_length`` if ``num_ctx`` is among them.
-        context_length: most tokens the model can look at.
+        context_length: most tokens the model can look at; Ollama takes memory for so many at once,
+            so it is told ``LONGEST`` at most.
 
     Raises:
         UserError: an unknown style or parameter, or a text that a Modelfile cannot express.
     """
-    style = None if prompt_style is None else get_style(prompt_style)
+    style = None if prompt_style in (None, OWN) else get_style(prompt_style)
     template = "{{ .Prompt }}" if style is None else ollama_template(style)
     stops = dict.fromkeys([*stop, *(style.stop if style else ())])
-    numbers = {"num_ctx": context_length, **parameters}
+    numbers = {"num_ctx": min(context_length, LONGEST), **parameters}
     lines = [f"FROM {_checked('./' + gguf_name)}"]
-    lines += [f"TEMPLATE {_quoted(template)}"]
+    if prompt_style != OWN:  # else Ollama takes the template in the GGUF file
+        lines += [f"TEMPLATE {_quoted(template)}"]
     lines += [f"PARAMETER stop {_quoted(text)}" for text in stops]
     lines += [f"PARAMETER {name} {_number(name, value)}" for name, value in numbers.items()]
     return "\n".join(lines) + "\n"

@@ -29,6 +29,8 @@ class Row:
         transposed: whether theirs is the transpose of ours.
         leading_one: whether theirs has one more dimension of size 1 in front.
         zeros: whether ours does not exist, and theirs must be all zeros.
+        paired_heads: of how many heads theirs has the two rows of each rotary pair side by side,
+            where ours are half a head apart (``rotary.py``); 0 if it is as ours.
         linear: whether it is the matrix of a linear layer in a block, to which LoRA can be added.
     """
 
@@ -37,6 +39,7 @@ class Row:
     transposed: bool = False
     leading_one: bool = False
     zeros: bool = False
+    paired_heads: int = 0
     linear: bool = False
 
     @property
@@ -179,6 +182,8 @@ def to_theirs(state: Mapping[str, Tensor], row: Row, cfg: ModelConfig) -> Tensor
     parts = [state[name].detach().cpu() for name in row.ours]
     parts = [part.T for part in parts] if row.transposed else parts
     whole = torch.cat(parts, dim=row.joined_at) if len(parts) > 1 else parts[0]
+    if row.paired_heads:
+        whole = whole.unflatten(0, (row.paired_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
     return whole.unsqueeze(0).contiguous() if row.leading_one else whole.contiguous()
 
 
@@ -235,6 +240,8 @@ def _split_row(
     problems = []
     for name, part in zip(row.ours, whole.chunk(len(row.ours), row.joined_at), strict=True):
         tensor = part.T if row.transposed and part.dim() == 2 else part
+        if row.paired_heads and tensor.shape == shapes[name]:
+            tensor = tensor.unflatten(0, (row.paired_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
         if tensor.shape == shapes[name]:
             # A copy in any case: a view would keep the whole file in memory.
             state[name] = torch.empty(tensor.shape, device=tensor.device).copy_(tensor)

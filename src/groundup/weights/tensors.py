@@ -67,8 +67,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         old = start == _OLD
         if not old and not start.startswith(b"PK"):
             raise UserError(
-                f"{path} is no model: expected a model directory, or a file that torch.save wrote "
-                "(.pth)"
+                f"{path} is no model: expected a model directory, a GGUF file, or a file that "
+                "torch.save wrote (.pth)"
             )
         if not old:  # PyTorch does not look at the archive's checksums
             with zipfile.ZipFile(path) as archive:

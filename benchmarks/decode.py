@@ -1,0 +1,137 @@
+"""Writing a text beside llama.cpp, on the same weights: full precision and fewer bytes per weight.
+
+    python benchmarks/decode.py                      # GPT-2 124M with random weights
+    python benchmarks/decode.py --model smollm2-135m
+
+Batch 1, a prompt of 64 tokens, 128 new ones, greedy; and a prompt of 512 at once. llama.cpp
+(``xllamacpp``) reads our own GGUF export; both have two threads, and take turns. ``bandwidth`` is
+the share of what this machine reads from memory that the weights of a token come to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from common import report
+from groundup import GPTModel, load_model
+from groundup.config import preset
+from groundup.kernels.build import unavailable
+from groundup.model.quantized import quantize
+from groundup.tokenizers import get_gpt2_tokenizer
+from groundup.weights.gguf import export_gguf
+
+PROMPT, NEW, LONG = 64, 128, 512
+OURS = {"fp32": None, "fp16": "fp16", "int8": "int8", "int4": "int4"}
+THEIRS = {"fp32": "f32", "fp16": "f16", "int8": "q8_0", "int4": "q4_0"}
+
+
+def bandwidth() -> float:
+    """Bytes per second that this machine reads: the best of adding up 256 MB a few times."""
+    numbers = torch.ones(1 << 26)
+    found = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        numbers.sum()
+        found.append(numbers.numel() * 4 / (time.perf_counter() - begin))
+    return max(found)
+
+
+@torch.no_grad()
+def ours(model: GPTModel, ids: torch.Tensor) -> dict[str, float]:
+    """Tokens per second of a prompt of LONG, and of NEW tokens after one of PROMPT."""
+    cache = model.new_cache(capacity=LONG)
+    begin = time.perf_counter()
+    model(ids[:, :LONG], cache, at=torch.tensor([-1]))
+    prompt = time.perf_counter() - begin
+    cache = model.new_cache(capacity=PROMPT + NEW)
+    token = model(ids[:, :PROMPT], cache, at=torch.tensor([-1])).argmax(-1)
+    begin = time.perf_counter()
+    for _ in range(NEW):
+        token = model(token[:, None], cache, at=torch.tensor([-1])).argmax(-1)
+    return {"prompt": LONG / prompt, "new": NEW / (time.perf_counter() - begin)}
+
+
+class LlamaCpp:
+    """llama.cpp with one file."""
+
+    def __init__(self, path: Path) -> None:
+        import xllamacpp as llama
+
+        params: Any = llama.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx, params.n_gpu_layers, params.verbosity = 1024, 0, -1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
+        self.server = llama.Server(params)
+
+    def __call__(self, ids: list[int]) -> dict[str, float]:
+        """Tokens per second, as :func:`ours`, by its own clock."""
+        asked = {"temperature": 0, "ignore_eos": True, "cache_prompt": False}
+        long = self.server.handle_completions({"prompt": ids[:LONG], "n_predict": 1, **asked})
+        short = self.server.handle_completions({"prompt": ids[:PROMPT], "n_predict": NEW, **asked})
+        return {
+            "prompt": long["timings"]["prompt_per_second"],
+            "new": short["timings"]["predicted_per_second"],
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="writing beside llama.cpp")
+    parser.add_argument("--model")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.manual_seed(1)
+    if args.model:
+        model, tokenizer = load_model(args.model)
+    else:
+        model, tokenizer = GPTModel(preset("gpt2-small")).init_gpt2().eval(), get_gpt2_tokenizer()
+    ids = torch.randint(300, 40_000, (1, LONG))
+    print(unavailable() or "the kernel is there", flush=True)
+    quantized = {
+        name: model if kind is None else quantize(copy.deepcopy(model), kind)
+        for name, kind in OURS.items()
+    }
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        others = {}
+        for name, dtype in THEIRS.items():
+            path = Path(folder) / f"{dtype}.gguf"
+            export_gguf(model, tokenizer, path, dtype, name=dtype)
+            others[name] = LlamaCpp(path)
+        for number in range(args.rounds + 1):
+            for name in OURS:
+                rates = {"groundup": ours(quantized[name], ids), "llama.cpp": None}
+                rates["llama.cpp"] = others[name](ids[0].tolist())
+                if not number:
+                    continue
+                for who, rate in rates.items():
+                    for what, value in rate.items():
+                        found.setdefault(f"{name}, {what}", {}).setdefault(who, []).append(value)
+    memory = bandwidth()
+    rows: dict[str, Any] = {"read_gb_per_second": round(memory / 1e9, 1)}
+    for row, both in found.items():
+        mine, theirs = (median(both[who]) for who in ("groundup", "llama.cpp"))
+        rows[row] = {
+            "groundup": round(mine, 1),
+            "llama.cpp": round(theirs, 1),
+            "ratio": round(mine / theirs, 2),
+        }
+        if row.endswith("new"):
+            weights = sum(
+                tensor.numel() * tensor.element_size()
+                for key, tensor in quantized[row.split(",")[0]].state_dict().items()
+                if not key.startswith(("tok_emb", "pos_emb"))
+            )
+            rows[row]["bandwidth"] = round(weights * mine / memory, 2)
+    report("decode-smollm2" if args.model else "decode", rows)
+
+
+if __name__ == "__main__":
+    main()

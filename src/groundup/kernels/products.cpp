@@ -1,0 +1,174 @@
+// The products that decoding waits for: a few rows of activations times a large matrix of weights.
+//
+// While a text is written, every weight is read once per token, and nothing else takes as long. So
+// the fewer bytes a weight has, the faster the text: 4 in fp32, 2 in fp16, 1 in int8, about half a
+// byte in 4 bits. All functions compute
+//
+//     y[i][r] = sum over c of  x[i][c] * W[r][c]        (i < n, r < rows, c < cols)
+//
+// with W (rows, cols) as nn.Linear keeps it, row after row. Threads share the rows of W. The plain
+// loops are the definition; where the CPU has AVX2, the same is spelled in its instructions, because
+// compilers turn these loops into good ones only sometimes.
+//
+// Built by kernels/build.py with the system's compiler, called through ctypes: no Python, no torch.
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define WIDE 1
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#ifdef WIDE
+// The sum of a register's eight numbers.
+inline float sum8(__m256 v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    four = _mm_add_ss(four, _mm_movehdup_ps(four));
+    return _mm_cvtss_f32(four);
+}
+
+// Eight weights of each kind as fp32.
+inline __m256 load8(const float *w) { return _mm256_loadu_ps(w); }
+inline __m256 load8(const uint16_t *w) {  // fp16
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(w)));
+}
+inline __m256 load8(const int8_t *w) {
+    const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(w));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight));
+}
+#endif
+
+// One weight of each kind as fp32.
+inline float load1(float w) { return w; }
+inline float load1(int8_t w) { return static_cast<float>(w); }
+inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fraction
+    const uint32_t sign = static_cast<uint32_t>(w & 0x8000u) << 16;
+    const int exponent = (w >> 10) & 31;
+    const uint32_t fraction = w & 1023u;
+    float value;
+    if (exponent == 0) {  // zero, or so small that it has no leading one
+        value = static_cast<float>(fraction) * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    const uint32_t wide = exponent == 31 ? 255u : static_cast<uint32_t>(exponent + 112);
+    const uint32_t bits = sign | (wide << 23) | (fraction << 13);
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// One row of weights times one row of activations. Four sums side by side, so that an addition need
+// not wait for the one before it.
+template <typename Weight>
+inline float dot(const Weight *w, const float *x, int64_t cols) {
+    int64_t c = 0;
+    float total = 0.0f;
+#ifdef WIDE
+    __m256 a = _mm256_setzero_ps(), b = a, d = a, e = a;
+    for (; c + 32 <= cols; c += 32) {
+        a = _mm256_fmadd_ps(load8(w + c), _mm256_loadu_ps(x + c), a);
+        b = _mm256_fmadd_ps(load8(w + c + 8), _mm256_loadu_ps(x + c + 8), b);
+        d = _mm256_fmadd_ps(load8(w + c + 16), _mm256_loadu_ps(x + c + 16), d);
+        e = _mm256_fmadd_ps(load8(w + c + 24), _mm256_loadu_ps(x + c + 24), e);
+    }
+    total = sum8(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(d, e)));
+#endif
+    for (; c < cols; c++) total += load1(w[c]) * x[c];
+    return total;
+}
+
+// Every row of weights times every row of activations: a row of weights is read once for all.
+template <typename Weight>
+void product(const Weight *w, const float *scale, const float *x, float *y, int64_t n,
+             int64_t rows, int64_t cols) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const float factor = scale ? scale[r] : 1.0f;
+        for (int64_t i = 0; i < n; i++) {
+            y[i * rows + r] = factor * dot(w + r * cols, x + i * cols, cols);
+        }
+    }
+}
+
+constexpr int64_t GROUP = 32;  // weights of 4 bits that share a scale
+
+// A group of 32 weights of 4 bits times 32 activations of 8: whole numbers, which are exact. Byte j
+// holds weight j in its lower half and weight j + 16 in its upper one, each with 8 added.
+inline int32_t dot_group(const uint8_t *w, const int8_t *x) {
+    int32_t total = 0;
+    for (int j = 0; j < 16; j++) {
+        total += (w[j] & 15) * x[j] + (w[j] >> 4) * x[j + 16];
+    }
+    return total;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Weights of 4 bytes.
+void product_f32(const float *w, const float *x, float *y, int64_t n, int64_t rows, int64_t cols) {
+    product(w, nullptr, x, y, n, rows, cols);
+}
+
+// Weights of 2 bytes (fp16); the arithmetic is fp32's.
+void product_f16(const uint16_t *w, const float *x, float *y, int64_t n, int64_t rows,
+                 int64_t cols) {
+    product(w, nullptr, x, y, n, rows, cols);
+}
+
+// Weights of 1 byte and a scale for each row; the arithmetic is fp32's.
+void product_i8(const int8_t *w, const float *scale, const float *x, float *y, int64_t n,
+                int64_t rows, int64_t cols) {
+    product(w, scale, x, y, n, rows, cols);
+}
+
+// Weights of 4 bits, a scale for each 32. Widening so many to fp32 would take longer than reading
+// them, so the activations come in 8 bits, with a scale for each 32 and the sum of those times 8,
+// which takes off what was added to the weights.
+void product_i4(const uint8_t *w, const float *w_scale, const int8_t *x, const float *x_scale,
+                const float *x_eights, float *y, int64_t n, int64_t rows, int64_t cols) {
+    const int64_t groups = cols / GROUP;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const uint8_t *row = w + r * groups * 16;
+        const float *scale = w_scale + r * groups;
+        for (int64_t i = 0; i < n; i++) {
+            const int8_t *xs = x + i * cols;
+            const float *xscale = x_scale + i * groups, *eights = x_eights + i * groups;
+            float total = 0.0f;
+            int64_t g = 0;
+#ifdef WIDE
+            const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+            __m256 sums = _mm256_setzero_ps();
+            float taken = 0.0f;
+            for (; g < groups; g++) {
+                const __m128i packed =
+                    _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + g * 16));
+                const __m256i both =
+                    _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower halves
+                const __m256i weights = _mm256_and_si256(both, low);      // 32 of 0 to 15
+                const __m256i acts =
+                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(xs + g * GROUP));
+                const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
+                const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+                const float both_scales = scale[g] * xscale[g];
+                sums = _mm256_fmadd_ps(eight, _mm256_set1_ps(both_scales), sums);
+                taken += scale[g] * eights[g];
+            }
+            total = sum8(sums) - taken;
+#else
+            for (; g < groups; g++) {
+                const float sum = static_cast<float>(dot_group(row + g * 16, xs + g * GROUP));
+                total += scale[g] * (xscale[g] * sum - eights[g]);
+            }
+#endif
+            y[i * rows + r] = total;
+        }
+    }
+}
+
+}  // extern "C"

@@ -1,0 +1,104 @@
+"""``x @ W.T`` for a quantized matrix: our kernel for a few rows, PyTorch for many or without it.
+
+Shapes: ``N`` rows of activations, ``R`` rows of the matrix, ``C`` columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from groundup.kernels.build import library
+
+GROUP = 32
+"""Weights of 4 bits that share a scale."""
+
+FEW = 16
+"""Up to so many rows the kernel is faster: each row of the matrix is widened once per row of
+activations, where a product of many rows widens it once for all."""
+
+
+def product(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+    """``(…, C)`` times a matrix ``(R, C)`` to ``(…, R)``, in fp32.
+
+    Args:
+        x: activations; computed with in fp32.
+        weight: fp16 ``(R, C)``; int8 ``(R, C)``; or uint8 ``(R, C / 2)``, two weights each.
+        scale: none for fp16; ``(R,)`` for int8; ``(R, C / 32)`` for uint8.
+    """
+    if torch.compiler.is_compiling():
+        return _op(x, weight, scale)
+    return _product(x, weight, scale)
+
+
+def _product(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+    rows = x.numel() // x.shape[-1]
+    found = library() if rows <= FEW and x.device.type == "cpu" else None
+    if found is None:
+        return F.linear(x.float(), dequantized(weight, scale)).to(x.dtype)
+    flat = x.float().reshape(rows, -1).contiguous()
+    y = torch.empty(rows, len(weight))
+    sizes = rows, len(weight), flat.shape[1]
+    w, out = weight.data_ptr(), y.data_ptr()
+    if scale is None:
+        found.product_f16(w, flat.data_ptr(), out, *sizes)
+    elif weight.dtype == torch.int8:
+        found.product_i8(w, scale.data_ptr(), flat.data_ptr(), out, *sizes)
+    else:
+        q, steps, eights = eight_bits(flat)
+        acts = q.data_ptr(), steps.data_ptr(), eights.data_ptr()
+        found.product_i4(w, scale.data_ptr(), *acts, out, *sizes)
+    return y.view(*x.shape[:-1], -1).to(x.dtype)
+
+
+_op = torch.library.custom_op("groundup::product", _product, mutates_args=())
+
+
+@_op.register_fake
+def _(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+def quantized_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix ``(R, C)`` in whole numbers from -127 to 127 and a step for each row, ``(R,)``."""
+    step = weight.float().abs().amax(dim=1).clamp_min(1e-12) / 127
+    return (weight.float() / step[:, None]).round().to(torch.int8), step
+
+
+def quantized_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix in whole numbers from -8 to 7, two per byte, and a step for each 32 of a row.
+
+    The number of the largest size becomes -8, as in llama.cpp's Q4_0: so 16 steps are used, not 15.
+    Byte ``j`` of a group holds weight ``j`` and, in its upper half, weight ``j + 16``; 8 is added.
+    """
+    groups = weight.float().unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
+    largest = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))  # (R, C / 32, 1)
+    step = largest / -8
+    step = torch.where(step == 0, torch.ones_like(step), step)
+    whole = (groups / step).round().clamp(-8, 7).add(8).to(torch.uint8)
+    low, high = whole.chunk(2, dim=2)
+    return (low | (high << 4)).flatten(1), step[..., 0].contiguous()
+
+
+def dequantized(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """The matrix ``(R, C)`` in fp32 that quantized numbers stand for."""
+    if scale is None:
+        return weight.float()
+    if weight.dtype == torch.int8:
+        return weight * scale[:, None]
+    pairs = weight.unflatten(1, (-1, GROUP // 2))  # (R, C / 32, 16)
+    whole = torch.cat((pairs & 15, pairs >> 4), dim=2).float() - 8  # (R, C / 32, 32)
+    return (whole * scale[..., None]).flatten(1)
+
+
+def eight_bits(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Activations ``(N, C)`` in 8 bits, a step for each 32, and eight times the sum of those.
+
+    Returns:
+        int8 ``(N, C)``, and fp32 ``(N, C / 32)`` twice.
+    """
+    groups = x.unflatten(1, (-1, GROUP))
+    step = groups.abs().amax(dim=2).clamp_min(1e-12) / 127  # (N, C / 32)
+    whole = (groups / step[..., None]).round()
+    return whole.flatten(1).to(torch.int8), step, 8 * step * whole.sum(dim=2)

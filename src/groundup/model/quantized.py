@@ -1,0 +1,103 @@
+"""Fewer bytes per weight, for writing texts: linear layers in fp16, 8 bits or 4 bits.
+
+While a text is written, each weight is read once per token, so half the bytes take half the time.
+The activations stay fp32 (with 4-bit weights, 8 bits). Layers are replaced as LoRA does it; what
+is quantized can be run and measured, not trained. The token embedding, of which one row is read
+per token, stays as it is; an output layer that was tied to it gets its own numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from groundup.errors import UserError
+from groundup.kernels.products import GROUP, dequantized, product, quantized_int4, quantized_int8
+from groundup.model.gpt import GPTModel
+from groundup.model.lora import has_lora
+
+Quantization = Literal["fp16", "int8", "int4"]
+
+
+class QuantizedLinear(nn.Module):
+    """An ``nn.Linear`` with fewer bytes per weight: ``y = x W^T + b``.
+
+    ``fp16`` rounds to 11 significant bits; ``int8`` to 255 steps per row of the matrix, ``int4`` to
+    16 steps per 32 weights of a row (0.63 bytes per weight).
+
+    Args:
+        linear: the layer to copy.
+        kind: how its matrix is stored.
+
+    Raises:
+        UserError: its rows cannot be cut into groups of 32.
+    """
+
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear, kind: Quantization) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.kind = kind
+        if kind == "int4" and self.in_features % GROUP:
+            raise UserError(
+                f"a layer has {self.in_features} inputs, which cannot be cut into groups of "
+                f"{GROUP} for int4; use int8"
+            )
+        with torch.no_grad():
+            if kind == "fp16":
+                weight, scale = linear.weight.half(), None
+            else:
+                quantized = quantized_int8 if kind == "int8" else quantized_int4
+                weight, scale = quantized(linear.weight)
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, in) -> (…, out)``."""
+        y = product(x, self.weight, self.scale)
+        return y if self.bias is None else y + self.bias
+
+    def dequantized(self) -> Tensor:
+        """The matrix ``(out, in)`` that it stands for, in fp32."""
+        return dequantized(self.weight, self.scale)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of this layer."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, {self.kind}"
+
+
+@torch.no_grad()
+def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
+    """Put a :class:`QuantizedLinear` in the place of every linear layer; return the model.
+
+    Args:
+        model: changed in place, and in eval mode afterwards.
+        kind: ``fp16``, ``int8`` or ``int4``.
+
+    Raises:
+        UserError: the model is quantized already, has LoRA layers, holds NaN, or has a layer that
+            cannot be cut into groups; it is as it was.
+    """
+    if is_quantized(model):
+        raise UserError("the model is quantized already; open it anew to quantize it otherwise")
+    if has_lora(model):
+        raise UserError("the model has LoRA layers; merge them first (merge_lora)")
+    layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
+    for name, layer in layers.items():
+        if not layer.weight.isfinite().all():
+            raise UserError(f"{name} holds numbers that are not finite; the model is damaged")
+    replaced = {name: QuantizedLinear(layer, kind) for name, layer in layers.items()}
+    for name, layer in replaced.items():
+        model.set_submodule(name, layer)
+    return model.requires_grad_(False).eval()
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether any layer is."""
+    return any(isinstance(module, QuantizedLinear) for module in model.modules())

@@ -1,0 +1,137 @@
+"""The kernel computes what its formula says, on any compiler and CPU; without it, PyTorch does."""
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from groundup.kernels import build, products
+from groundup.kernels.products import (
+    FEW,
+    dequantized,
+    eight_bits,
+    product,
+    quantized_int4,
+    quantized_int8,
+)
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler"
+)
+
+
+def halved(weight: Tensor) -> tuple[Tensor, None]:
+    return weight.half(), None
+
+
+KINDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+    "fp16": halved,
+    "int8": quantized_int8,
+    "int4": quantized_int4,
+}
+
+
+def expected(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+    """By the formula, in float64; with 4-bit weights the activations have 8 bits."""
+    if weight.dtype == torch.uint8:
+        whole, step, _ = eight_bits(x.reshape(-1, x.shape[-1]))
+        x = (whole.unflatten(1, (-1, 32)) * step[..., None]).view_as(x)
+    return x.double() @ dequantized(weight, scale).double().T
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 32), (7, 96), (70, 64), (33, 416)])
+@pytest.mark.parametrize("count", [1, 3, FEW])
+def test_the_kernel_is_its_formula(kind: str, rows: int, columns: int, count: int) -> None:
+    torch.manual_seed(rows + columns)
+    weight, scale = KINDS[kind](torch.randn(rows, columns) * torch.rand(rows, 1))
+    x = torch.randn(count, columns) * 3
+    assert build.library() is not None
+    out = product(x, weight, scale)
+    torch.testing.assert_close(out.double(), expected(x, weight, scale), atol=1e-4, rtol=1e-5)
+    shaped = product(x[:, None], weight, scale)
+    assert shaped.shape == (count, 1, rows) and torch.equal(shaped[:, 0], out)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["fp16", "int8"])
+def test_any_number_of_columns_will_do(kind: str) -> None:
+    weight, scale = KINDS[kind](torch.randn(5, 37))
+    x = torch.randn(2, 37)
+    torch.testing.assert_close(product(x, weight, scale), expected(x, weight, scale).float())
+
+
+@needs_compiler
+def test_every_number_of_fp16_is_read_as_it_is() -> None:
+    numbers = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.float16)
+    numbers = numbers[numbers.isfinite()]
+    out = product(torch.ones(1, 1), numbers[:, None].contiguous(), None)
+    assert torch.equal(out[0], numbers.float())
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [(), ("-fopenmp",)])
+def test_the_plain_loops_are_the_same_kernel(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a CPU without AVX2: ARM's, say."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    assert compiler is not None
+    source = resources.files("groundup") / "kernels" / "products.cpp"
+    thing, built = tmp_path / "p.o", tmp_path / "p.so"
+    command = [compiler, *build.FLAGS, *flags, "-c", str(source), "-o", str(thing)]
+    subprocess.run(command, check=True)
+    subprocess.run([compiler, "-shared", str(thing), "-o", str(built)], check=True)
+    build.library()  # makes OpenMP's functions known to the process
+    plain = build._open(built)
+    assert isinstance(plain, ctypes.CDLL)
+    monkeypatch.setattr(products, "library", lambda: plain)
+    for kind, quantized in KINDS.items():
+        weight, scale = quantized(torch.randn(19, 96))
+        x = torch.randn(4, 96)
+        out = product(x, weight, scale).double()
+        torch.testing.assert_close(out, expected(x, weight, scale), atol=1e-4, rtol=1e-5, msg=kind)
+
+
+def test_without_a_kernel_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "library", lambda: None)
+    for quantized in KINDS.values():
+        weight, scale = quantized(torch.randn(19, 96))
+        x = torch.randn(2, 3, 96)
+        torch.testing.assert_close(product(x, weight, scale), x @ dequantized(weight, scale).T)
+
+
+def test_who_says_off_gets_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "off")
+    assert build._library.__wrapped__() == (None, "GROUNDUP_KERNELS is off")
+
+
+def test_a_compiler_that_fails_is_a_reason_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "g++"
+    fake.write_text("#!/bin/sh\necho 'no such thing' >&2; exit 1\n", encoding="utf-8")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    found, why = build._library.__wrapped__()
+    assert found is None and why is not None and "no such thing" in why
+
+
+def test_what_is_quantized_is_near_what_it_was() -> None:
+    weight = torch.randn(40, 128)
+    weight[3] = 0
+    eight, four = (dequantized(*KINDS[kind](weight)) for kind in ("int8", "int4"))
+    steps = weight.abs().amax(dim=1, keepdim=True) / 127
+    assert ((eight - weight).abs() <= steps / 2 + 1e-6).all()
+    groups = weight.unflatten(1, (-1, 32)).abs().amax(dim=2, keepdim=True)
+    assert ((four - weight).unflatten(1, (-1, 32)).abs() <= groups / 8 + 1e-6).all()
+    assert not eight[3].any() and not four[3].any()

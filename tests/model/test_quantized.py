@@ -1,0 +1,67 @@
+"""Quantized models: the same class with fewer bytes per weight."""
+
+import pytest
+import torch
+
+from groundup.config import ModelConfig
+from groundup.errors import UserError
+from groundup.model.gpt import GPTModel
+from groundup.model.lora import add_lora
+from groundup.model.quantized import QuantizedLinear, is_quantized, quantize
+from tests.conftest import ARCHITECTURES, tiny_config
+from tests.labelled import perturbed
+
+NEAR = {"fp16": 0.002, "int8": 0.05, "int4": 0.6}
+"""How far from fp32 in the root mean square, as a share of the scores' own deviation."""
+
+
+def a_model(cfg: ModelConfig) -> GPTModel:
+    torch.manual_seed(1)
+    return perturbed(GPTModel(cfg)).eval()
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_scores_stay_near_those_of_fp32(name: str, kind: str) -> None:
+    cfg = ARCHITECTURES[name].replace(hidden_dim=64)
+    model, idx = a_model(cfg), torch.randint(0, 300, (2, 12))
+    before = model(idx)
+    assert quantize(model, kind) is model and is_quantized(model)
+    after = model(idx)
+    assert 0 < (after - before).square().mean().sqrt() < NEAR[kind] * before.std()
+    cache = model.new_cache(2)
+    cached = torch.cat([model(part, cache) for part in idx.split([6, 1, 5], dim=1)], dim=1)
+    tolerance = 1e-4 if kind != "int4" else 0.15 * before.std().item()  # activations of 8 bits
+    torch.testing.assert_close(cached, after, atol=tolerance, rtol=0)
+    loss = model(idx[:, :-1], targets=idx[:, 1:])
+    expected = torch.nn.functional.cross_entropy(
+        after[:, :-1].flatten(0, 1), idx[:, 1:].flatten(), reduction="sum"
+    )
+    torch.testing.assert_close(loss, expected, rtol=0.02 if kind == "int4" else 1e-4, atol=0)
+
+
+def test_the_layers_are_replaced_and_nothing_trains() -> None:
+    model = quantize(a_model(tiny_config()), "int8")
+    kinds = {type(m) for m in model.modules() if hasattr(m, "in_features")}
+    assert kinds == {QuantizedLinear}
+    assert not any(p.requires_grad for p in model.parameters())
+    layer = model.get_submodule("trf_blocks.0.att.W_query")
+    assert "int8" in repr(layer)
+    bytes_now = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    before = sum(t.numel() * 4 for t in GPTModel(tiny_config()).state_dict().values())
+    assert bytes_now < 0.6 * before
+
+
+def test_what_cannot_be_quantized_is_refused_and_stays_as_it_was() -> None:
+    model = a_model(tiny_config(hidden_dim=40))
+    with pytest.raises(UserError, match="40 inputs, which cannot be cut into groups of 32"):
+        quantize(model, "int4")
+    assert not is_quantized(model)
+    with pytest.raises(UserError, match="quantized already"):
+        quantize(quantize(model, "int8"), "int8")
+    with pytest.raises(UserError, match="LoRA layers; merge them"):
+        quantize(add_lora(a_model(tiny_config())), "int8")
+    broken = a_model(tiny_config())
+    broken.out_head.weight.data[3, 3] = torch.nan
+    with pytest.raises(UserError, match="out_head holds numbers that are not finite"):
+        quantize(broken, "int8")
