@@ -155,9 +155,7 @@ def assistant(model_file: Path, data: Path, kept: Path) -> dict[str, Any]:
     test = split_instructions(read_instructions(entries)).test
     asked.write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")
     answer = ["--data", str(asked), "--max-new-tokens", "96", "--temperature", "0"]
-    begin = time.perf_counter()
     run(["instruct", "respond", str(model_file), "--out", str(before)], answer)
-    answered = time.perf_counter() - begin
     begin = time.perf_counter()
     run(
         ["instruct", "train", "--model", str(model_file), "--data", str(entries)],
@@ -169,7 +167,6 @@ def assistant(model_file: Path, data: Path, kept: Path) -> dict[str, Any]:
     curve = [row for row in read_metrics(tuned) if "val_loss" in row]
     return {
         "train_minutes": round(trained / 60, 1),
-        "answer_minutes": round(answered / 60, 1),
         "val_loss": [round(curve[0]["val_loss"], 4), round(curve[-1]["val_loss"], 4)],
         "before": counted(before),
         "after": counted(after),

@@ -88,7 +88,7 @@ ARCHITECTURES = {
     "gpt2": tiny_config(),
     "llama": tiny_config(
         norm="rms",
-        position="rope",
+        rope=True,
         feed_forward="swiglu",
         hidden_dim=48,
         n_kv_heads=2,
@@ -99,7 +99,7 @@ ARCHITECTURES = {
     "qwen3": tiny_config(
         norm="rms",
         norm_eps=1e-6,
-        position="rope",
+        rope=True,
         feed_forward="swiglu",
         hidden_dim=48,
         n_kv_heads=1,

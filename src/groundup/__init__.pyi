@@ -175,6 +175,9 @@ from .weights.openai import (
 )
 from .weights.load import load_model as load_model
 from .weights.lora import load_adapter as load_adapter, save_adapter as save_adapter
+from .xray.data import XRay as XRay
+from .xray.page import write_xray as write_xray
+from .xray.take import take_xray as take_xray
 
 __version__: str
 __all__: list[str]

@@ -17,7 +17,6 @@ IGNORE_INDEX = -100
 
 FeedForwardKind = Literal["gelu", "gelu_exact", "swiglu"]
 NormKind = Literal["layer", "rms"]
-PositionKind = Literal["learned", "rope"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class ModelConfig:
     )
     norm: NormKind = option("layer", "layer (GPT-2's LayerNorm) or rms (Llama's RMSNorm)")
     norm_eps: float = option(1e-5, "what keeps the norms from dividing by zero")
-    position: PositionKind = option(
-        "learned", "learned (GPT-2's, an embedding) or rope (rotated queries and keys)"
+    rope: bool = option(
+        False, "positions by rotating queries and keys (Llama), not by an embedding of their own"
     )
     rope_theta: float = option(10000.0, "rope: the slowest pair turns once in 2 pi times this")
     rope_scaling: str | None = option(
@@ -62,7 +61,7 @@ class ModelConfig:
     mlp_bias: bool = option(True, "bias in the feed-forward networks")
 
     def __post_init__(self) -> None:
-        kinds = {"feed_forward": FeedForwardKind, "norm": NormKind, "position": PositionKind}
+        kinds = {"feed_forward": FeedForwardKind, "norm": NormKind}
         if problems := problems_of(self, {name: get_args(kind) for name, kind in kinds.items()}):
             raise UserError("; ".join(problems))
         if self.rope_scaling is not None:  # one spelling, so that equal shapes compare equal
@@ -127,7 +126,7 @@ _GPT2 = ModelConfig(qkv_bias=True, tie_weights=True)
 # Llama's choices (Touvron et al. 2023), and those of the models that follow it.
 _LLAMA = ModelConfig(
     norm="rms",
-    position="rope",
+    rope=True,
     feed_forward="swiglu",
     attn_bias=False,
     mlp_bias=False,

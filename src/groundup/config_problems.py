@@ -15,7 +15,7 @@ _MOST = {
     **dict.fromkeys(("emb_dim", "n_heads", "n_kv_heads", "head_dim", "hidden_dim"), 1 << 20),
     "n_layers": 1 << 10,
 }
-_SWITCHES = ("qkv_bias", "attn_bias", "mlp_bias", "qk_norm", "tie_weights")
+_SWITCHES = ("qkv_bias", "attn_bias", "mlp_bias", "qk_norm", "rope", "tie_weights")
 
 # What a rope_scaling of each type must say, and what it may.
 _SCALINGS = {
@@ -79,7 +79,7 @@ def _misfits(cfg: ModelConfig) -> list[str]:
             f"every head gets emb_dim / n_heads columns, so try n_heads {near} "
             f"or emb_dim {_next_multiple(cfg.emb_dim, cfg.n_heads)}, or say head_dim"
         )
-    elif cfg.position == "rope" and cfg.head_size % 2:
+    elif cfg.rope and cfg.head_size % 2:
         problems.append(
             f"a head has {cfg.head_size} columns, and rope turns them in pairs; "
             f"try head_dim {cfg.head_size + 1}"
@@ -91,8 +91,10 @@ def _misfits(cfg: ModelConfig) -> list[str]:
             f"each of those serves equally many, so try n_kv_heads {near}"
         )
     if cfg.rope_scaling is not None:
-        if cfg.position != "rope":
-            problems.append("rope_scaling is for rope; set position to rope, or leave it out")
+        if not cfg.rope:
+            problems.append(
+                "rope_scaling is for rotated positions; set rope to true, or leave it out"
+            )
         problems += _scaling_problems(cfg.rope_scaling)
     return problems
 

@@ -1,8 +1,11 @@
-"""What all pages have in common: one file that loads nothing, runs nothing, and escapes all."""
+"""What all pages have in common: one file that loads nothing from anywhere, and escapes all."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from groundup.output import visible
@@ -39,3 +42,37 @@ def inline_svg(picture: str) -> str:
     for number, color in enumerate((INK, *SERIES)):
         picture = re.sub(f"(?i){color}", f"var(--c{number}, {color.lower()})", picture)
     return picture
+
+
+def web_file(name: str) -> str:
+    """A file of ``groundup/web``, where the pages' JavaScript modules and styles are."""
+    return (files("groundup") / "web" / name).read_text(encoding="utf-8")
+
+
+def bundled(name: str) -> str:
+    """A JavaScript module and those that it imports as one, for a page that loads nothing.
+
+    They are put one after the other, each before those that import it, so no two of them may
+    declare the same name (browsers refuse that), and what is imported keeps its name.
+    """
+    parts: dict[str, str] = {}
+
+    def add(module: str) -> None:
+        if module in parts:
+            return
+        source = web_file(module)
+        for imported in _IMPORT.findall(source):
+            add(imported)
+        parts[module] = re.sub(r"(?m)^export ", "", _IMPORT.sub("", source)).strip()
+
+    add(name)
+    return "\n\n".join(parts.values())
+
+
+def fingerprint(script: str) -> str:
+    """What a page's policy says about the one script that may run in it."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+_IMPORT = re.compile(r'(?m)^import \{[^}]*\} from "\./([\w.-]+)";\n')

@@ -116,3 +116,16 @@ def test_a_missing_and_a_broken_model(fails: Fails, tmp_path: Path, model_dir: P
     assert "is damaged" in fails("generate", model_dir, "The")
     (model_dir / "config.json").unlink()
     assert "config.json is missing" in fails("generate", model_dir, "The")
+
+
+@pytest.mark.parametrize("command", ["generate", "evaluate"])
+def test_a_model_with_fewer_bytes_per_weight(
+    command: str, run: Run, fails: Fails, model_dir: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The fox jumps over the dog. " * 9, encoding="utf-8")
+    what = "The fox" if command == "generate" else text
+    plain = run(command, model_dir, what)
+    found = [run(command, model_dir, what, f"--quantize={kind}") for kind in ("fp16", "int8")]
+    assert plain.status == 0 and all(each.status == 0 and each.out for each in found)
+    assert "quantize" in fails(command, model_dir, what, "--quantize=int3")

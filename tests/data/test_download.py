@@ -837,7 +837,9 @@ class TestNames:
         with pytest.raises(UserError) as caught:
             download("gpt2-larg", cache_dir=tmp_path)
         assert "did you mean 'gpt2-large'?" in str(caught.value)
-        assert "gpt2-xl (1558M) and the data sets the-verdict, tiny-sh" in str(caught.value)
+        assert "gpt2-xl (1558M), smollm2-135m and the data sets the-verdict, tiny-sh" in str(
+            caught.value
+        )
         assert cached("gpt2-larg", tmp_path) is None
         assert not list(tmp_path.iterdir())
 

@@ -18,11 +18,11 @@ from groundup.model.layers import RMSNorm, SwiGLU
 from groundup.model.rotary import rotate, turns
 from tests.conftest import tiny_config
 
-ROPE = partial(tiny_config, position="rope")
+ROPE = partial(tiny_config, rope=True)
 
 
 def test_rms_norm_is_its_rung() -> None:
-    rung, ours = RMSNormSpelledOut(12, 1e-3), RMSNorm(12, 1e-3)
+    rung, ours = RMSNormSpelledOut(12, 1e-3), RMSNorm(12, eps=1e-3)
     torch.nn.init.normal_(rung.scale)
     ours.load_state_dict(rung.state_dict())
     x = 0.05 * torch.randn(2, 5, 12)  # so small that eps matters

@@ -40,6 +40,17 @@ def test_scores_stay_near_those_of_fp32(name: str, kind: Quantization) -> None:
     torch.testing.assert_close(loss, expected, rtol=0.02 if kind == "int4" else 1e-4, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+def test_a_model_in_another_dtype_keeps_its_quantized_numbers(kind: Quantization) -> None:
+    model, idx = quantize(a_model(tiny_config()), kind), torch.randint(0, 300, (1, 5))
+    before = {name: t.clone() for name, t in model.named_buffers()}
+    fp32 = model(idx)
+    bf16 = model.to(torch.bfloat16)(idx)
+    for name, tensor in model.named_buffers():
+        assert torch.equal(tensor, before[name]) and tensor.dtype == before[name].dtype
+    assert (bf16.float() - fp32).abs().max() < 0.2 * fp32.std()
+
+
 def test_the_layers_are_replaced_and_nothing_trains() -> None:
     model = quantize(a_model(tiny_config()), "int8")
     kinds = {type(m) for m in model.modules() if hasattr(m, "in_features")}

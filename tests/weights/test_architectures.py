@@ -187,7 +187,7 @@ def test_a_config_with_what_the_model_has_not_is_refused_by_name(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"position": "rope"}, "the nearest is GPT-2, but this one has position rope"),
+        ({"rope": True}, "the nearest is GPT-2, but this one has rope True"),
         (
             {
                 "qkv_bias": True,

@@ -124,11 +124,11 @@ def test_a_name_that_is_taken(
     run("import", gguf_file, "--as=one")
     message = fails("import", model_dir, "--as=one")
     assert "one is here already, at " in message and "choose another --as, or --over" in message
-    assert load_model("one")[0].cfg.position == "rope"
+    assert load_model("one")[0].cfg.rope
     assert run("import", model_dir, "--as=one", "--overwrite").status == 0
-    assert load_model("one")[0].cfg.position == "learned"
+    assert not load_model("one")[0].cfg.rope
     assert run("import", gguf_file, "--as=one", "--overwrite").status == 0
-    assert load_model("one")[0].cfg.position == "rope" and imported_names(cache) == ["one"]
+    assert load_model("one")[0].cfg.rope and imported_names(cache) == ["one"]
 
 
 @pytest.mark.parametrize(

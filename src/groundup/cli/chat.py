@@ -46,6 +46,7 @@ def chat(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    quantize: Literal["fp16", "int8", "int4"] | None = None,
     no_verify: Flag = False,
     # One answer per message: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
@@ -66,6 +67,7 @@ def chat(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
         no_verify: open it though a file is not as it was saved.
     """
     options = ChatConfig(**given)
@@ -83,6 +85,7 @@ def chat(
         tokenizer=tokenizer,
         n_heads=n_heads,
         checkpoint=checkpoint,
+        quantize=quantize,
         verify=not no_verify,
         say=say,
     )

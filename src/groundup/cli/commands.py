@@ -41,6 +41,7 @@ from groundup.cli import (
     respond,
     sweep,
     tokenizer,
+    xray,
 )
 from groundup.cli.app import app
 from groundup.data.finding import STDIN
@@ -80,6 +81,7 @@ __all__ = [  # importing a module makes its command known
     "run",
     "sweep",
     "tokenizer",
+    "xray",
 ]
 
 

@@ -41,6 +41,7 @@ def generate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    quantize: Literal["fp16", "int8", "int4"] | None = None,
     no_verify: Flag = False,
     given: dict[str, Any],
 ) -> None:
@@ -59,6 +60,7 @@ def generate(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
         no_verify: open it though a file is not as it was saved.
     """
     options = SamplingConfig(**given)
@@ -79,6 +81,7 @@ def generate(
         n_heads=n_heads,
         tokenizer=tokenizer,
         checkpoint=checkpoint,
+        quantize=quantize,
         expect=expect_language_model,
         verify=not no_verify,
     )

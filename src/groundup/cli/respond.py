@@ -30,6 +30,7 @@ def respond(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
+    quantize: Literal["fp16", "int8", "int4"] | None = None,
     no_verify: Flag = False,
     # One response per entry: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
@@ -56,6 +57,7 @@ def respond(
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
         checkpoint: of a run: last, or step-N (its best one unless given).
+        quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
         no_verify: open it though a file is not as it was saved.
     """
     options = RespondConfig(**given)
@@ -74,6 +76,7 @@ def respond(
         tokenizer=tokenizer,
         n_heads=n_heads,
         checkpoint=checkpoint,
+        quantize=quantize,
         verify=not no_verify,
         say=say,
     )

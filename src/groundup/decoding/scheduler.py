@@ -249,7 +249,9 @@ class Scheduler:
             if (common := _common(best, row)) and 2 * common >= len(best.ids):
                 return best
         more = len(self.slots) + 1
-        if not idle or (more <= self.max_batch and more * need <= self.max_tokens):
+        # A new one is never given up again at once: the cache would not have its row yet.
+        fits = more * max(need, self.longest) <= self.max_tokens
+        if not idle or (more <= self.max_batch and fits):
             self.slots.append(Slot(len(self.slots)))
             return self.slots[-1]
         return min(idle, key=lambda slot: slot.used)

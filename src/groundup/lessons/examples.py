@@ -144,7 +144,7 @@ def rmsnorm() -> None:
 def rope() -> None:
     """One query and one key at many positions: their score depends on the distance alone."""
     torch.manual_seed(123)
-    cfg = ModelConfig(emb_dim=8, n_heads=1, position="rope")
+    cfg = ModelConfig(emb_dim=8, n_heads=1, rope=True)
     show("radians per token, each pair", torch.tensor(frequencies(8, 10000.0)[0]))
     query, key = torch.randn(2, 1, 1, 1, 8)  # (B, H, T, D) each
     turned = rotate(query.expand(1, 1, 6, 8), turns(torch.arange(6), cfg))[0, 0]  # (T, D)
@@ -163,10 +163,10 @@ def gqa() -> None:
         cache = KVCache(cfg, capacity=100).layers[0]
         numbers = cache.keys.numel() + cache.values.numel()
         print(
-            f"{kv_heads} heads of keys and values: W_key {tuple(layer.W_key.weight.shape)}, "
-            f"the cache of 100 tokens {numbers:,} numbers, "
-            f"output {tuple(layer(torch.randn(1, 4, 48)).shape)}"
+            f"{kv_heads} heads of keys and values: the cache of 100 tokens has {numbers:,} numbers"
         )
+        print("  W_key ", tuple(layer.W_key.weight.shape))
+        print("  output", tuple(layer(torch.randn(1, 4, 48)).shape))
 
 
 def swiglu() -> None:

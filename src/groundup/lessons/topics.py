@@ -60,11 +60,11 @@ TOPICS = {
         ("model.ladder_modern:RMSNormSpelledOut", "model.layers:RMSNorm"),
     ),
     "rope": Topic(
-        "positions as rotations: what counts is how far apart two tokens are",
+        "positions as rotations: what counts is how far apart tokens are",
         ("model.ladder_modern:rotary_embedding", "model.rotary:turns", "model.rotary:rotate"),
     ),
     "gqa": Topic(
-        "grouped-query attention: several heads share keys and values, and the cache shrinks",
+        "grouped queries: heads share keys and values, the cache shrinks",
         ("model.ladder_modern:GroupedQueryAttention",),
     ),
     "swiglu": Topic(

@@ -59,11 +59,11 @@ class GPTModel(nn.Module):
         super().__init__()
         self.cfg = cfg = ModelConfig.of(cfg)
         self.tok_emb = nn.Embedding(cfg.vocab_size, cfg.emb_dim)
-        learned = cfg.position == "learned"  # else attention rotates queries and keys
-        self.pos_emb = nn.Embedding(cfg.context_length, cfg.emb_dim) if learned else None
+        # With rotary positions attention rotates queries and keys instead.
+        self.pos_emb = None if cfg.rope else nn.Embedding(cfg.context_length, cfg.emb_dim)
         self.drop_emb = nn.Dropout(cfg.drop_rate)
         self.trf_blocks = nn.Sequential(*[TransformerBlock(cfg) for _ in range(cfg.n_layers)])
-        self.final_norm = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
+        self.final_norm = NORMS[cfg.norm](cfg.emb_dim, eps=cfg.norm_eps)
         self.out_head = nn.Linear(cfg.emb_dim, cfg.vocab_size, bias=False)
         if cfg.tie_weights:
             self.out_head.weight = self.tok_emb.weight

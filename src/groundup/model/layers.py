@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class LayerNorm(nn.Module):
     """Bring each token's vector to mean 0 and variance 1, then rescale (Ba et al. 2016)."""
 
-    def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
+    def __init__(self, emb_dim: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
         self.scale = nn.Parameter(torch.ones(emb_dim))
@@ -49,7 +49,7 @@ class RMSNorm(nn.Module):
     which costs less and learns as well.
     """
 
-    def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
+    def __init__(self, emb_dim: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
         self.scale = nn.Parameter(torch.ones(emb_dim))
@@ -146,8 +146,8 @@ class TransformerBlock(nn.Module):
             qk_norm=partial(RMSNorm, eps=cfg.norm_eps) if cfg.qk_norm else None,
         )
         self.ff = FEED_FORWARDS[cfg.feed_forward](cfg)
-        self.norm1 = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
-        self.norm2 = NORMS[cfg.norm](cfg.emb_dim, cfg.norm_eps)
+        self.norm1 = NORMS[cfg.norm](cfg.emb_dim, eps=cfg.norm_eps)
+        self.norm2 = NORMS[cfg.norm](cfg.emb_dim, eps=cfg.norm_eps)
         self.drop_shortcut = nn.Dropout(cfg.drop_rate)
 
     def forward(

@@ -8,6 +8,7 @@ per token, stays as it is; an output layer that was tied to it gets its own numb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -61,7 +62,15 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(…, in) -> (…, out)``."""
         y = product(x, self.weight, self.scale)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        """Go to another device with the model, but not to another dtype: the kernel reads these."""
+        device = fn(torch.empty(0, device=self.weight.device)).device
+        self._buffers.update(
+            {name: None if t is None else t.to(device) for name, t in self._buffers.items()}
+        )
+        return self
 
     def dequantized(self) -> Tensor:
         """The matrix ``(out, in)`` that it stands for, in fp32."""

@@ -12,6 +12,7 @@ from groundup.data.model_style import style_of
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
+from groundup.model.quantized import Quantization
 from groundup.output import show
 from groundup.prompts import OWN, STYLE_NAMES, PromptStyle, check_style
 from groundup.tokenizers import Tokenizer
@@ -39,6 +40,7 @@ class Assistant:
         tokenizer: str | None = None,
         n_heads: int | None = None,
         checkpoint: str | None = None,
+        quantize: Quantization | None = None,
         verify: bool = True,
         say: Say = show,
     ) -> Assistant:
@@ -53,6 +55,7 @@ class Assistant:
             tokenizer: ``gpt2`` or a directory, for a file that brings none.
             n_heads: attention heads, for a ``.pth`` that cannot say it.
             checkpoint: of a run: ``last``, or ``step-N``; its best model unless given.
+            quantize: as for :func:`~groundup.weights.load.load_model`.
             verify: whether to compare the files with the SHA-256 that were saved with them.
             say: told if the model may not have been trained in the style.
 
@@ -75,6 +78,7 @@ class Assistant:
             tokenizer=tokenizer,
             checkpoint=checkpoint,
             expect=choose,
+            quantize=quantize,
             verify=verify,
         )
         name = chosen[(model.facts or Facts()).prompt_style]

@@ -127,7 +127,7 @@ GPT2 = Architecture(
     },
     parts={
         "norm": ("layer",),
-        "position": ("learned",),
+        "rope": (False,),
         "feed_forward": ("gelu", "gelu_exact"),
         "qk_norm": (False,),
         "attn_bias": (True,),
@@ -143,7 +143,7 @@ def _llama_more(values: Values) -> dict[str, Any]:
     if strange := set(values.get("layer_types") or ()) - {"full_attention"}:
         raise UserError(f"layer_types names {', '.join(map(str, strange))}, which groundup has not")
     bias = bool(values.get("attention_bias", False))
-    found = {"norm": "rms", "position": "rope", "feed_forward": "swiglu"}
+    found = {"norm": "rms", "rope": True, "feed_forward": "swiglu"}
     found |= {"qkv_bias": bias, "attn_bias": bias, "mlp_bias": bool(values.get("mlp_bias", False))}
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     if not isinstance(rope, dict):
@@ -200,7 +200,7 @@ _LLAMA_DEFAULTS = {
     "attention_dropout": 0.0,
     "tie_word_embeddings": False,
 }
-_LLAMA_PARTS = {"norm": ("rms",), "position": ("rope",), "feed_forward": ("swiglu",)}
+_LLAMA_PARTS = {"norm": ("rms",), "rope": (True,), "feed_forward": ("swiglu",)}
 _LLAMA_FIXED = {
     "hidden_act": ("silu", "swish"),
     "attention_bias": (True, False),

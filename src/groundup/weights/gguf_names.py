@@ -29,8 +29,8 @@ _LLAMA_CPPS = {
 
 PARTS: dict[str, dict[str, Any]] = {
     GPT2: {"qkv_bias": True},
-    LLAMA: {"norm": "rms", "position": "rope", "feed_forward": "swiglu"},
-    QWEN3: {"norm": "rms", "position": "rope", "feed_forward": "swiglu", "qk_norm": True},
+    LLAMA: {"norm": "rms", "rope": True, "feed_forward": "swiglu"},
+    QWEN3: {"norm": "rms", "rope": True, "feed_forward": "swiglu", "qk_norm": True},
 }
 """What all models of an architecture have; its name is ``general.architecture``."""
 
@@ -224,7 +224,7 @@ def shortest(value: Any) -> Any:
 
 def _is_llama3(text: str, divisors: Tensor, head_dim: int, theta: float) -> bool:
     """Whether a ``rope_scaling`` is Llama 3's and makes these divisors."""
-    ModelConfig(position="rope", rope_scaling=text)  # complains if it makes no sense
+    ModelConfig(rope=True, rope_scaling=text)  # complains if it makes no sense
     if json.loads(text)["rope_type"] != "llama3" or divisors.shape != (head_dim // 2,):
         return False
     return torch.allclose(_divisors(head_dim, theta, text), divisors, rtol=1e-4)

@@ -124,7 +124,7 @@ def _shape(path: Path, header: Header) -> ModelConfig:
     values["tie_weights"] = head is None or _same_bytes(path, head, embedding)
     try:
         cfg = _plain(ModelConfig(**values))
-        if cfg.position == "rope":
+        if cfg.rope:
             cfg = cfg.replace(rope_scaling=_scaling(path, header, said, cfg))
             _check_heads(said, cfg)
         next(gguf_rows(cfg))  # raises if no architecture has this shape

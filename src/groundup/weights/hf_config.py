@@ -134,7 +134,7 @@ def _is_classifier(classes: Sequence[str]) -> bool:
 def _plain(cfg: ModelConfig) -> ModelConfig:
     """The same shape, where a size that is the usual one is not said."""
     usual = {
-        "hidden_dim": 4 * cfg.emb_dim if cfg.position == "learned" else None,
+        "hidden_dim": 4 * cfg.emb_dim if not cfg.rope else None,
         "n_kv_heads": cfg.n_heads,
         "head_dim": cfg.emb_dim // cfg.n_heads if cfg.emb_dim % cfg.n_heads == 0 else None,
     }
