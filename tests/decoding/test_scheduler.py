@@ -38,7 +38,8 @@ class Machine:
         if batch is None:
             return None
         self.batches.append(batch)
-        missing = len(self.scheduler.slots) - len(self.rows)
+        moved = [place + 1 for move in batch.moves for place in move[:2]]
+        missing = max(len(self.scheduler.slots), *moved, 0) - len(self.rows)
         self.rows += [[] for _ in range(missing)]
         for source, target, length, swap in batch.moves:
             moved = self.rows[source][:length]

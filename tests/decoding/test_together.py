@@ -181,3 +181,21 @@ def test_adapters_are_switched_between_calls_and_an_unknown_one_is_refused() -> 
     assert rows[1].ids == expected.ids
     with pytest.raises(UserError, match="no adapter 'x'"):
         alone.add(Sequence([5], config, adapter="x"))
+
+
+def test_a_slot_that_comes_may_take_the_place_of_one_that_goes() -> None:
+    """Under a tight budget, two are admitted at once, the second too long for an idle slot."""
+    model, texts = lively("gpt2", context=64), []
+    engine = Engine(model, max_batch=4, max_tokens=60)
+    for waiting in ([(3, 8)] * 2, [(4, 8), (8, 23)], [(5, 30)], [(2, 4)] * 3):
+        for length, most in waiting:
+            prompt = torch.randint(0, 300, (length,)).tolist()
+            texts.append(engine.add(Sequence(prompt, SamplingConfig(max_new_tokens=most))))
+        list(engine.run())
+        assert engine.cache is not None
+    for text in texts:
+        alone = Engine(model).add(Sequence(text.ids[: text.prompt_length], text.config))
+        engine = Engine(model)
+        engine.add(alone)
+        list(engine.run())
+        assert alone.ids == text.ids

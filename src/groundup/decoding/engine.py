@@ -155,7 +155,8 @@ class Engine:
         plan, (rows, capacity) = self.scheduler, self.cache.shape
         if tokens > capacity:
             capacity = grown(tokens, capacity, max(tokens, plan.need, plan.longest))
-        rows = max(rows, len(plan.slots))
+        moved = [place + 1 for move in batch.moves for place in (move.source, move.target)]
+        rows = max(rows, len(plan.slots), *moved)  # a slot may have come and gone since
         if rows * capacity > plan.max_tokens and not batch.moves:
             rows, capacity = len(plan.slots), max(tokens, plan.longest)
         self.cache.resize(rows, capacity)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from groundup.decoding.sequence import Sequence
@@ -59,7 +60,7 @@ class Batch:
     """To be done before."""
     adapter: str | None
 
-    @property
+    @cached_property
     def ids(self) -> list[list[int]]:
         """The tokens to compute."""
         starts = [row.start + n for row, n in zip(self.rows, self.lengths, strict=True)]

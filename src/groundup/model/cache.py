@@ -30,7 +30,7 @@ class LayerCache:
         keys: ``(B, K, capacity, D)``, each row filled from the left.
         values: the same of values.
         length: tokens that are in; of the fullest row, where rows differ.
-        lengths: how many are in each row ``(B,)``, where rows differ.
+        places: where each new one goes ``(B, T)``, where rows differ.
         visible: which tokens each new one attends to, ``(B, 1, T, S)``, where rows differ.
     """
 
@@ -38,7 +38,7 @@ class LayerCache:
         self.keys, self.values = keys, values
         self.limit = limit  # most tokens of a row
         self.length = 0
-        self.lengths: Tensor | None = None
+        self.places: Tensor | None = None
         self.visible: Tensor | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -51,8 +51,9 @@ class LayerCache:
 
     def positions(self, T: int) -> Tensor:
         """Where ``T`` new tokens stand: ``(T,)``, or ``(B, T)`` where rows differ in length."""
-        new = torch.arange(T, device=self.keys.device)
-        return new + (self.length if self.lengths is None else self.lengths[:, None])
+        if self.places is not None:
+            return self.places
+        return torch.arange(self.length, self.length + T, device=self.keys.device)
 
     def mask(self, T: int) -> Tensor | None:
         """Which tokens each of ``T`` new ones attends to, true where it does: all up to itself.
@@ -81,14 +82,13 @@ class LayerCache:
             )
         if end > capacity:
             self.resize(len(k), grown(end, capacity, self.limit))
-        if self.lengths is None:
+        if self.places is None:
             self.keys[:, :, self.length : end] = k
             self.values[:, :, self.length : end] = v
         else:
             rows = torch.arange(len(k), device=k.device)[:, None]  # (B, 1)
-            places = self.positions(k.shape[2])  # (B, T)
-            self.keys[rows, :, places] = k.transpose(1, 2)
-            self.values[rows, :, places] = v.transpose(1, 2)
+            self.keys[rows, :, self.places] = k.transpose(1, 2)
+            self.values[rows, :, self.places] = v.transpose(1, 2)
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
@@ -181,17 +181,16 @@ class KVCache:
             T: new tokens.
         """
         longest = max(lengths)
-        differing = visible = None
+        places = visible = None
         if min(lengths) < longest:
             device = self.layers[0].keys.device
-            differing = torch.tensor(lengths, device=device)  # (B,)
-            new = differing[:, None] + torch.arange(T, device=device)  # (B, T)
-            visible = torch.arange(longest + T, device=device) <= new[:, None, :, None]
+            places = torch.tensor([range(n, n + T) for n in lengths], device=device)  # (B, T)
+            visible = torch.arange(longest + T, device=device) <= places[:, None, :, None]
         view, chosen = copy.copy(self), slice(first, first + len(lengths))
         view.layers = []
         for memory in self.layers:
             layer = LayerCache(memory.keys[chosen], memory.values[chosen], memory.limit)
-            layer.length, layer.lengths, layer.visible = longest, differing, visible
+            layer.length, layer.places, layer.visible = longest, places, visible
             view.layers.append(layer)
         return view
 
