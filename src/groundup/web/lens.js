@@ -5,6 +5,7 @@ import { element, percent, section, word } from "./dom.js";
 export function lensSection(view) {
   const { data } = view;
   const body = element("tbody");
+  const about = { class: "stack", tabindex: 0, role: "region", "aria-label": "layer by layer" };
   view.follow(() => {
     const answer = data.next[view.token].ids[0];
     body.replaceChildren(
@@ -33,11 +34,25 @@ export function lensSection(view) {
     "When did it know?",
     "Each layer only adds to what is there, so one can ask after every layer what the model would " +
       "say if it were the last. The answer that it gives in the end is marked.",
-    element(
-      "table",
-      { class: "lens" },
-      element("thead", {}, element("tr", {}, ...heads.slice(0, 2 + guesses).map((head) => element("th", { scope: "col" }, head)))),
-      body,
+    scrolled(
+      element(
+        "div",
+        about,
+        element(
+          "table",
+          { class: "lens" },
+          element("thead", {}, element("tr", {}, ...heads.slice(0, 2 + guesses).map((head) => element("th", { scope: "col" }, head)))),
+          body,
+        ),
+      ),
     ),
   );
+}
+
+/** A box that shows its end first, once it is part of the page: the last layers say most. */
+function scrolled(box) {
+  requestAnimationFrame(() => {
+    box.scrollTop = box.scrollHeight;
+  });
+  return box;
 }

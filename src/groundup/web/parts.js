@@ -140,7 +140,9 @@ function without(view) {
     const scale = Math.max(...ids.map((id) => Math.max(then.get(id), now[next.ids.indexOf(id)] ?? 0)));
     list.replaceChildren(
       ...ids.map((id) => {
-        const [old, young] = [now[next.ids.indexOf(id)] ?? 0, then.get(id)];
+        const listed = now[next.ids.indexOf(id)];
+        const [old, young] = [listed ?? 0, then.get(id)];
+        const was = listed === undefined ? `<${percent(now.at(-1)).replace("<", "")}` : percent(old);
         const [first, second] = ["fill", "fill hollow"].map((kind) => element("span", { class: kind }));
         first.style.width = `${(100 * old) / scale}%`;
         second.style.width = `${(100 * young) / scale}%`;
@@ -149,10 +151,10 @@ function without(view) {
           { class: id === answer ? "mark" : "" },
           element("span", { class: "name" }, word(view.word(id))),
           element("span", { class: "track" }, first, second),
-          element("span", { class: "number" }, `${percent(old)} → ${percent(young)}`),
+          element("span", { class: "number" }, `${was} → ${percent(young)}`),
         );
       }),
     );
   });
-  return element("div", {}, title, told, list, swatches);
+  return element("div", { class: "without" }, title, told, list, swatches);
 }
