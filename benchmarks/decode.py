@@ -104,11 +104,13 @@ def main() -> None:
         for name, dtype in THEIRS.items():
             path = Path(folder) / f"{dtype}.gguf"
             export_gguf(model, tokenizer, path, dtype, name=dtype)
-            others[name] = LlamaCpp(path)
+            others[name] = path
         for number in range(args.rounds + 1):
             for name in OURS:
                 rates = {"groundup": ours(quantized[name], ids), "llama.cpp": None}
-                rates["llama.cpp"] = others[name](ids[0].tolist())
+                server = LlamaCpp(others[name])  # one at a time: their threads don't sleep at once
+                rates["llama.cpp"] = server(ids[0].tolist())
+                del server
                 if not number:
                     continue
                 for who, rate in rates.items():

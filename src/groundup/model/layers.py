@@ -56,7 +56,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension: ``(..., C) -> (..., C)``; ``ladder_modern.py``, fused."""
-        return F.rms_norm(x, self.scale.shape, self.scale, self.eps)
+        y = F.rms_norm(x.to(self.scale.dtype), self.scale.shape, self.scale, self.eps)
+        return y.to(x.dtype)  # in bf16, squares are added up in fp32, as everybody does
 
 
 NORMS: dict[NormKind, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}
