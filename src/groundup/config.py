@@ -100,6 +100,13 @@ class ModelConfig:
         """Columns inside a feed-forward network: ``hidden_dim``, or GPT-2's four times as wide."""
         return self.hidden_dim or 4 * self.emb_dim
 
+    def plain(self) -> ModelConfig:
+        """The same shape without the sizes that need not be said; so equal shapes compare equal."""
+        usual = {"hidden_dim": 4 * self.emb_dim, "n_kv_heads": self.n_heads}
+        if self.emb_dim % self.n_heads == 0:
+            usual["head_dim"] = self.emb_dim // self.n_heads
+        return self.replace(**{name: None for name, size in usual.items() if self[name] == size})
+
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -113,6 +120,12 @@ class ModelConfig:
             raise KeyError(f"{key!r} is not a model config key{did_you_mean(key, self.keys())}")
         return getattr(self, key)
 
+
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+"""What matrices are multiplied in; ``auto`` is bf16 where the hardware is fast at it."""
+
+Quantization = Literal["fp16", "int8", "int4"]
+"""Fewer bytes per weight than fp32's four, for writing texts."""
 
 Train = Literal["head", "last-block", "last-two-blocks", "all", "lora"]
 """What of a model is fine-tuned; the course's classifier trains ``last-block``."""
@@ -197,7 +210,6 @@ PRESETS: dict[str, ModelConfig] = {
         n_heads=32,
         n_kv_heads=8,
         n_layers=16,
-        hidden_dim=8192,
         rope_theta=500_000.0,
         rope_scaling='{"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, '
         '"high_freq_factor": 4.0, "original_max_position_embeddings": 8192}',

@@ -129,3 +129,8 @@ def test_a_model_with_fewer_bytes_per_weight(
     found = [run(command, model_dir, what, f"--quantize={kind}") for kind in ("fp16", "int8")]
     assert plain.status == 0 and all(each.status == 0 and each.out for each in found)
     assert "quantize" in fails(command, model_dir, what, "--quantize=int3")
+
+
+def test_beams_and_what_they_cannot_keep_to(fails: Fails, model_dir: Path) -> None:
+    told = fails("generate", model_dir, "The", "--beams=2", "--regex=[0-9]+")
+    assert "--beams takes no --json-schema and no --regex" in told

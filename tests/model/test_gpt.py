@@ -153,6 +153,21 @@ def test_gpt2_initialisation_has_its_standard_deviations() -> None:
     assert torch.equal(again.tok_emb.weight, model.tok_emb.weight)
 
 
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_architecture_begins_as_gpt2_does(kind: str) -> None:
+    cfg = ARCHITECTURES[kind].replace(emb_dim=256, n_layers=8, hidden_dim=512, vocab_size=1000)
+    model = GPTModel(cfg).init_gpt2(torch.Generator().manual_seed(1))
+    narrow = ("att.out_proj.weight", "ff.layers.2.weight", "ff.down_proj.weight")
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            assert parameter.eq(0 if name.endswith("shift") else 1).all(), name
+        elif name.endswith("bias"):
+            assert not parameter.any(), name
+        else:
+            expected = 0.02 / 4 if name.endswith(narrow) else 0.02  # sqrt(2 * 8 layers)
+            assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+
+
 def test_an_input_longer_than_the_context_is_refused() -> None:
     with pytest.raises(UserError, match="17 tokens, but the model's context_length is 16"):
         GPTModel(tiny_config())(torch.zeros(1, 17, dtype=torch.long))

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from groundup.config import ModelConfig
+from groundup.config import ModelConfig, Quantization
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
-from groundup.model.quantized import Quantization, QuantizedLinear, is_quantized, quantize
+from groundup.model.quantized import QuantizedLinear, is_quantized, quantize
 from tests.conftest import ARCHITECTURES, tiny_config
 from tests.labelled import perturbed
 

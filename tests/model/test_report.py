@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -10,7 +11,7 @@ from groundup.model.report import (
     human_bytes,
     layer_table,
 )
-from tests.conftest import tiny_config
+from tests.conftest import ARCHITECTURES, tiny_config
 
 
 def test_the_courses_counts() -> None:
@@ -23,14 +24,29 @@ def test_the_courses_counts() -> None:
     assert gpt2.untied_parameters == gpt2.total_parameters == 163_037_184
 
 
-def test_operations_equal_pytorchs_own_count() -> None:
-    cfg = tiny_config()
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_operations_equal_pytorchs_own_count(kind: str) -> None:
+    cfg = ARCHITECTURES[kind]
     with torch.device("meta"):
         model = GPTModel(cfg)
     idx = torch.zeros(1, cfg.context_length, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as counter:
         model(idx)
     assert flops_per_token(cfg) * cfg.context_length == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_parameters_and_cache_are_those_of_the_model(kind: str) -> None:
+    cfg = ARCHITECTURES[kind]
+    model, found = GPTModel(cfg), costs(cfg)
+    assert found.unique_parameters == model.num_parameters()
+    assert found.block_parameters == sum(p.numel() for p in model.trf_blocks[0].parameters())
+    cache = model.new_cache()
+    model(torch.zeros(1, cfg.context_length, dtype=torch.long), cache)
+    held = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+    assert found.cache == sum(t.numel() * t.element_size() for t in held)
+    rows = layer_table(cfg)
+    assert [row.name for row in rows if row.name.endswith("norm")].count("final_norm") == 1
 
 
 def test_layer_table_adds_up_and_is_in_order() -> None:

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from groundup.errors import UserError
-from groundup.tokenizers import BPETokenizer, Tokenizer
+from groundup.tokenizers import BPETokenizer, Tokenizer, load_tokenizer
 from groundup.tokenizers.byte_level import END_OF_TEXT, to_bytes, to_characters
 
 SAMPLE = "It was the best of times, it was the worst of times. Don't you think so?\n\n中文 🙂\n" * 3
@@ -218,3 +218,17 @@ def test_truncated_missing_and_foreign_files(saved):
         BPETokenizer.load(directory)
     with pytest.raises(UserError, match="nowhere"):
         BPETokenizer.load(directory / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["Qwen2Tokenizer", "LlamaTokenizerFast"])
+def test_two_files_of_a_tokenizer_that_splits_otherwise_are_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    """Nothing in them says how a text is split: with GPT-2's split the ids would be wrong."""
+    BPETokenizer.train("a text of some words", 260).save(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(tmp_path).encode("some")
+    config = json.dumps({"tokenizer_class": kind})
+    (tmp_path / "tokenizer_config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(UserError, match=f"do not say how a {kind} splits texts"):
+        load_tokenizer(tmp_path)

@@ -1,5 +1,6 @@
 """Llama, Qwen3 and Mistral: the same logits as transformers', whoever wrote the directory."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -22,12 +25,15 @@ from groundup.config import PRESETS, ModelConfig
 from groundup.errors import UserError
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
-from groundup.tokenizers import BPETokenizer
+from groundup.model.lora import add_lora, lora_layers
+from groundup.tokenizers import BPETokenizer, load_tokenizer
 from groundup.weights.architectures import architecture_of
 from groundup.weights.checkpoint import load_directory, save_model
 from groundup.weights.hf_config import hf_config, read_model_config
+from groundup.weights.lora import load_adapter, save_adapter
 from tests.conftest import ARCHITECTURES
 from tests.labelled import perturbed
+from tests.tokenizers.trained import save, trained
 
 SCALINGS: dict[str, dict[str, Any] | None] = {
     "none": None,
@@ -143,6 +149,51 @@ def test_a_classifier_opens_in_transformers(
     expected = model(ids, at=torch.tensor([-1]))
     torch.testing.assert_close(logits_of(theirs.eval(), ids), expected, atol=1e-5, rtol=0)
     assert torch.equal(load_directory(tmp_path)[0](ids), model(ids))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_lora_goes_onto_every_layer_and_comes_back(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    base = perturbed(GPTModel(ARCHITECTURES[kind])).eval()
+    model = add_lora(copy.deepcopy(base), rank=2).eval()
+    assert len(lora_layers(model)) == 2 * 7  # of each block q, k, v, o; gate, up, down
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.B)
+    save_adapter(tmp_path, model, "base")
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["fan_in_fan_out"] is False and "mlp.gate_proj" in config["target_modules"]
+    ids = torch.randint(0, 300, (1, 16), generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(load_adapter(tmp_path, base).eval()(ids), model(ids))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_peft_computes_the_same_with_our_adapter(
+    kind: str, tmp_path: Path, tokenizer: BPETokenizer
+) -> None:
+    peft = pytest.importorskip("peft", reason="pip install peft")
+    torch.manual_seed(7)
+    base = perturbed(GPTModel(ARCHITECTURES[kind])).eval()
+    save_model(tmp_path / "base", base, tokenizer)
+    model = add_lora(base, rank=2).eval()
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.B)
+    save_adapter(tmp_path / "adapter", model, str(tmp_path / "base"))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    ids = torch.randint(0, 300, (1, 16), generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(logits_of(theirs, ids), model(ids), atol=1e-4, rtol=1e-4)
+
+
+def test_the_token_that_begins_a_text_is_said_to_transformers(tmp_path: Path) -> None:
+    roles = {"bos_token": "<|begin|>", "eos_token": "<|endoftext|>"}
+    files = save(trained("llama3", bos=True), tmp_path / "tokenizer", **roles)
+    cfg = ARCHITECTURES["llama"].replace(vocab_size=501)
+    save_model(tmp_path / "model", GPTModel(cfg), load_tokenizer(files))
+    found = AutoConfig.from_pretrained(tmp_path / "model")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (found.bos_token_id, found.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert theirs.bos_token_id == 0 != theirs.eos_token_id
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from groundup.cli.app import Flag, WholeNumber, with_options
 from groundup.cli.instruct import instruct
+from groundup.config import PrecisionChoice, Quantization
 from groundup.decoding.answer_config import ChatConfig
 from groundup.errors import UserError, did_you_mean
 from groundup.output import say, show
@@ -42,11 +43,11 @@ def chat(
     system: str | None = None,
     style: str | None = None,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionChoice = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
-    quantize: Literal["fp16", "int8", "int4"] | None = None,
+    quantize: Quantization | None = None,
     no_verify: Flag = False,
     # One answer per message: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from groundup.cli.app import Flag, WholeNumber, app, with_options
+from groundup.config import Quantization
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.output import say, show
 
@@ -26,7 +27,7 @@ def evaluate(
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
-    quantize: Literal["fp16", "int8", "int4"] | None = None,
+    quantize: Quantization | None = None,
     no_verify: Flag = False,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from groundup.cli.app import Flag, WholeNumber, app, with_options
+from groundup.config import PrecisionChoice, Quantization
 from groundup.data.finding import STDIN
 from groundup.data.text import read_stdin
 from groundup.decoding.config import SamplingConfig
@@ -37,11 +38,11 @@ def generate(
     regex: str | None = None,
     beams: WholeNumber = 1,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionChoice = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
-    quantize: Literal["fp16", "int8", "int4"] | None = None,
+    quantize: Quantization | None = None,
     no_verify: Flag = False,
     given: dict[str, Any],
 ) -> None:
@@ -72,6 +73,10 @@ def generate(
     from groundup.runtime import resolve_runtime
     from groundup.weights.load import expect_language_model, load_model
 
+    shaped = json_schema is not None or regex is not None
+    if beams != 1 and shaped:
+        raise UserError("--beams takes no --json-schema and no --regex; leave out either")
+    schema = read_schema(json_schema) if json_schema else None
     if prompt == STDIN:
         prompt = read_stdin()
     runtime = resolve_runtime(device, precision)
@@ -94,8 +99,6 @@ def generate(
     if beams != 1:
         show(prompt + _likeliest(gpt, tokens, ids, options, beams, stops))
         return
-    schema = read_schema(json_schema) if json_schema else None
-    shaped = schema is not None or regex is not None
     engine = Engine(gpt, tokens, max_batch=min(options.num_samples, MOST_AT_A_TIME))
     texts = [
         Sequence(

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from groundup.cli.app import Flag, WholeNumber, with_options
 from groundup.cli.instruct import instruct
+from groundup.config import PrecisionChoice, Quantization
 from groundup.decoding.answer_config import BATCH_SIZE, RespondConfig
 from groundup.output import say, show
 
@@ -26,11 +27,11 @@ def respond(
     style: str | None = None,
     batch_size: WholeNumber = BATCH_SIZE,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionChoice = "auto",
     tokenizer: str | None = None,
     n_heads: WholeNumber | None = None,
     checkpoint: str | None = None,
-    quantize: Literal["fp16", "int8", "int4"] | None = None,
+    quantize: Quantization | None = None,
     no_verify: Flag = False,
     # One response per entry: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,

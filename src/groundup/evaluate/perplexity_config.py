@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from groundup.config import PrecisionChoice
 from groundup.errors import UserError
 from groundup.options import check_choices, option
 
@@ -30,7 +30,7 @@ class PerplexityConfig:
     batch_size: int | None = option(
         None, f"windows at once; {FEWEST}, or as many as have {AT_ONCE:,} tokens, unless given"
     )
-    precision: Literal["auto", "fp32", "bf16"] = option(
+    precision: PrecisionChoice = option(
         "fp32", "compute precision; auto is bf16 where the hardware is fast at it"
     )
 

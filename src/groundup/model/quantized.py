@@ -9,17 +9,15 @@ per token, stays as it is; an output layer that was tied to it gets its own numb
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from groundup.config import Quantization
 from groundup.errors import UserError
 from groundup.kernels.products import GROUP, dequantized, product, quantized_int4, quantized_int8
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora
-
-Quantization = Literal["fp16", "int8", "int4"]
 
 
 class QuantizedLinear(nn.Module):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
+from groundup.config import Quantization
 from groundup.data.model_style import style_of
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
-from groundup.model.quantized import Quantization
 from groundup.output import show
 from groundup.prompts import OWN, STYLE_NAMES, PromptStyle, check_style
 from groundup.tokenizers import Tokenizer

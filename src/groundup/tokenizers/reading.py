@@ -190,6 +190,12 @@ def _pair(
 
     Which tokens are special is said elsewhere, if at all; `<|endoftext|>` always is.
     """
+    kind = str(config.get("tokenizer_class") or "GPT2Tokenizer")
+    if kind.removesuffix("Fast") not in ("GPT2Tokenizer", "PreTrainedTokenizer"):
+        raise UserError(
+            f"{vocab_name} and {merges_name} do not say how a {kind:.60} splits texts; save it "
+            "with transformers as a tokenizer.json"
+        )
     vocab = _read(directory / vocab_name)
     merges = parse_merges(read_text(directory / merges_name, LARGEST))
     others, more = (

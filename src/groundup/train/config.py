@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from groundup.config import PrecisionChoice
 from groundup.errors import UserError
 from groundup.options import check_choices, option
 
@@ -67,7 +68,7 @@ class TrainConfig:
         "how several processes (torchrun) share the work: ddp, each with the whole model, fsdp, "
         "each with a share of it; auto is ddp if model and optimizer fit one device",
     )
-    precision: Literal["auto", "fp32", "bf16"] = option(
+    precision: PrecisionChoice = option(
         "auto", "compute precision; auto is bf16 where the hardware is fast at it"
     )
     activation_checkpointing: bool = option(

@@ -75,7 +75,10 @@ def save_model(
     facts.kind = "classifier" if facts.labels else "language model"
     architecture_of(model.cfg)  # whether there is one, before anything is made
     with atomic_update(directory, advice=advice) as staging:
-        write_json(staging / CONFIG, hf_config(model.cfg, tokenizer.eot_token, facts.labels))
+        write_json(
+            staging / CONFIG,
+            hf_config(model.cfg, tokenizer.eot_token, facts.labels, bos_token=tokenizer.bos_token),
+        )
         state = _without_head_bias(plain_state(model))
         rows = huggingface_rows(model.cfg, classifier=facts.is_classifier)
         save_tensors({r.theirs: to_theirs(state, r, model.cfg) for r in rows}, staging / WEIGHTS)

@@ -123,7 +123,7 @@ def _shape(path: Path, header: Header) -> ModelConfig:
     head = tensors.get("output.weight")
     values["tie_weights"] = head is None or _same_bytes(path, head, embedding)
     try:
-        cfg = _plain(ModelConfig(**values))
+        cfg = ModelConfig(**values).plain()
         if cfg.rope:
             cfg = cfg.replace(rope_scaling=_scaling(path, header, said, cfg))
             _check_heads(said, cfg)
@@ -158,15 +158,6 @@ def _switches(tensors: Mapping[str, Stored], architecture: str) -> dict[str, boo
         return {}
     parts = {"qkv_bias": "attn_q", "attn_bias": "attn_output", "mlp_bias": "ffn_up"}
     return {switch: f"blk.0.{part}.bias" in tensors for switch, part in parts.items()}
-
-
-def _plain(cfg: ModelConfig) -> ModelConfig:
-    """The same without what a config need not say."""
-    return cfg.replace(
-        hidden_dim=None if cfg.hidden_dim == 4 * cfg.emb_dim else cfg.hidden_dim,
-        n_kv_heads=None if cfg.n_kv_heads == cfg.n_heads else cfg.n_kv_heads,
-        head_dim=None if cfg.head_size * cfg.n_heads == cfg.emb_dim else cfg.head_dim,
-    )
 
 
 def _check_heads(said: Mapping[str, Any], cfg: ModelConfig) -> None:

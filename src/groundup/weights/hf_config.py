@@ -46,7 +46,7 @@ def read_model_config(directory: Path) -> ModelConfig:
         raise UserError(f"{path}: {error}") from error
     # A classifier's output layer is never the token embedding, whatever its config says.
     tied = cfg.tie_weights and not _is_classifier(classes)
-    return _plain(cfg).replace(tie_weights=tied)
+    return cfg.plain().replace(tie_weights=tied)
 
 
 def read_labels(directory: Path) -> list[str]:
@@ -70,11 +70,15 @@ def read_labels(directory: Path) -> list[str]:
 
 
 def hf_config(
-    cfg: ModelConfig, eot_token: int | None, labels: Sequence[str] = ()
+    cfg: ModelConfig,
+    eot_token: int | None,
+    labels: Sequence[str] = (),
+    *,
+    bos_token: int | None = None,
 ) -> dict[str, Any]:
     """The ``config.json`` with which ``transformers`` builds the same model.
 
-    With ``labels`` it is a classifier's.
+    With ``labels`` it is a classifier's; ``bos_token`` is ``eot_token`` unless given.
 
     Raises:
         UserError: no architecture of theirs has this shape.
@@ -92,7 +96,7 @@ def hf_config(
         **{theirs: getattr(cfg, ours) for theirs, (ours, _) in architecture.fields.items()},
         **architecture.spelled(cfg),
         "initializer_range": 0.02,
-        "bos_token_id": eot_token,
+        "bos_token_id": eot_token if bos_token is None else bos_token,
         "eos_token_id": eot_token,
         "dtype": "float32",
         **(classifier if labels else {}),
@@ -129,13 +133,3 @@ def _classes(values: Mapping[str, Any], path: Path) -> list[str]:
 
 def _is_classifier(classes: Sequence[str]) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in classes)
-
-
-def _plain(cfg: ModelConfig) -> ModelConfig:
-    """The same shape, where a size that is the usual one is not said."""
-    usual = {
-        "hidden_dim": 4 * cfg.emb_dim if not cfg.rope else None,
-        "n_kv_heads": cfg.n_heads,
-        "head_dim": cfg.emb_dim // cfg.n_heads if cfg.emb_dim % cfg.n_heads == 0 else None,
-    }
-    return cfg.replace(**{name: None for name, value in usual.items() if cfg[name] == value})

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-from groundup.config import ModelConfig
+from groundup.config import ModelConfig, Quantization
 from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.files import read_json
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import merge_lora
-from groundup.model.quantized import Quantization
 from groundup.model.quantized import quantize as quantize_model
 from groundup.prompts import OWN
 from groundup.snapshot import read_whole
