@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import UserError
 
-MOST_STEPS = 1_000_000
-"""Turns of loops, and ten for each call; what a conversation takes is some per message."""
+if TYPE_CHECKING:
+    from jinja2 import Template
 
-LARGEST = 16 << 20
-"""Characters of what a template writes, and of any text that it puts together."""
+    from groundup.template_sandbox import Sandbox
 
 
 class Refusal(UserError):
@@ -62,85 +61,16 @@ def render(
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> tuple[Any, Any]:
-    """The template and its environment; jinja2 is imported here, where it is needed."""
-    from jinja2 import nodes
-    from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
+def _compiled(template: str) -> tuple[Sandbox, Template]:
+    """The template and its environment; Jinja is imported here, where it is needed."""
+    from groundup.template_sandbox import Sandbox
 
-    class Generation(Extension):
-        """Blocks that mark what the assistant said."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    class Bounded(ImmutableSandboxedEnvironment):
-        """Counts what a template does, and measures what it puts together."""
-
-        intercepted_binops = frozenset({"+", "*", "**", "%"})
-        steps = 0
-
-        def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-            tree = super()._parse(source, name, filename)
-            for loop in tree.find_all(nodes.For):
-                loop.iter = nodes.Filter(loop.iter, "counted", [], [], None, None)
-            for joined in list(tree.find_all(nodes.Concat)):
-                whole = nodes.Concat(joined.nodes)
-                joined.nodes = [nodes.Filter(whole, "measured", [], [], None, None)]
-            return tree
-
-        def call(self, /, *args: Any, **kwargs: Any) -> Any:
-            self.count(10)
-            return _measured(super().call(*args, **kwargs))
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            for many, times in ((left, right), (right, left)):
-                if operator == "*" and isinstance(many, Sized) and isinstance(times, int):
-                    _check_size(len(many) * times)
-            if operator == "**" and max(abs(left), abs(right)) > 4096:
-                raise ValueError("the numbers of a power are too large")
-            return _measured(super().call_binop(context, operator, left, right))
-
-        def count(self, steps: int) -> None:
-            self.steps += steps
-            if self.steps > MOST_STEPS:
-                raise ValueError(f"it takes more than {MOST_STEPS:,} steps")
-
-    class SafeNamespace(Namespace):
-        """Has no names that begin with an underscore."""
-
-        def __setitem__(self, name: str, value: Any) -> None:
-            if name.startswith("_"):
-                raise SecurityError(f"a namespace cannot have the attribute {name!r}")
-            super().__setitem__(name, value)
-
-    environment = Bounded(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-
-    def counted(found: Iterable[Any]) -> Iterable[Any]:
-        if isinstance(found, Sized):
-            environment.count(len(found))
-            return found
-        return _counted(found)
-
-    def _counted(found: Iterable[Any]) -> Iterator[Any]:
-        for one in found:
-            environment.count(1)
-            yield one
-
-    environment.filters |= {"counted": counted, "measured": _measured, "tojson": _tojson}
+    environment = Sandbox()
+    environment.filters["tojson"] = _tojson
     environment.globals |= {
         "raise_exception": _refuse,
         "strftime_now": lambda form: datetime.now().strftime(form),
         "dict": lambda *args, **kwargs: dict(*args, **kwargs),
-        "namespace": SafeNamespace,
     }
     return environment, environment.from_string(template)
 
@@ -167,22 +97,13 @@ def _tojson(
 
 
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    from groundup.template_sandbox import check_size
+
     size = 0
     for piece in pieces:
         size += len(piece)
-        _check_size(size)
+        check_size(size)
         yield piece
-
-
-def _measured(value: Any) -> Any:
-    if isinstance(value, str | list | tuple | range):
-        _check_size(len(value))
-    return value
-
-
-def _check_size(size: int) -> None:
-    if size > LARGEST:
-        raise ValueError(f"it puts together more than {LARGEST:,} characters")
 
 
 def _line(text: str) -> str:
