@@ -94,7 +94,7 @@ def model_of(source: str, n_heads: int | None, verify: bool) -> tuple[ModelConfi
         return preset(source), []
     raise UserError(
         f"{source!r} is neither a model directory nor a preset"
-        f"{did_you_mean(source, [*PRESETS, *ALIASES])}; presets: {', '.join(PRESETS)}"
+        f"{did_you_mean(source, [*PRESETS, *ALIASES]) or ';'} presets: {', '.join(PRESETS)}"
     )
 
 

@@ -102,6 +102,7 @@ def report(
         try_next=(
             'generate {model} "The" --temperature 0.8',
             "inspect {model}",
+            'xray {model} "The value of a word" --out xray.html',
             "pretrain YOUR-TEXT.txt --out my-gpt",
         ),
     )

@@ -98,7 +98,9 @@ def read_schema(path: Path) -> str:
     """
     try:
         return read_text(path, LARGEST_SCHEMA)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read the JSON schema {path}: {error.strerror}") from error
+    except ValueError as error:
         raise UserError(f"cannot read the JSON schema {path}: {error}") from error
 
 

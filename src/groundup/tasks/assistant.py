@@ -14,7 +14,7 @@ from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
 from groundup.output import show
-from groundup.prompts import OWN, STYLE_NAMES, PromptStyle, check_style
+from groundup.prompts import OWN, PROMPT_STYLES, STYLE_NAMES, PromptStyle, check_style
 from groundup.tokenizers import Tokenizer
 from groundup.weights.load import expect_language_model, load_model
 
@@ -103,7 +103,9 @@ def choose_style(
             )
         return saved
     if asked == OWN:
-        raise UserError(f"{source} brings no chat template; name another style: {STYLE_NAMES}")
+        raise UserError(
+            f"{source} brings no chat template; name another style: {', '.join(PROMPT_STYLES)}"
+        )
     if asked is not None:
         say(
             f"note: {source} does not say that it was trained in any prompt style; it is asked in "

@@ -251,6 +251,7 @@ def architecture_of(cfg: ModelConfig) -> Architecture:
         names = ", ".join(known.title for known in ARCHITECTURES)
         raise UserError(
             f"no model that others open has these parts ({names}); the nearest is {nearest.title}, "
-            f"but this one has {'; '.join(found)}: such a model can be built and run, not saved"
+            f"but this one has {'; '.join(found)}: such a model can be built and run, not saved "
+            "(the presets have parts that go together: modern-tiny, llama-tiny, …)"
         )
     return nearest

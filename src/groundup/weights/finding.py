@@ -36,7 +36,8 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     if str(source) in PRESETS:
         raise UserError(f"{source} is a preset, a shape without weights; name a model directory")
     hint = did_you_mean(str(source), [*MODEL_NAMES, *imported])
-    raise UserError(f"there is no model directory {str(source)!r}{hint}")
+    what = "file" if path.suffix else "model directory"
+    raise UserError(f"there is no {what} {str(source)!r}{hint}")
 
 
 def _checkpoint(run: Path, name: str) -> Path:
