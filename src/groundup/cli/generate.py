@@ -101,20 +101,20 @@ def generate(
         return
     engine = Engine(gpt, tokens, max_batch=min(options.num_samples, MOST_AT_A_TIME))
     texts = [
-        Sequence(
-            ids,
-            options,
-            tokenizer=tokens,
-            stop=stops,
-            index=number,
-            on_full="slide",
-            keep=max(1, longest // 2),
-            constraint=Constraint(tokens, schema, regex) if shaped else None,
+        engine.add(
+            Sequence(
+                ids,
+                options,
+                tokenizer=tokens,
+                stop=stops,
+                index=number,
+                on_full="slide",
+                keep=max(1, longest // 2),
+                constraint=Constraint(tokens, schema, regex) if shaped else None,
+            )
         )
         for number in range(options.num_samples)
     ]
-    for text in texts:
-        engine.add(text)
     _show_in_order(engine, texts, prompt)
 
 

@@ -55,15 +55,9 @@ def beam_search(
     Raises:
         UserError: there is no prompt or no room after it, or an option makes no sense.
     """
-    room = known_context_length(model) - len(prompt_ids) + 1  # the last token is never read
-    steps = min(max_new_tokens, room)
     if num_beams < 1 or max_new_tokens < 1:
         raise UserError(f"beams are {num_beams}, new tokens {max_new_tokens}; expected at least 1")
-    if not prompt_ids or room < 1:
-        raise UserError(
-            f"the prompt has {len(prompt_ids)} tokens; expected 1 to {room + len(prompt_ids) - 1}, "
-            "the model's context"
-        )
+    steps = min(max_new_tokens, _room(model, prompt_ids))
     device = device_of(model)
     cache = new_cache(model)
     texts: list[list[int]] = [[]]
@@ -103,3 +97,13 @@ def beam_search(
         if cache is not None:
             cache.choose_rows(kept)
     return found
+
+
+def _room(model: nn.Module, prompt_ids: Sequence[int]) -> int:
+    """How many tokens may be written after a prompt."""
+    context = known_context_length(model)
+    if not 1 <= len(prompt_ids) <= context:
+        raise UserError(
+            f"the prompt has {len(prompt_ids)} tokens; expected 1 to {context}, the model's context"
+        )
+    return context - len(prompt_ids) + 1  # the last token is never read
