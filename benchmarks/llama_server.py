@@ -9,6 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ def serve(gguf: Path, threads: int = 1, port: int = 0) -> Iterator[str]:
     One question at a time, each of whatever was asked before unseen: with the earlier question's
     beginning in its cache, llama.cpp computes in other batches and may answer otherwise.
     """
-    import xllamacpp
-
-    llama: Any = xllamacpp
+    llama: Any = import_module("xllamacpp")  # an extra of the oracles: the linters do without
     params = llama.CommonParams()
     params.model.path, params.model_alias = str(gguf), {NAME}
     params.n_ctx, params.n_parallel, params.port = 2048, 1, port
