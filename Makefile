@@ -59,7 +59,7 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(PIP) torch
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[serve]'
 	@touch $@
 
 # The course's package is an oracle of the tests. Alone: its dependencies are TensorFlow and Jupyter,
