@@ -23,9 +23,9 @@ def examine_directory(directory: str | Path) -> Iterator[Check]:
         UserError: there is no such model, or it is a single file.
     """
     from groundup.staging import pending_updates
-    from groundup.train.checkpoints import LAST, kept_steps
+    from groundup.train.checkpoints import LAST, kept_steps, steps_in
     from groundup.train.tracking import METRICS
-    from groundup.weights.finding import CHECKPOINTS, resolve_source
+    from groundup.weights.finding import CHECKPOINTS, HISTORY, resolve_source
 
     path = resolve_source(directory)
     if not path.is_dir():
@@ -44,10 +44,27 @@ def examine_directory(directory: str | Path) -> Iterator[Check]:
         yield from _model(folder, name)
         if folder != path:
             yield _training_state(folder, name)
+    yield from _history(steps_in(path / HISTORY))
     if begun_only:
         yield Check("model", "note", "no model is saved yet: the run has only measurements")
     if (path / METRICS).exists():
         yield from _records(path, last)
+
+
+def _history(folders: list[Path]) -> Iterator[Check]:
+    """The snapshots of a run's history: one line for those that are whole."""
+    whole = 0
+    for folder in folders:
+        if not (folder / NAME).exists():
+            found = "it is not whole: its run was killed meanwhile; --resume makes it again"
+            yield Check(f"history/{folder.name}", "note", found)
+            continue
+        checks = list(_model(folder, f"history/{folder.name}: "))
+        bad = [check for check in checks if check.level == "problem"]
+        whole += not bad
+        yield from bad
+    if whole:
+        yield Check("history", "ok", f"{whole} snapshots are whole")
 
 
 def _model(folder: Path, name: str) -> Iterator[Check]:

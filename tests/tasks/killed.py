@@ -22,6 +22,7 @@ OPTIONS: dict[str, Any] = {
     "save_freq": 3,
     "save_minutes": 0.01,  # by the clock, too: when, differs from run to run
     "keep": 2,
+    "keep_history": 5,
     "threads": 1,
     "precision": "fp32",
     "device": "cpu",
@@ -89,6 +90,7 @@ def remains(out: Path) -> dict[str, Any]:
         for path in sorted(folder.rglob("*.safetensors"))
         if folder == last or "checkpoints" not in path.parts
     }
+    assert len(list((out / "history").glob("step-*/model.safetensors"))) == 5
     found["state"] = untimed(
         json.loads((last / "training_state" / "state.json").read_text(encoding="utf-8"))
     )

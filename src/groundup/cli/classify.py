@@ -141,7 +141,7 @@ def evaluate(
         label_column: the labels' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         no_verify: open it though a file is not as it was saved.
     """
     if out is not None and out.exists():
@@ -189,7 +189,7 @@ def predict(
         text_column: the texts' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
         device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         no_verify: open it though a file is not as it was saved.
     """
     if (text is None) == (file is None):

@@ -44,7 +44,7 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         quantize: keep the matrices in fewer bytes, and see what it costs.
         no_verify: open it though a file is not as it was saved.
         as_json: print one JSON object.

@@ -35,7 +35,7 @@ def export(
         dtype: of the weights in a GGUF file (f16 unless given); q8_0 to q4_0 take 8 to 4 bits each.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         no_verify: open it though a file is not as it was saved.
     """
     from groundup.weights.export import export as write

@@ -39,7 +39,7 @@ def xray(
         device: auto, cpu, cuda, cuda:1, mps.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         no_verify: open it though a file is not as it was saved.
         overwrite: replace the page that is there.
     """

@@ -16,11 +16,12 @@ from groundup.plots import PLOTS
 from groundup.staging import STAGING, finish_update, sweep
 from groundup.tasks.page import PAGE
 from groundup.train.checkpoints import LAST, can_resume, delete_kept, kept_steps, last_checkpoint
+from groundup.train.history import sweep_history
 from groundup.train.state import FOLDER
 from groundup.train.trackers import TENSORBOARD, WANDB
 from groundup.train.tracking import METRICS, SAMPLES, read_metrics
 from groundup.weights.checkpoint import ADAPTER, MODEL_FILES
-from groundup.weights.finding import CHECKPOINTS
+from groundup.weights.finding import CHECKPOINTS, HISTORY
 
 REPORT = "report"
 """The folder of a run for what was found on its test split."""
@@ -111,10 +112,10 @@ def _has_saved_nothing(out: Path) -> bool:
         inside = path.relative_to(out)
         if any(part.startswith(STAGING) for part in inside.parts):
             return True  # of a save that never came about
-        if path.is_dir() and inside.parts[0] == CHECKPOINTS:
+        if path.is_dir() and inside.parts[0] in (CHECKPOINTS, HISTORY):
             return True
         begun = inside.parts[0] in (LOCK, METRICS, PLOTS, TENSORBOARD, WANDB)
-        begun |= inside.parts[0] == SAMPLES and metrics.exists()
+        begun |= inside.parts[0] in (SAMPLES, HISTORY) and metrics.exists()
         return begun or (path.parent == out and path.match(PARTS))
 
     return all(map(is_nothing, out.rglob("*")))
@@ -155,11 +156,12 @@ def _sweep_run(out: Path) -> None:
         finish_update(folder)
         if not (folder / NAME).exists():
             delete_kept(folder)  # half written, or half deleted
+    sweep_history(out)
 
 
 def _remove_ours(out: Path) -> None:
     """Delete what a run writes, and nothing else that may lie there."""
     for name in MODEL_FILES | {METRICS, SAMPLES, PAGE}:
         (out / name).unlink(missing_ok=True)
-    for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS, TENSORBOARD, WANDB):
+    for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS, HISTORY, TENSORBOARD, WANDB):
         shutil.rmtree(out / folder, ignore_errors=True)

@@ -37,6 +37,7 @@ from groundup.train.checkpoints import (
     sound_checkpoint,
 )
 from groundup.train.compiling import compile_training
+from groundup.train.history import History
 from groundup.train.interrupt import StopRequest
 from groundup.train.optim import build_optimizer
 from groundup.train.parallel import check_parallel, share_work
@@ -211,13 +212,25 @@ class _Run:
             keep=self.config.keep,
             latest=lambda: self.latest.record,
         )
+        self.history = History(
+            self.out,
+            tokenizer,
+            facts,
+            self.parallel,
+            keep=self.config.keep_history,
+            total=self.plan.steps,
+            best=self.best,
+            patience=self.config.patience,
+            latest=lambda: self.latest.record,
+        )
 
     def check_space(self) -> None:
         """Refuse to begin where the checkpoints have no room."""
         if self.is_over:
             return
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        check_space(self.out, self.model.num_parameters(), trained, keep=self.config.keep)
+        keep, history = self.config.keep, self.config.keep_history
+        check_space(self.out, self.model.num_parameters(), trained, keep=keep, history=history)
 
     @property
     def is_over(self) -> bool:
@@ -237,6 +250,7 @@ class _Run:
             keepers: list[Keeper] = []
             if main:
                 self.metrics.begin()
+                self.history.begin(self.progress.step)
                 keepers.append(SamplesFile(self.out, self.progress.step))
                 told = self.facts.options | self.facts.shape
                 boards = stack.enter_context(trackers(self.out, self.config, told, self.metrics))
@@ -245,6 +259,7 @@ class _Run:
             bar = ProgressBar(self.plan.steps, self.progress.step, keepers)
             stack.callback(bar.close)
             listeners += [bar] if main else []
+            listeners += [self.history] if main or self.parallel.shares_weights else []
             if main or self.parallel.shares_weights:  # a sample needs all of them then
                 listeners += self.material.listeners(bar)
             Trainer(

@@ -39,7 +39,7 @@ from groundup.train.state import (
 )
 from groundup.train.trainer import Record
 from groundup.weights.checkpoint import ADAPTER, save_model
-from groundup.weights.finding import CHECKPOINTS
+from groundup.weights.finding import CHECKPOINTS, HISTORY
 from groundup.weights.huggingface import WEIGHTS
 
 LAST, STEP = "last", "step-{}"
@@ -199,7 +199,7 @@ def finish_publishing(out: Path, checkpoint: Path, state: Mapping[str, Any]) -> 
     fell_back = checkpoint not in (out, out / CHECKPOINTS / LAST)
     if fell_back:
         for path in kept_steps(out):
-            if int(path.name.removeprefix(STEP.format(""))) > step:
+            if step_of(path) > step:
                 delete_kept(path)
     if fell_back and changed_files(out, without=FOLDER):
         publish(checkpoint, out)
@@ -229,11 +229,20 @@ def can_resume(out: Path) -> bool:
 
 def kept_steps(out: Path) -> list[Path]:
     """The older checkpoints of a run, the oldest first; a copy under another name is none."""
+    return steps_in(out / CHECKPOINTS)
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The models of steps in a folder, the first step first, whole or half written."""
     found = {
-        path.name.removeprefix(STEP.format("")): path
-        for path in (out / CHECKPOINTS).glob(STEP.format("*"))
+        path.name.removeprefix(STEP.format("")): path for path in folder.glob(STEP.format("*"))
     }
     return [found[step] for step in sorted(filter(str.isdecimal, found), key=int)]
+
+
+def step_of(path: Path) -> int:
+    """Of which step a model of :func:`steps_in` is."""
+    return int(path.name.removeprefix(STEP.format("")))
 
 
 def delete_kept(path: Path) -> None:
@@ -263,12 +272,15 @@ def _link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, target)
 
 
-def check_space(out: Path, parameters: int, trained: int | None = None, *, keep: int = 0) -> None:
+def check_space(
+    out: Path, parameters: int, trained: int | None = None, *, keep: int = 0, history: int = 0
+) -> None:
     """Refuse to begin a run whose checkpoints will not fit on the disk.
 
     A checkpoint holds the weights and, of those that are trained (all of them unless told
     otherwise), AdamW's two moments, in fp32; the best model holds the weights. While a new one is
     written the old ones are still there, of which the last is the newest of those that are kept.
+    Each snapshot of the history holds the weights in fp16.
 
     Raises:
         UserError: there is less room than that.
@@ -278,6 +290,7 @@ def check_space(out: Path, parameters: int, trained: int | None = None, *, keep:
     there = max(1, len(kept_steps(out))) if can_resume(out) else 0
     missing = max(1, max(1, keep) + 1 - there)
     needed = missing * (weights + moments) + (0 if there else weights)
+    needed += 2 * parameters * max(0, history - len(steps_in(out / HISTORY)))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

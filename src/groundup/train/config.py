@@ -50,6 +50,11 @@ class TrainConfig:
         "how many saves to keep, each with all it takes to go on from it (2: should the last one "
         "be damaged), besides the best model; 0 keeps the last one only",
     )
+    keep_history: int = option(
+        0,
+        "how many small snapshots to keep of the model as it learns (fp16, most of them "
+        "early), for groundup serve to look back at",
+    )
     save_minutes: float | None = option(
         None, "save a checkpoint every so many minutes, too, whatever the step (by steps only)"
     )
@@ -101,7 +106,7 @@ class TrainConfig:
             **dict.fromkeys(("batch_size", "grad_accum_steps", "epochs", "max_steps"), count),
             **dict.fromkeys(("eval_freq", "eval_iter", "save_freq", "patience", "threads"), count),
             **dict.fromkeys(("min_learning_rate", "weight_decay", "grad_clip"), zero_or_more),
-            **dict.fromkeys(("warmup_steps", "keep"), zero_or_more),
+            **dict.fromkeys(("warmup_steps", "keep", "keep_history"), zero_or_more),
             "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
             **dict.fromkeys(("beta1", "beta2"), share),
             **dict.fromkeys(

@@ -52,6 +52,7 @@ def save_model(
     *,
     title: str | None = None,
     advice: str = KEPT,
+    half: bool = False,
 ) -> None:
     """Write a model directory, whole or not at all.
 
@@ -64,6 +65,7 @@ def save_model(
         extra: writes more files into the folder it is given; they appear together with the rest.
         title: what the card calls the model; the directory's name unless given.
         advice: what to do about a full disk.
+        half: write the weights in fp16 (a tensor with numbers too large for it stays as it is).
 
     Raises:
         UserError: the disk is full or cannot be written to, or the format cannot hold the model;
@@ -77,11 +79,15 @@ def save_model(
     with atomic_update(directory, advice=advice) as staging:
         write_json(
             staging / CONFIG,
-            hf_config(model.cfg, tokenizer.eot_token, facts.labels, bos_token=tokenizer.bos_token),
+            hf_config(model.cfg, tokenizer.eot_token, facts.labels, bos_token=tokenizer.bos_token)
+            | ({"dtype": "float16"} if half else {}),
         )
         state = _without_head_bias(plain_state(model))
         rows = huggingface_rows(model.cfg, classifier=facts.is_classifier)
-        save_tensors({r.theirs: to_theirs(state, r, model.cfg) for r in rows}, staging / WEIGHTS)
+        tensors = {r.theirs: to_theirs(state, r, model.cfg) for r in rows}
+        if half:
+            tensors = {name: _half(tensor) for name, tensor in tensors.items()}
+        save_tensors(tensors, staging / WEIGHTS)
         longest = facts.reading.max_length if facts.is_classifier else None
         tokenizer.save(staging, model_max_length=longest or model.cfg.context_length)
         if facts.is_classifier:
@@ -109,6 +115,11 @@ def plain_state(model: GPTModel) -> dict[str, Tensor]:
     added = {f"{name}.{part}" for name in layers for part in ("A", "B")}
     state = model.state_dict() | merged
     return {name: tensor for name, tensor in state.items() if name not in added}
+
+
+def _half(tensor: Tensor) -> Tensor:
+    smaller = tensor.half()
+    return smaller if smaller.isfinite().all() or not tensor.isfinite().all() else tensor
 
 
 def _labels(model: GPTModel, facts: Facts) -> list[str]:

@@ -12,6 +12,9 @@ from groundup.errors import UserError, did_you_mean
 CHECKPOINTS = "checkpoints"
 """The folder of a run for its checkpoints; the best model lies in the run's directory itself."""
 
+HISTORY = "history"
+"""The folder of a run for small snapshots of its model."""
+
 
 def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
     """The path of a model that is given as a path, or as the name of one in the cache.
@@ -42,9 +45,15 @@ def resolve_source(source: str | Path, checkpoint: str | None = None) -> Path:
 
 def _checkpoint(run: Path, name: str) -> Path:
     folder = run / CHECKPOINTS
-    found = folder.iterdir() if folder.is_dir() else ()
-    there = sorted((path.name for path in found), key=lambda name: (len(name), name))
-    if name not in there:
+    found = [*folder.glob("*"), *(run / HISTORY).glob("*")]
+    names = {_named(path, run): path for path in found}
+    if name not in names:
+        there = sorted(names, key=lambda name: (len(name), name))
         listed = ", ".join(there) or "none"
         raise UserError(f"{run} has no checkpoint {name!r}; there are: {listed}")
-    return folder / name
+    return names[name]
+
+
+def _named(path: Path, run: Path) -> str:
+    """How a checkpoint is called: ``last``, ``step-5``, ``history/step-000001``."""
+    return path.name if path.parent.name == CHECKPOINTS else path.relative_to(run).as_posix()
