@@ -21,7 +21,7 @@ export function unpacked({ attention, n_heads, tokens }) {
 }
 
 export function attentionSection(view) {
-  const title = element("h3", { id: "head-title" });
+  const title = element("h3", { id: `${view.prefix ?? ""}head-title` });
   view.follow(() => {
     title.textContent = `Layer ${view.layer + 1}, head ${view.head + 1}`;
   });

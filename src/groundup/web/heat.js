@@ -14,9 +14,9 @@ export function heatMap(view) {
     role: "application",
     "aria-roledescription": "heat map",
     "aria-label": "attention of this head: rows look at columns; arrow keys move",
-    "aria-describedby": "heat-told",
+    "aria-describedby": `${view.prefix ?? ""}heat-told`,
   });
-  const told = element("p", { id: "heat-told", class: "told", "aria-live": "polite" });
+  const told = element("p", { id: `${view.prefix ?? ""}heat-told`, class: "told", "aria-live": "polite" });
   const box = element("div", { class: "heat" }, canvas, told);
   const map = { view, box, canvas, told, at: null, count: view.data.tokens.length };
   pointing(map);

@@ -32,7 +32,7 @@ export function tokensSection(view) {
     if (view.word(token.id).endsWith("\n")) strip.append(element("br"));
   });
   strip.append(ghost);
-  const told = element("p", { class: "told", id: "story", "aria-live": "polite" });
+  const told = element("p", { class: "told", id: `${view.prefix ?? ""}story`, "aria-live": "polite" });
   view.follow(() => {
     ghost.replaceChildren(word(view.word(data.next.at(-1).ids[0])));
     chips.forEach((chip, i) => {

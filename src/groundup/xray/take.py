@@ -150,6 +150,18 @@ class Reading:
         with evaluating(self.model):
             return changes_without(self.model, self._idx, parts, self._logs, GUESSES)
 
+    def standing(self, token: int) -> tuple[list[int], list[float]]:
+        """A token's rank and its log-probability after each token of the text; after ``xray``.
+
+        Raises:
+            UserError: the model knows no such token.
+        """
+        if not 0 <= token < self._logs.shape[-1]:
+            raise UserError(f"there is no token {token}; ids are 0 to {self._logs.shape[-1] - 1}")
+        own = self._logs[:, token]
+        ranks = (self._logs > own[:, None]).sum(dim=-1) + 1
+        return ranks.tolist(), rounded(own)
+
     def words(self, changes: Iterable[Change]) -> dict[int, str]:
         """The text of each token that changes tell."""
         rows = [row for change in changes for row in change.guesses]
