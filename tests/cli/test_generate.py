@@ -94,6 +94,7 @@ def test_more_options_of_sampling(run: Run, model_dir: Path) -> None:
     letter = run("generate", model_dir, "The", *options).out[3:4]
     assert run("generate", model_dir, "The", *options).out == f"The{letter * 3}\n"
     others = ["--min-p=0.1", "--repetition-penalty=1.2", "--frequency-penalty=0.1"]
+    others.append("--presence-penalty=0.1")
     drawn = run("generate", model_dir, "The", *others, "--temperature=1", "--seed=1")
     assert drawn.status == 0 and drawn.out.startswith("The")
 

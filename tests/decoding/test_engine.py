@@ -274,6 +274,8 @@ def test_logprobs_are_those_of_the_scores_and_penalties_change_the_choice(
         assert varied.ids[place] == int(penalise_repetition(scores, before, 1.5).argmax())
     counted = write(logit_bias={"65": 100.0, "66": 99.0}, frequency_penalty=2.0)
     assert sorted(counted.token_ids) == [65] * 4 + [66] * 4
+    varied = write(logit_bias={"65": 100.0, "66": 99.0, "67": 99.0}, presence_penalty=2.0)
+    assert set(varied.token_ids[:3]) == {65, 66, 67} and set(varied.token_ids[3:]) == {65}
 
 
 def test_a_prompt_without_room_and_a_batch_of_none_are_refused(model: GPTModel) -> None:

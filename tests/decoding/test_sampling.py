@@ -70,6 +70,8 @@ def test_frequency_counts_how_often_a_token_was_written() -> None:
     logits = torch.zeros(4)
     assert penalise_frequency(logits, [1, 3, 1], 0.5).tolist() == [0.0, -1.0, 0.0, -0.5]
     assert penalise_frequency(logits, [], 0.5).tolist() == [0.0] * 4
+    once = penalise_frequency(logits, [1, 3, 1], 0.5, presence=2.0)
+    assert once.tolist() == [0.0, -3.0, 0.0, -2.5]
 
 
 def test_temperature_zero_is_greedy() -> None:
@@ -115,6 +117,7 @@ def test_it_draws_as_the_course_does() -> None:
         ({"min_p": 1.5}, "min_p is 1.5; expected 0 to 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; expected more than 0"),
         ({"frequency_penalty": math.nan}, "frequency_penalty is nan"),
+        ({"presence_penalty": math.inf}, "presence_penalty is inf"),
         ({"logit_bias": {"100": 1.0}}, "logit_bias has '100'; expected ids, 0 to 99"),
         ({"logit_bias": {"x": 1.0}}, "logit_bias has 'x'"),
         ({"logit_bias": {"5": math.inf}}, "logit_bias of 5 is inf"),

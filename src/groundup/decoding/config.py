@@ -19,6 +19,7 @@ class SamplingConfig:
     min_p: float | None = option(None, "choose among tokens at least p times as likely as the best")
     repetition_penalty: float = option(1.0, "above 1: less of what is in the text already")
     frequency_penalty: float = option(0.0, "take so much off a score for each time it was written")
+    presence_penalty: float = option(0.0, "take so much off a score once it was written")
     logit_bias: dict[str, float] | None = option(None, "add so much to the score of a token's id")
     seed: int | None = option(None, "make the random choices repeatable")
     num_samples: int = option(1, "how many texts to write")
@@ -44,8 +45,9 @@ class SamplingConfig:
             problems.append(
                 f"repetition_penalty is {self.repetition_penalty}; expected more than 0 (1 is none)"
             )
-        if not abs(self.frequency_penalty) < float("inf"):
-            problems.append(f"frequency_penalty is {self.frequency_penalty}; expected a number")
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) < float("inf"):
+                problems.append(f"{name} is {getattr(self, name)}; expected a number")
         for token, bias in (self.logit_bias or {}).items():
             if not (token.isascii() and token.isdecimal() and int(token) < vocab_size):
                 problems.append(f"logit_bias has {token!r}; expected ids, 0 to {vocab_size - 1}")

@@ -61,11 +61,17 @@ def penalise_repetition(logits: Tensor, ids: Sequence[int], penalty: float) -> T
     return logits.index_copy(0, there, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
-def penalise_frequency(logits: Tensor, written: Sequence[int], penalty: float) -> Tensor:
-    """Take ``penalty`` off a token's score ``(V,)`` for each time it was written (OpenAI's)."""
+def penalise_frequency(
+    logits: Tensor, written: Sequence[int], penalty: float, presence: float = 0.0
+) -> Tensor:
+    """Take ``penalty`` off a token's score ``(V,)`` for each time it was written (OpenAI's).
+
+    ``presence`` is taken off once, however often it was.
+    """
     times = torch.zeros_like(logits)
     ids = torch.tensor(written, dtype=torch.long, device=logits.device)
-    return logits - penalty * times.index_add(0, ids, times.new_ones(len(written)))
+    times = times.index_add(0, ids, times.new_ones(len(written)))
+    return logits - penalty * times - presence * (times > 0)
 
 
 def add_bias(logits: Tensor, bias: Mapping[str, float]) -> Tensor:

@@ -95,8 +95,8 @@ class Sequence:
         self.error: UserError | None = None
         self.constraint = constraint
         self.top_logprobs, self.logprobs = logprobs, list[Logprob]()
-        penalised = config.repetition_penalty != 1.0 or config.frequency_penalty != 0.0
-        self.adjusts = penalised or bool(config.logit_bias) or constraint is not None
+        penalties = config.frequency_penalty, config.presence_penalty, config.repetition_penalty - 1
+        self.adjusts = any(penalties) or bool(config.logit_bias) or constraint is not None
         self._writer = TextWriter(tokenizer, stop) if tokenizer else None
         self.slot: Slot | None = None
         self.start = 0
@@ -115,9 +115,9 @@ class Sequence:
         config = self.config
         if config.repetition_penalty != 1.0:
             logits = penalise_repetition(logits, self.ids, config.repetition_penalty)
-        if config.frequency_penalty != 0.0:
-            written = self.ids[self.prompt_length :]
-            logits = penalise_frequency(logits, written, config.frequency_penalty)
+        if config.frequency_penalty or config.presence_penalty:
+            written, often = self.ids[self.prompt_length :], config.frequency_penalty
+            logits = penalise_frequency(logits, written, often, config.presence_penalty)
         if config.logit_bias:
             logits = add_bias(logits, config.logit_bias)
         if self.constraint is not None:

@@ -12,12 +12,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
+from groundup.serve import page
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.models import Models, NotServed
 from groundup.serve.runner import Broken, Busy
 
-ROUTES: list[Callable[[Models], list[BaseRoute]]] = []
+ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
+    page.routes,
+]
 """What makes the routes of each part: one line per module."""
 
 

@@ -17,15 +17,20 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """How models are served."""
+    """How models are served.
+
+    Attributes:
+        no_auth: let anybody who reaches the server use it.
+        allow_origin: the origins of web pages that may call (CORS).
+    """
 
     host: str = option("127.0.0.1", "the address to listen on; 0.0.0.0 is all of the machine's")
     port: int = option(8000, "the port to listen on; 0 takes any that is free")
     api_key: str | None = option(
         None, f"what clients have to send as their key (or {KEY} says it)", shown=False
     )
-    no_auth: bool = option(False, "let anybody who reaches the server use it")
-    allow_origin: list[str] | None = option(None, "a web page's origin that may call (CORS)")
+    no_auth: bool = False
+    allow_origin: list[str] | None = None
     max_batch: int = option(16, "most texts that are written at a time")
     queue: int = option(64, "most texts that wait for that; further ones are refused (503)")
     max_connections: int = option(512, "most connections at a time; further ones are refused")

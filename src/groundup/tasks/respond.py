@@ -252,6 +252,7 @@ def _deciding(config: SamplingConfig) -> dict[str, Any]:
     """The options that decide on the responses."""
     drawn = {} if config.temperature == 0 else {"seed": config.seed}
     names = ("max_new_tokens", "temperature", "top_k", "top_p")
-    others = ("min_p", "repetition_penalty", "frequency_penalty", "logit_bias")
+    penalties = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+    others = ("min_p", *penalties, "logit_bias")
     changed = {n: v for n in others if (v := getattr(config, n)) != getattr(SamplingConfig(), n)}
     return {name: getattr(config, name) for name in names} | changed | drawn

@@ -1,4 +1,4 @@
-"""How byte-pair encoding puts a piece of text together, merge by merge: to be shown, not to be fast.
+"""How byte-pair encoding puts a piece of text together, merge by merge: to be shown, not for speed.
 
     steps = merge_steps(b" lower", tokenizer.merges)     # [Step(rank=4, place=2), ...]
 

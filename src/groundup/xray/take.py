@@ -97,9 +97,10 @@ class Reading:
         self.parts = parts_of(model.cfg.n_layers, model.cfg.n_heads)
         for part in silenced:
             if part not in self.parts:
+                head = "" if part.head is None else f" {part.head}"
                 raise UserError(
-                    f"the model has no {part}; it has {model.cfg.n_layers} layers of "
-                    f"{model.cfg.n_heads} heads, counted from 0"
+                    f"there is no {part.kind}{head} of layer {part.layer}: the model has "
+                    f"{model.cfg.n_layers} layers of {model.cfg.n_heads} heads, counted from 0"
                 )
         self._edits = edits((part, slice(None)) for part in silenced)
         self._idx = torch.tensor([self.ids], device=device_of(model))

@@ -1,0 +1,147 @@
+"""The socket, and the server that listens on it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from groundup.errors import UserError
+from groundup.serve.asking import PATIENCE
+from groundup.serve.config import ServeConfig
+
+TRIED = 100
+"""Ports after one that is in use among which a free one is looked for."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UserError: the port is in use (the message names who has it, and a free one), or there is
+            no such address here.
+    """
+    try:
+        return _bound(host, port)
+    except socket.gaierror:
+        raise UserError(f"host is {host!r}; expected an address of this machine") from None
+    except OverflowError:
+        raise UserError(f"port is {port}; expected 0 to 65535") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} is in use{_by(port)}; {_another(host, port)}") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise UserError(
+                f"port {port} may not be listened on: {error.strerror}; try --port 8000"
+            ) from None
+        raise UserError(f"cannot listen on {host}: {error.strerror or error}") from None
+
+
+def run(app: ASGIApp, options: ServeConfig, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM comes; what runs then has ``--grace`` seconds to end."""
+    asyncio.run(server_of(app, options).serve([listener]))
+
+
+def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
+    """The server, not yet listening."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=options.max_connections + 1,
+            timeout_graceful_shutdown=max(1, round(options.grace)),
+            backlog=2048,
+        )
+    )
+
+
+class Protocol(H11Protocol):
+    """HTTP on one connection, whose request's head has to arrive in time, as its body has."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
+        """Give it time for its first request."""
+        super().connection_made(transport)
+        self._head: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Once a request's head is there, its time no longer runs; a part of one changes nothing."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._stop_waiting()
+        elif self.cycle is None or self.cycle.response_complete:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._head is None:
+            self._head = self.loop.call_later(PATIENCE, self._too_late)
+
+    def _stop_waiting(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _too_late(self) -> None:
+        self._head = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+
+
+def address_of(listener: socket.socket) -> str:
+    """Where a browser finds it."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets two have one port otherwise
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _by(port: int) -> str:
+    """Who has the port, as far as the system tells."""
+    with suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            address: Any = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and address.port == port and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return ""
+
+
+def _another(host: str, port: int) -> str:
+    for free in range(port + 1, min(port + TRIED, 65536)):
+        with suppress(OSError):
+            _bound(host, free).close()
+            return f"try --port {free}"
+    return "--port 0 takes any that is free"

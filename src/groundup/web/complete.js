@@ -1,0 +1,72 @@
+/** A text that the model continues: one's own words, then its. */
+
+import { element, visible } from "./dom.js";
+import { followEnd, growing } from "./talk.js";
+import { write } from "./writing.js";
+
+export function completeView({ context, sampling }) {
+  const area = element("textarea", { rows: 4, "aria-label": "your text", placeholder: "Once upon a time", dir: "auto" });
+  const fit = growing(area);
+  const mine = element("span", { class: "given" });
+  const theirs = element("span", { class: "written" });
+  const text = element("div", { class: "text whole", dir: "auto", role: "log", "aria-label": "the text, continued", hidden: true }, mine, theirs);
+  const told = element("p", { class: "told quiet" });
+  const problem = element("p", { class: "problem", role: "alert", hidden: true });
+  const go = element("button", { type: "submit", class: "main" }, "Write on");
+  const keep = element("button", { type: "button", class: "plain", hidden: true, click: () => {
+    area.value += found;
+    found = "";
+    text.hidden = keep.hidden = true;
+    told.textContent = "";
+    fit();
+    area.focus();
+  } }, "Keep it, and go on");
+  let writing = null;
+  let found = "";
+
+  const form = element("form", { class: "whole", submit: (event) => {
+    event.preventDefault();
+    if (writing) writing.abort();
+    else answer();
+  } }, area, element("div", { class: "row" }, element("span", {}, go, " ", keep), element("span", { class: "quiet small" }, "Ctrl + Enter")));
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    if (event.key === "Escape") writing?.abort();
+  });
+  function request() {
+    return { path: "v1/completions", body: { model: context.model.name, prompt: area.value || area.placeholder, ...sampling() } };
+  }
+  async function answer() {
+    if (!area.value) area.value = area.placeholder;
+    writing = new AbortController();
+    const { path, body } = request();
+    [found, theirs.textContent, told.textContent] = ["", "", "…"];
+    mine.textContent = visible(body.prompt);
+    problem.hidden = keep.hidden = true;
+    text.hidden = false;
+    go.textContent = "Stop";
+    try {
+      const written = await write(context, path, body, (all) => {
+        found = all;
+        theirs.textContent = visible(all);
+        followEnd(text);
+      }, writing.signal);
+      told.textContent = written.told;
+    } catch (error) {
+      told.textContent = "";
+      problem.textContent = visible(error.message);
+      problem.hidden = false;
+      text.hidden = !found;
+    }
+    writing = null;
+    go.textContent = found ? "Write on anew" : "Write on";
+    keep.hidden = !found;
+  }
+  return {
+    root: element("div", {}, form, problem, text, told),
+    stop: () => writing?.abort(),
+    renew: fit,
+    request,
+    prompt: () => ({ text: area.value || area.placeholder }),
+  };
+}

@@ -1,0 +1,187 @@
+/** A conversation: what was said, edited, asked again; the newest answer grows as it is written. */
+
+import { element, visible } from "./dom.js";
+import { copyButton } from "./settings.js";
+import { write } from "./writing.js";
+
+/** The conversation and the box to write in; `shared` has the context and what is set beside it. */
+export function talkView({ context, sampling, system }) {
+  const log = element("div", { class: "log", role: "log", "aria-label": "conversation" });
+  const problem = element("p", { class: "problem", role: "alert", hidden: true });
+  const turns = []; // { role, content, told }
+  let writing = null; // what stops the answer that is being written
+
+  const box = composer(
+    "Message",
+    (text) => {
+      turns.push({ role: "user", content: text });
+      answer();
+    },
+    stop,
+  );
+  function stop() {
+    writing?.abort();
+  }
+  function messages() {
+    const told = system();
+    const said = turns.map(({ role, content }) => ({ role, content }));
+    return [...(told === null ? [] : [{ role: "system", content: told }]), ...said];
+  }
+  function draw() {
+    log.replaceChildren(...turns.map((turn, i) => turnOf(turn, i)));
+    box.busy(writing !== null);
+  }
+  function turnOf(turn, i) {
+    const mine = turn.role === "user";
+    const text = element("div", { class: "text", dir: "auto" }, visible(turn.content));
+    const actions = element("div", { class: "actions" });
+    if (!writing) {
+      if (mine) actions.append(element("button", { type: "button", class: "quietly", click: () => edit(i, shown) }, "Edit"));
+      else actions.append(element("button", { type: "button", class: "quietly", click: () => again(i) }, "Another answer"));
+      const copy = copyButton(() => turn.content);
+      copy.className = "quietly";
+      actions.append(copy);
+    }
+    const who = element("div", { class: "who" }, mine ? "you" : element("bdi", {}, visible(turn.model)));
+    const told = element("div", { class: "told quiet" }, turn.told ?? "");
+    const shown = element("article", { class: mine ? "turn mine" : "turn", "aria-label": mine ? "you" : visible(turn.model) }, who, text, element("div", { class: "row" }, told, actions));
+    return shown;
+  }
+  /** Write a message anew; what came after it is gone when it is asked again. */
+  function edit(i, shown) {
+    const area = element("textarea", { "aria-label": "your message", rows: 2 });
+    area.value = turns[i].content;
+    const send = () => {
+      if (!area.value.trim()) return;
+      turns.splice(i, turns.length, { role: "user", content: area.value });
+      answer();
+    };
+    area.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") draw();
+      if (sends(event)) {
+        event.preventDefault();
+        send();
+      }
+    });
+    const buttons = [
+      element("button", { type: "button", class: "main", click: send }, "Ask again from here"),
+      element("button", { type: "button", class: "plain", click: draw }, "Cancel"),
+    ];
+    shown.replaceChildren(area, element("div", { class: "row" }, ...buttons));
+    growing(area);
+    area.focus();
+  }
+  function again(i) {
+    turns.splice(i);
+    answer();
+  }
+  async function answer() {
+    const mine = (writing = new AbortController());
+    const { path, body } = request();
+    const turn = { role: "assistant", content: "", model: context.model.name, told: "…" };
+    turns.push(turn);
+    problem.hidden = true;
+    draw();
+    log.setAttribute("aria-busy", true);
+    const text = log.lastChild.querySelector(".text");
+    log.lastChild.scrollIntoView({ block: "nearest" });
+    try {
+      const found = await write(context, path, body, (all) => {
+        turn.content = all;
+        text.textContent = visible(all);
+        followEnd(log.lastChild);
+      }, mine.signal);
+      turn.told = found.told;
+      if (!found.text) turn.told = `nothing · ${found.told}`;
+    } catch (error) {
+      if (turn.content) turn.told = "broken off";
+      else turns.splice(turns.indexOf(turn), 1);
+      problem.textContent = visible(error.message);
+      problem.hidden = false;
+    }
+    writing = null;
+    log.removeAttribute("aria-busy");
+    draw();
+  }
+  function request() {
+    return { path: "v1/chat/completions", body: { model: context.model.name, messages: messages(), ...sampling() } };
+  }
+  /** The conversation with what is being typed, or with a word in its place. */
+  function asked() {
+    const draft = box.value();
+    const said = messages();
+    if (said.at(-1)?.role !== "user") said.push({ role: "user", content: draft || "Hello" });
+    return said;
+  }
+  const clear = element("button", { type: "button", class: "quietly", click: () => {
+    stop();
+    turns.length = 0;
+    problem.hidden = true;
+    draw();
+    box.focus();
+  } }, "New conversation");
+  return {
+    root: element("div", {}, log, problem, box.root, clear),
+    stop,
+    renew: draw,
+    request: () => ({ path: "v1/chat/completions", body: { ...request().body, messages: asked() } }),
+    prompt: () => {
+      const said = asked();
+      return { messages: said.at(-1).role === "user" ? said : said.slice(0, -1) };
+    },
+  };
+}
+
+/** Whether a key sends: Enter, but not with Shift, nor while letters are being composed. */
+export function sends(event) {
+  return event.key === "Enter" && !event.shiftKey && !event.isComposing;
+}
+
+/** Let a box of text be as high as what is in it. */
+export function growing(area) {
+  const fit = () => {
+    area.style.height = "auto";
+    area.style.height = `${Math.min(area.scrollHeight + 2, 320)}px`;
+  };
+  area.addEventListener("input", fit);
+  requestAnimationFrame(fit);
+  return fit;
+}
+
+/** Keep the end of what is being written in sight, unless somebody has scrolled away from it. */
+export function followEnd(shown) {
+  const below = shown.getBoundingClientRect().bottom - innerHeight;
+  if (below > -120 && below < 120) shown.scrollIntoView({ block: "end" });
+}
+
+/** A box to write a message in, with one button: to send it, or to stop the answer. */
+function composer(label, send, stop) {
+  const area = element("textarea", { rows: 1, "aria-label": label, placeholder: "Say something" });
+  const button = element("button", { type: "submit", class: "main" }, "Send");
+  let writing = false;
+  const fit = growing(area);
+  const form = element("form", { class: "composer", submit: (event) => {
+    event.preventDefault();
+    if (writing) return stop();
+    const text = area.value;
+    if (!text.trim()) return area.focus();
+    area.value = "";
+    fit();
+    send(text);
+  } }, area, button);
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && writing) stop();
+    if (!sends(event)) return;
+    event.preventDefault();
+    if (!writing) form.requestSubmit();
+  });
+  return {
+    root: form,
+    value: () => area.value,
+    focus: () => area.focus(),
+    busy(now) {
+      writing = now;
+      button.textContent = now ? "Stop" : "Send";
+    },
+  };
+}
