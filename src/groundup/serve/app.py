@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
-from groundup.serve import page
+from groundup.serve import page, training
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.models import Models, NotServed
@@ -20,6 +20,7 @@ from groundup.serve.runner import Broken, Busy
 
 ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
     page.routes,
+    training.routes,
 ]
 """What makes the routes of each part: one line per module."""
 

@@ -131,12 +131,20 @@ class Snapshots:
 
         Raises:
             BadRequest: there is none; the message lists them.
+            Problem: it was deleted meanwhile (404).
         """
         there = {step_of(path): path for path in snapshots(run)}
         if step not in there:
             steps = ", ".join(map(str, there)) or "none (--keep-history keeps some)"
             raise BadRequest(f"there is no snapshot of step {step}; there are: {steps}", "step")
-        path = there[step]
+        try:
+            return await self._opened(there[step])
+        except FileNotFoundError:
+            raise Problem(
+                f"the snapshot of step {step} was deleted just now", 404, "step"
+            ) from None
+
+    async def _opened(self, path: Path) -> tuple[GPTModel, Tokenizer]:
         stamp = (path / NAME).stat()  # a run that is begun anew has others
         key = path, stamp.st_ino, stamp.st_mtime_ns
         async with self._turn:

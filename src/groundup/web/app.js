@@ -11,6 +11,7 @@ const TABS = [
   { id: "chat", title: "Chat", module: "./chat.js", takes: writes },
   { id: "xray", title: "X-ray", module: "./live.js", takes: writes },
   { id: "tokenizer", title: "Tokenizer", module: "./tokenizer.js", takes: () => true },
+  { id: "training", title: "Training", module: "./training.js", takes: (model) => model.run },
 ];
 
 const COLOURS = "groundup-colours";

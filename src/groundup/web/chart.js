@@ -42,7 +42,7 @@ export function chart({ title, height = 210, logX = false, from = null, to = nul
     show(series, mark = null) {
       Object.assign(state, { series: series.filter(({ points }) => points.length), mark });
       if (state.at !== null) state.at = Math.min(state.at, steps(state).length - 1);
-      key.replaceChildren(...state.series.map(entry));
+      key.replaceChildren(...state.series.map((each) => entry(each, told)));
       draw();
     },
     scale(log) {
@@ -60,9 +60,9 @@ export function short(value) {
   return String(Number(value.toPrecision(size >= 1000 ? 4 : 3)));
 }
 
-function entry({ name, kind, points }) {
+function entry({ name, kind, points }, told) {
   const line = drawing("line", { x1: 0, x2: 26, y1: 5, y2: 5, class: `line kind${kind}` });
-  return element("span", {}, drawing("svg", { width: 26, height: 10, "aria-hidden": true }, line), ` ${name} `, element("b", {}, short(points.at(-1)[1])));
+  return element("span", {}, drawing("svg", { width: 26, height: 10, "aria-hidden": true }, line), ` ${name} `, element("b", {}, told(points.at(-1)[1])));
 }
 
 /** All x that a series has a point at, in order. */
@@ -95,7 +95,7 @@ function scales({ canvas, height, series, logX, from, to }) {
 function nice(low, high, count) {
   const rough = (high - low) / Math.max(1, count);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const stride = [1, 2, 2.5, 5, 10].map((x) => x * power).find((x) => x >= rough * 0.999);
+  const stride = [1, 2, 5, 10].map((x) => x * power).find((x) => x >= rough * 0.999);
   const found = [];
   for (let i = Math.floor(low / stride + 1e-9); found.length < 20; i++) {
     found.push(Number((i * stride).toPrecision(12)));

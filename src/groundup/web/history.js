@@ -22,7 +22,7 @@ export function throughTime(context, model) {
   } },
     element("label", { for: "time-text" }, "the text that every snapshot reads"),
     text,
-    element("div", { class: "row" },
+    element("div", { class: "row start" },
       element("button", { type: "submit", class: "plain" }, "Read it"),
       example("as its samples begin", () => state.prompt || "The"),
       example("something that repeats itself", () => AGAIN)),
@@ -137,8 +137,8 @@ function buildStage(state, first) {
   });
   state.stage.replaceChildren(
     clock.box,
-    element("div", { class: "charts" }, ...over.boxes),
     tokensSection(view),
+    element("div", { class: "charts" }, ...over.boxes),
     next.part,
     heads.box,
     attentionSection(view),
@@ -153,7 +153,7 @@ function viewOf(first) {
     data: { ...first },
     prefix: "time-",
     weight: first.weight,
-    token: first.tokens.length - 1,
+    token: Math.max(0, first.tokens.length - 2), // so that there is something that follows
     ...bestHead(first),
     word(id) {
       return this.data.words[id];
@@ -307,7 +307,7 @@ function nextOf(state) {
     }
   } });
   const part = section("What comes next?", "What this snapshot expects after the chosen token.",
-    element("p", { class: "row" }, element("label", { for: "time-watch" }, "the token to follow"), select), bars.list);
+    element("p", { class: "row start" }, element("label", { for: "time-watch" }, "the token to follow"), select), bars.list);
   function show() {
     const { data, token } = state.view;
     const { probabilities } = distribution(data.next[token]);
@@ -340,7 +340,7 @@ function headsOf(state, { n_layers, n_heads }) {
     return made;
   };
   const [layer, head] = [pick("layer", n_layers), pick("head", n_heads)];
-  const box = element("p", { class: "row" }, element("label", { for: "time-layer" }, "layer"), layer, element("label", { for: "time-head" }, "head"), head);
+  const box = element("p", { class: "row start" }, element("label", { for: "time-layer" }, "layer"), layer, element("label", { for: "time-head" }, "head"), head);
   return {
     box,
     show() {

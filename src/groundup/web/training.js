@@ -89,7 +89,7 @@ function statusOf({ metrics, damaged }, { running, steps, task }) {
   const seconds = metrics.seconds?.at(-1)?.[1];
   const parts = [
     element("span", { class: running ? "light on" : "light" }, running ? "● training" : "○ not training"),
-    ` ${task ? `${task}, ` : ""}step ${done.toLocaleString("en")}${of}`,
+    ` · ${task ? `${task}, ` : ""}step ${done.toLocaleString("en")}${of}`,
   ];
   if (seconds !== undefined) parts.push(`, ${duration(seconds)}`);
   if (damaged) parts.push(`; ${damaged} lines of its measurements cannot be read`);
