@@ -27,6 +27,9 @@ LONGEST = 10_000
 WRITTEN = 24
 """So many tokens the model writes after the text, to show what it would say."""
 
+AT_ONCE = 128
+"""Tokens, in copies of the text, that a step computes: others wait for that long."""
+
 NEIGHBOURS, LOOKED_UP = 12, 8
 
 
@@ -120,7 +123,7 @@ async def _events(
             if written is None:
                 break
             yield _event(written=written)
-        for batch in reading.batches() if alone else ():
+        for batch in reading.batches(AT_ONCE) if alone else ():
             changes = await served.work(lambda batch=batch: reading.changes(batch))
             yield _event(
                 changes=[asdict(change) for change in changes], words=reading.words(changes)
