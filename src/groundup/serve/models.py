@@ -81,6 +81,11 @@ class Served:
         """Whether it sorts texts instead of continuing them."""
         return self.facts.is_classifier
 
+    @property
+    def context_length(self) -> int:
+        """The most tokens that the model can look at."""
+        return self.model.cfg.context_length
+
     async def work(self, function: Callable[[], T]) -> T:
         """What ``function()`` gives in the thread that computes with this model.
 

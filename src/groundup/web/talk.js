@@ -30,6 +30,7 @@ export function talkView({ context, sampling, system }) {
   function draw() {
     log.replaceChildren(...turns.map((turn, i) => turnOf(turn, i)));
     box.busy(writing !== null);
+    clear.hidden = !turns.length;
   }
   function turnOf(turn, i) {
     const mine = turn.role === "user";

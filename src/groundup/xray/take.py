@@ -22,7 +22,6 @@ from groundup.model.watch import Seen, watch
 from groundup.output import progress_bar, visible
 from groundup.tokenizers import Tokenizer
 from groundup.xray.changes import (
-    TOKENS_AT_ONCE,
     Part,
     batched,
     changes_without,
@@ -143,7 +142,7 @@ class Reading:
             neighbours=near,
         )
 
-    def batches(self, most: int = TOKENS_AT_ONCE) -> list[Sequence[Part]]:
+    def batches(self, most: int | None = None) -> list[Sequence[Part]]:
         """The parts of the model, as many at once as make so many tokens, for :meth:`changes`."""
         return batched(self.parts, len(self.ids), most)
 
