@@ -115,7 +115,8 @@ def test_stops_biases_and_penalties(client: TestClient, lively: Served) -> None:
     stopped = client.post("/v1/completions", json={**ASK, "prompt": "lazy", "stop": stop}).json()
     assert stopped["choices"][0]["text"] == text[: text.index(stop)]
     assert stopped["choices"][0]["finish_reason"] == "stop"
-    biased = {**ASK, "prompt": "lazy", "logit_bias": {"98": 500, "99": 480}, "max_tokens": 4}
+    b, c = (lively.tokenizer.encode(letter)[0] for letter in "bc")
+    biased = {**ASK, "prompt": "lazy", "logit_bias": {b: 500, c: 480}, "max_tokens": 4}
     for penalty, expected in (("frequency_penalty", "bcbc"), ("presence_penalty", "bcbb")):
         answer = client.post("/v1/completions", json={**biased, penalty: 50}).json()
         assert answer["choices"][0]["text"] == expected, penalty

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
-from groundup.serve import openai, page
+from groundup.serve import embeddings, ollama, ollama_models, openai, page
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.errors import answer, as_problem
@@ -21,6 +21,9 @@ from groundup.serve.runner import Broken
 
 ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
     openai.routes,
+    embeddings.routes,
+    ollama.routes,
+    ollama_models.routes,
     page.routes,
 ]
 """What makes the routes of each part: one line per module."""

@@ -33,12 +33,11 @@ def routes(models: Models) -> list[BaseRoute]:
         ids = await chat_ids(served, asked.conversation)
         check_length(ids, served.context_length, "messages")
         most = asked.max_completion_tokens or asked.max_tokens
-        assert served.style is not None, "chat_ids has seen to it"
         writing = await begin(
             served,
             [ids],
             asked.sampling(most, served.tokenizer.vocab_size),
-            stop=[*served.style.stop, *asked.stops],
+            stop=[*served.style_stops, *asked.stops],
             logprobs=asked.top_logprobs or 0 if asked.logprobs else None,
             schema=asked.response_format.schema() if asked.response_format else None,
         )

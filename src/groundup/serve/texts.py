@@ -43,8 +43,9 @@ async def chat_ids(served: Served, messages: Sequence[Message]) -> list[int]:
     style = served.style
     if style is None:
         raise BadRequest(
-            f"{served.name} names no prompt style: it continues texts and was not taught to answer;"
-            " ask it at /v1/completions (Ollama's: /api/generate), or start the server with --style",
+            f"{served.name} names no prompt style: it continues texts and was not taught to "
+            "answer; ask it at /v1/completions (Ollama's: /api/generate), or start the server with "
+            "--style",
             "model",
         )
     try:
