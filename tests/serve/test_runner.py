@@ -58,7 +58,7 @@ async def test_whoever_stops_listening_frees_the_place_at_once(lively: Served) -
     writing = lively.runner.write([text_of(lively, "the fox", longest)])
     pieces = writing.__aiter__()
     await anext(pieces)
-    await pieces.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+    writing.stop()
     await lively.work(lambda: None)  # whatever was asked before this is done
     assert lively.runner.running == 0
     assert len(writing.texts[0].ids) < longest

@@ -1,4 +1,4 @@
-"""``groundup serve``: OpenAI's and Ollama's API for one's own models, and a page that shows them."""
+"""``groundup serve``: OpenAI's and Ollama's API for one's own models, and a page."""
 
 from __future__ import annotations
 

@@ -8,17 +8,29 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
-from groundup.serve import page, training
+from groundup.serve import (
+    embeddings,
+    ollama,
+    ollama_models,
+    openai,
+    page,
+    training,
+)
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
-from groundup.serve.models import Models, NotServed
-from groundup.serve.runner import Broken, Busy
+from groundup.serve.errors import answer, as_problem
+from groundup.serve.models import Models
+from groundup.serve.runner import Broken
 
 ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
+    openai.routes,
+    embeddings.routes,
+    ollama.routes,
+    ollama_models.routes,
     page.routes,
     training.routes,
 ]
@@ -42,43 +54,6 @@ def make_app(models: Models, options: ServeConfig) -> Starlette:
         },
         lifespan=life,
     )
-
-
-def as_problem(error: Exception) -> Problem:
-    """What a client is told of an error."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, NotServed):
-        return Problem(str(error), 404, "model", "model_not_found")
-    if isinstance(error, Busy):
-        return Problem(str(error), 503, wait=1)
-    if isinstance(error, Broken):
-        return Problem(str(error), 500)
-    return Problem(str(error), 400)
-
-
-def answer(path: str, problem: Problem) -> Response:
-    """The problem in the form that the API of this path has for them."""
-    headers = {} if problem.wait is None else {"Retry-After": str(problem.wait)}
-    return JSONResponse(error_body(path, problem), problem.status, headers)
-
-
-def error_body(path: str, problem: Problem) -> dict[str, object]:
-    """The JSON of a problem."""
-    if path.startswith("/api/"):
-        return {"error": str(problem)}
-    kinds = {401: "authentication_error", 429: "rate_limit_error"}
-    kind = kinds.get(problem.status, "invalid_request_error")
-    if problem.status >= 500:
-        kind = "server_error"
-    return {
-        "error": {
-            "message": str(problem),
-            "type": kind,
-            "param": problem.field,
-            "code": problem.code,
-        }
-    }
 
 
 async def _mistake(request: Request, error: Exception) -> Response:

@@ -77,7 +77,7 @@ class Protocol(H11Protocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Once a request's head is there, its time no longer runs; a part of one changes nothing."""
+        """Once a request's head is there, its time no longer runs."""
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
@@ -117,10 +117,9 @@ def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets two have one port otherwise
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Windows lets two have one port otherwise; others keep a port that was just given up.
+        alone = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        listener.setsockopt(socket.SOL_SOCKET, alone, 1)
         listener.bind((host, port))
         listener.listen(2048)
     except BaseException:

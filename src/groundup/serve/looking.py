@@ -5,18 +5,18 @@ Each step has the model for a moment only, so that others' texts are written in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from groundup.errors import UserError
 from groundup.serve.asking import BadRequest, read_body
+from groundup.serve.errors import as_problem, error_body
 from groundup.serve.models import Models, Served
+from groundup.serve.streams import Streamed, as_event
 from groundup.xray.changes import Part
 from groundup.xray.data import XRay
 from groundup.xray.take import MAX_TOKENS, Reading, neighbours, words_of
@@ -26,6 +26,9 @@ LONGEST = 10_000
 
 WRITTEN = 24
 """So many tokens the model writes after the text, to show what it would say."""
+
+AT_ONCE = 128
+"""Tokens, in copies of the text, that a step computes: others wait for that long."""
 
 NEIGHBOURS, LOOKED_UP = 12, 8
 
@@ -66,8 +69,7 @@ def routes(models: Models) -> list[BaseRoute]:
         check_length(asked.text, LONGEST)
         reading, seen = await served.work(lambda: _begin(served, asked))
         events = _events(served, reading, seen, alone=not asked.silenced)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return Streamed(events, "text/event-stream", lambda: None)
 
     async def near(request: Request) -> Response:
         asked = await read_body(request, Lookup)
@@ -119,19 +121,14 @@ async def _events(
             written = await served.work(reading.write_on)
             if written is None:
                 break
-            yield _event(written=written)
-        for batch in reading.batches() if alone else ():
+            yield as_event({"written": written})
+        for batch in reading.batches(AT_ONCE) if alone else ():
             changes = await served.work(lambda batch=batch: reading.changes(batch))
-            yield _event(
-                changes=[asdict(change) for change in changes], words=reading.words(changes)
-            )
-        yield _event(done=True)
-    except UserError as error:
-        yield _event(error={"message": str(error)})
-
-
-def _event(**values: Any) -> str:
-    return f"data: {json.dumps(values, allow_nan=False, separators=(',', ':'))}\n\n"
+            told = [asdict(change) for change in changes]
+            yield as_event({"changes": told, "words": reading.words(changes)})
+        yield as_event({"done": True})
+    except Exception as error:  # the status is sent already
+        yield as_event(error_body("/page/xray", as_problem(error)))
 
 
 def _near(served: Served, asked: Lookup) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -80,6 +80,16 @@ class Served:
     def is_classifier(self) -> bool:
         """Whether it sorts texts instead of continuing them."""
         return self.facts.is_classifier
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that the model can look at."""
+        return self.model.cfg.context_length
+
+    @property
+    def style_stops(self) -> Sequence[str]:
+        """The strings that end an answer in its prompt style."""
+        return () if self.style is None else self.style.stop
 
     async def work(self, function: Callable[[], T]) -> T:
         """What ``function()`` gives in the thread that computes with this model.

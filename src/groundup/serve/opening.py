@@ -192,7 +192,7 @@ class _Opener:
         facts = read_facts(source, verify=self.loading.verify)
         if facts.kind != "adapter" or facts.is_classifier:
             return None
-        base = read_json(config).get("base_model_name_or_path")
+        base = str(read_json(config).get("base_model_name_or_path"))
         try:
             expect_language_model(read_facts(base), base)
         except UserError:

@@ -57,38 +57,62 @@ class Piece(NamedTuple):
 class Writing:
     """The texts that are written for one request; iterate over their pieces once.
 
-    Whoever stops iterating (closes the iterator, or is cancelled) frees their places before the
-    model's next step.
+    Whoever has enough calls :meth:`stop`, which frees their places before the next step.
 
     Attributes:
         texts: what is written.
+        name: what the model is called that writes.
         began: when it was asked for, in seconds of ``time.perf_counter``; ``first``: when its first
-            token was there; ``ended``: when its last one was.
+            token was there; ``last``: when its newest was.
         tokens: how many were written, of all texts.
     """
 
     texts: Sequence[Text]
+    name: str
     runner: Runner
     loop: asyncio.AbstractEventLoop
     began: float = field(default_factory=time.perf_counter)
     first: float | None = None
-    ended: float | None = None
+    last: float | None = None
     tokens: int = 0
     came: asyncio.Queue[list[Piece] | Exception] = field(default_factory=asyncio.Queue)
 
+    def __post_init__(self) -> None:
+        self._left = len(self.texts)
+        self._early: list[Piece] = []
+
+    async def begun(self) -> Writing:
+        """Wait until there is a first piece, which iterating begins with.
+
+        Raises:
+            Exception: what kept it from being written.
+        """
+        self._early = await self._next()
+        return self
+
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        left = len(self.texts)
-        try:
-            while left:
-                pieces = await self.came.get()
-                if isinstance(pieces, Exception):
-                    raise pieces
-                for piece in pieces:
-                    left -= piece.finish_reason is not None
-                    yield piece
-        finally:
-            if left:
-                self.runner.abort(self)
+        while self._left:
+            pieces, self._early = self._early or await self._next(), []
+            for piece in pieces:
+                self._left -= piece.finish_reason is not None
+                yield piece
+
+    async def all(self) -> list[Piece]:
+        """Every piece, once the last one is there."""
+        return [piece async for piece in self]
+
+    def stop(self) -> None:
+        """Write no more of it; if all is written, nothing changes."""
+        if self._left:
+            self._left = 0
+            self.runner.abort(self)
+
+    async def _next(self) -> list[Piece]:
+        came = await self.came.get()
+        if isinstance(came, Exception):
+            self._left = 0
+            raise came
+        return came
 
 
 class Runner:
@@ -101,6 +125,9 @@ class Runner:
         max_batch: most texts that are written at a time.
         queue: most that wait for that.
         use_adapter: switches one of the model's LoRA adapters on.
+
+    Attributes:
+        wrote: told of each request's texts once no more of them is written, in the thread.
     """
 
     def __init__(
@@ -113,6 +140,7 @@ class Runner:
         queue: int = 64,
         use_adapter: Use | None = None,
     ) -> None:
+        self.wrote: Callable[[Writing], None] = lambda writing: None
         self.model, self.tokenizer = model, tokenizer
         self.max_batch, self.room = max_batch, max_batch + queue
         self._use: Use = use_adapter or (lambda name: None)
@@ -138,15 +166,14 @@ class Runner:
         """How many wait for a place."""
         return max(0, self._taken - self.running)
 
-    def write(self, texts: Sequence[Text]) -> Writing:
+    def write(self, texts: Sequence[Text], name: str = "") -> Writing:
         """Begin the texts of a request. Called in the event loop that awaits them.
 
         Raises:
             Busy: too many wait already, or the server is shutting down.
             UserError: there would never be room for so many.
         """
-        if len(texts) > self.room:
-            raise UserError(f"{len(texts)} texts at a time; this server takes {self.room} at most")
+        self.check_room(len(texts))
         with self._lock:
             if self._closing:
                 raise Busy("the server is shutting down")
@@ -156,9 +183,14 @@ class Runner:
                     f"{self.room}; ask again in a moment"
                 )
             self._taken += len(texts)
-        writing = Writing(texts, self, asyncio.get_running_loop())
+        writing = Writing(texts, name, self, asyncio.get_running_loop())
         self._inbox.put(partial(self._begin, writing))
         return writing
+
+    def check_room(self, texts: int) -> None:
+        """Raise ``UserError`` if there can never be room for so many texts of one request."""
+        if texts > self.room:
+            raise UserError(f"{texts} texts at a time; this server takes {self.room} at most")
 
     def abort(self, writing: Writing) -> None:
         """Write no more of a request's texts, from the next step on."""
@@ -246,7 +278,7 @@ class Runner:
                 mail.pop(writing, None)
                 continue
             writing.tokens += 1
-            writing.first = writing.first or now
+            writing.first, writing.last = writing.first or now, now
             logprob = text.logprobs[-1] if text.top_logprobs is not None else None
             index = writing.texts.index(text)
             mail.setdefault(writing, []).append(
@@ -254,7 +286,6 @@ class Runner:
             )
             if text.finish_reason is not None:
                 self._let_go(text)
-                writing.ended = now
         for loop in {writing.loop for writing in mail}:
             letters = [(w, pieces) for w, pieces in mail.items() if w.loop is loop]
             _tell(loop, _deliver, letters)
@@ -289,9 +320,11 @@ class Runner:
                 self._let_go(text)
 
     def _let_go(self, text: Text) -> None:
-        del self._owners[text]
+        writing = self._owners.pop(text)
         with self._lock:
             self._taken -= 1
+        if not any(other in self._owners for other in writing.texts):
+            self.wrote(writing)
 
 
 class _Inbox:

@@ -8,7 +8,7 @@ const writes = (model) => model.kind === "language model";
 
 /** Each tab: the module that shows it, and which models it is about; without any it isn't there. */
 const TABS = [
-  { id: "chat", title: "Chat", module: "./chat.js", takes: writes },
+  { id: "chat", title: (models) => (models.some((model) => model.prompt_style) ? "Chat" : "Write"), module: "./chat.js", takes: writes },
   { id: "xray", title: "X-ray", module: "./live.js", takes: writes },
   { id: "tokenizer", title: "Tokenizer", module: "./tokenizer.js", takes: () => true },
   { id: "training", title: "Training", module: "./training.js", takes: (model) => model.run },
@@ -27,7 +27,7 @@ async function start() {
 }
 
 function frame(main, models) {
-  const tabs = TABS.filter((tab) => models.some(tab.takes)).map((tab) => tabOf(tab, models));
+  const tabs = TABS.filter((tab) => models.some(tab.takes)).map((tab) => tabOf({ ...tab, title: typeof tab.title === "string" ? tab.title : tab.title(models) }, models));
   const list = element("nav", { class: "tabs", role: "tablist", "aria-label": "what to do" });
   const chooser = element("div", { class: "chooser" });
   list.append(...tabs.map((tab) => tab.button));

@@ -63,7 +63,7 @@ function systemBox(context) {
     box,
     show(wanted) {
       box.hidden = !(wanted && context.model.system);
-      area.placeholder = context.model.default_system ?? "none";
+      area.placeholder = context.model.default_system ?? (context.model.prompt_style === "model" ? "the template's own, if it has one" : "none");
     },
     value: () => (box.hidden || !area.value.trim() ? null : area.value),
   };

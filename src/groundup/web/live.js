@@ -134,7 +134,7 @@ function partsOf({ n_layers, n_heads }) {
 /** Which parts are silenced, what that is called, and where one sees and changes it. */
 function liveParts(changed) {
   const bar = element("span", { class: "silence" });
-  const [before, after] = [0, 1].map(() => element("span", { class: "written", dir: "auto" }));
+  const [before, after] = [0, 1].map(() => element("span", { class: "writes", dir: "auto" }));
   const without = element("p", { class: "goes-on", hidden: true }, element("span", { class: "quiet" }, "without "), element("span", { class: "what" }), element("span", { class: "quiet" }, ": "), after);
   const story = element("div", { class: "story" }, element("p", { class: "goes-on" }, element("span", { class: "quiet" }, "It would go on: "), before), without);
   const live = { silenced: new Set(), intact: null, view: null, touched: false, bar, story };
@@ -144,10 +144,10 @@ function liveParts(changed) {
     return parts.length === 1 ? nameOf(parts[0]) : `${parts.length} silenced parts`;
   };
   live.wrote = (text, silenced) => {
-    if (!silenced) before.textContent = visible(text);
+    if (!silenced) before.textContent = inOneLine(text);
     else {
       without.hidden = text === null;
-      after.textContent = visible(text ?? "");
+      after.textContent = inOneLine(text ?? "");
     }
   };
   live.toggle = (part) => {
@@ -174,9 +174,14 @@ function liveParts(changed) {
   return live;
 }
 
+/** A text whose line ends are signs. */
+function inOneLine(text) {
+  return visible(text).trimStart().replace(/\s*\n\s*/g, " ↵ ");
+}
+
 /** Any token's neighbours, and theirs: from one to the next. */
 function lookup(context) {
-  const input = element("input", { type: "text", id: "lookup", value: " king", spellcheck: false });
+  const input = element("input", { type: "text", id: "lookup", value: " the", spellcheck: false });
   const places = element("p", { class: "path" });
   const bars = barList("tokens with similar embeddings");
   const told = element("p", { class: "told quiet", "aria-live": "polite" });

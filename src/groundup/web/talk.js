@@ -30,6 +30,7 @@ export function talkView({ context, sampling, system }) {
   function draw() {
     log.replaceChildren(...turns.map((turn, i) => turnOf(turn, i)));
     box.busy(writing !== null);
+    clear.hidden = !turns.length;
   }
   function turnOf(turn, i) {
     const mine = turn.role === "user";
@@ -44,7 +45,9 @@ export function talkView({ context, sampling, system }) {
     }
     const who = element("div", { class: "who" }, mine ? "you" : element("bdi", {}, visible(turn.model)));
     const told = element("div", { class: "told quiet" }, turn.told ?? "");
-    const shown = element("article", { class: mine ? "turn mine" : "turn", "aria-label": mine ? "you" : visible(turn.model) }, who, text, element("div", { class: "row" }, told, actions));
+    const shown = element("article", { class: mine ? "turn mine" : "turn", "aria-label": mine ? "you" : visible(turn.model) }, who);
+    if (mine) shown.append(element("div", { class: "row start" }, text, actions));
+    else shown.append(text, element("div", { class: "row" }, told, actions));
     return shown;
   }
   /** Write a message anew; what came after it is gone when it is asked again. */
@@ -106,12 +109,13 @@ export function talkView({ context, sampling, system }) {
   function request() {
     return { path: "v1/chat/completions", body: { model: context.model.name, messages: messages(), ...sampling() } };
   }
-  /** The conversation with what is being typed, or with a word in its place. */
+  /** What the model would be asked with what is being typed; without it, what it was asked last. */
   function asked() {
     const draft = box.value();
     const said = messages();
-    if (said.at(-1)?.role !== "user") said.push({ role: "user", content: draft || "Hello" });
-    return said;
+    const last = said.findLastIndex(({ role }) => role === "user");
+    if (draft.trim() || last < 0) return [...said, { role: "user", content: draft.trim() ? draft : "Hello" }];
+    return said.slice(0, last + 1);
   }
   const clear = element("button", { type: "button", class: "quietly", click: () => {
     stop();
@@ -125,10 +129,7 @@ export function talkView({ context, sampling, system }) {
     stop,
     renew: draw,
     request: () => ({ path: "v1/chat/completions", body: { ...request().body, messages: asked() } }),
-    prompt: () => {
-      const said = asked();
-      return { messages: said.at(-1).role === "user" ? said : said.slice(0, -1) };
-    },
+    prompt: () => ({ messages: asked() }),
   };
 }
 

@@ -1,6 +1,6 @@
 /** A text that the model writes while one watches, and what is said of it afterwards. */
 
-const ENDS = { stop: "it ended there", length: "the length was reached" };
+const ENDS = { stop: "ended by itself", length: "the length was reached" };
 
 /**
  * Ask for a text by a streaming request. `onText` is called with all that is there so far, on each

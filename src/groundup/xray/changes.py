@@ -52,9 +52,9 @@ def parts_of(layers: int, heads: int) -> list[Part]:
     ]
 
 
-def batched(parts: Sequence[Part], tokens: int) -> list[Sequence[Part]]:
-    """Parts in batches of as many as are tried at once with a text of so many tokens."""
-    at_once = max(1, TOKENS_AT_ONCE // tokens)
+def batched(parts: Sequence[Part], tokens: int, most: int | None = None) -> list[Sequence[Part]]:
+    """Parts in batches of which each has at most so many tokens, in as many copies of the text."""
+    at_once = max(1, (most or TOKENS_AT_ONCE) // tokens)
     return [parts[i : i + at_once] for i in range(0, len(parts), at_once)]
 
 

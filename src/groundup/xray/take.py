@@ -142,9 +142,9 @@ class Reading:
             neighbours=near,
         )
 
-    def batches(self) -> list[Sequence[Part]]:
-        """The parts of the model, as many at once as :meth:`changes` takes."""
-        return batched(self.parts, len(self.ids))
+    def batches(self, most: int | None = None) -> list[Sequence[Part]]:
+        """The parts of the model, as many at once as make so many tokens, for :meth:`changes`."""
+        return batched(self.parts, len(self.ids), most)
 
     def changes(self, parts: Sequence[Part]) -> list[Change]:
         """What becomes of the answers without each of these parts (and nothing else silenced)."""

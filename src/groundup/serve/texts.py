@@ -1,0 +1,125 @@
+"""What both APIs do: from a request's words to a prompt's ids, and to texts that are written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from groundup.data.instructions import encode_prompt
+from groundup.decoding.config import SamplingConfig
+from groundup.decoding.constraint import Constraint
+from groundup.decoding.sequence import Sequence as Text
+from groundup.errors import UserError
+from groundup.prompts import Message
+from groundup.serve.asking import BadRequest
+from groundup.serve.models import Models, Served
+from groundup.serve.runner import Writing
+
+
+def language_model(models: Models, name: str) -> Served:
+    """The model of this name, if it writes texts.
+
+    Raises:
+        NotServed: there is none.
+        BadRequest: it is a classifier.
+    """
+    served = models.get(name)
+    if served.is_classifier:
+        raise BadRequest(
+            f"{served.name} is a classifier ({', '.join(served.facts.labels)}): it sorts texts and "
+            "writes none; ask it at /v1/classify",
+            "model",
+        )
+    return served
+
+
+async def chat_ids(served: Served, messages: Sequence[Message]) -> list[int]:
+    """What a model reads before it answers the last message, as its prompt style has it.
+
+    Raises:
+        BadRequest: it has no prompt style, or the messages are no conversation.
+    """
+    style = served.style
+    if style is None:
+        raise BadRequest(
+            f"{served.name} names no prompt style: it continues texts and was not taught to "
+            "answer; ask it at /v1/completions (Ollama's: /api/generate), or start the server with "
+            "--style",
+            "model",
+        )
+    try:
+        return await asyncio.to_thread(encode_prompt, messages, served.tokenizer, style)
+    except UserError as error:
+        raise BadRequest(f"messages: {error}", "messages") from None
+
+
+async def prompt_ids(served: Served, prompt: str | Sequence[int]) -> list[int]:
+    """A prompt's ids, as ``groundup generate`` reads it: an empty one begins a text anew.
+
+    Raises:
+        BadRequest: an id is none of the vocabulary.
+    """
+    tokenizer = served.tokenizer
+    if not isinstance(prompt, str):
+        wrong = [i for i in prompt if not 0 <= i < tokenizer.vocab_size]
+        if wrong:
+            raise BadRequest(
+                f"prompt has the id {wrong[0]}; expected 0 to {tokenizer.vocab_size - 1}", "prompt"
+            )
+        return list(prompt) or [tokenizer.eot_token or 0]
+    return await asyncio.to_thread(tokenizer.encode_alone, prompt) or [tokenizer.eot_token or 0]
+
+
+def check_length(ids: Sequence[int], context: int, field: str = "prompt") -> None:
+    """Refuse a prompt that a context has no room for.
+
+    Raises:
+        BadRequest: it is longer; the message has both numbers.
+    """
+    if len(ids) > context:
+        raise BadRequest(
+            f"the prompt has {len(ids)} tokens, but the context is {context} tokens; shorten it",
+            field,
+            "context_length_exceeded",
+        )
+
+
+async def begin(
+    served: Served,
+    prompts: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    *,
+    stop: Sequence[str] = (),
+    logprobs: int | None = None,
+    schema: dict[str, Any] | None = None,
+) -> Writing:
+    """Begin ``config.num_samples`` texts after each of the prompts.
+
+    Raises:
+        BadRequest: an option makes no sense for this model.
+        Busy: there is no room for them now.
+    """
+
+    def text(prompt: Sequence[int], index: int) -> Text:
+        return Text(
+            prompt,
+            config,
+            tokenizer=served.tokenizer,
+            stop=stop,
+            index=index,
+            adapter=served.adapter,
+            logprobs=logprobs,
+            constraint=None if schema is None else Constraint(served.tokenizer, schema),
+        )
+
+    def all_texts() -> list[Text]:
+        return [text(prompt, i) for prompt in prompts for i in range(config.num_samples)]
+
+    try:
+        config.check(served.tokenizer.vocab_size)
+        served.runner.check_room(len(prompts) * config.num_samples)
+        texts = all_texts() if schema is None else await asyncio.to_thread(all_texts)
+    except UserError as error:
+        raise BadRequest(str(error)) from None
+    return served.runner.write(texts, served.name)
