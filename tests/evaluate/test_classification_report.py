@@ -7,6 +7,7 @@ import pytest
 from groundup.data.classification import LabelledTexts
 from groundup.errors import UserError
 from groundup.evaluate.classification_report import (
+    PREDICTIONS,
     Report,
     class_numbers,
     evaluate_classifier,
@@ -15,6 +16,7 @@ from groundup.evaluate.classification_report import (
 )
 from groundup.evaluate.classifier import Classifier
 from groundup.evaluate.metrics import accuracy, class_scores, confusion_matrix
+from groundup.files import JsonLines
 from groundup.tokenizers import BPETokenizer
 from tests.conftest import TEXT
 from tests.labelled import labelled, make_classifier
@@ -87,7 +89,7 @@ def test_the_files(tmp_path: Path, classifier: Classifier) -> None:
     write_report(reports, tmp_path / "report")
     pictures = {"confusion-test-split.png", "confusion-balanced-test-split.png"}
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {"report.json", "report.md"} | pictures
+    assert names == {"report.json", "report.md", "predictions.jsonl"} | pictures
     for name in pictures:
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
     facts = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))["reports"]
@@ -95,6 +97,14 @@ def test_the_files(tmp_path: Path, classifier: Classifier) -> None:
     assert facts[0]["count"] == 48 and facts[0]["matrix"] == reports[0].matrix
     assert facts[0]["classes"][1]["f1"] == reports[0].classes[1].f1
     assert facts[0]["mistakes"][0]["text"] == reports[0].mistakes[0].text
+    assert "called" not in facts[0]
+    called = JsonLines(tmp_path / "report" / PREDICTIONS).read()
+    assert [(row["row"], row["text"], row["label"]) for row in called] == list(
+        zip(data.rows, data.texts, data.labels, strict=True)
+    )
+    found = [list(p.probabilities.values()) for p in classifier.predict(data.texts)]
+    for row, expected in zip(called, found, strict=True):
+        assert row["probabilities"] == pytest.approx(expected, abs=1e-5)
     text = (tmp_path / "report" / "report.md").read_text("utf-8")
     assert text.count("## ") == 2
     assert all(f"]({name})" in text for name in pictures)

@@ -100,7 +100,7 @@ def test_a_run_leaves_a_classifier_that_learned(tmp_path: Path, pictures: None) 
     )
     assert {path.name for path in (out / "report").iterdir()} == (
         {"report.json", "report.md", "confusion-test-split.png"}
-        | {"confusion-balanced-test-split.png"}
+        | {"confusion-balanced-test-split.png", "predictions.jsonl"}
     )
     assert "  train         102: 34 ham, 34 news, 34 spam" in "\n".join(said)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from groundup.data.classification import LabelledTexts
 from groundup.errors import UserError, did_you_mean
 from groundup.evaluate.classifier import Classifier, probabilities
 from groundup.evaluate.metrics import ClassScores, accuracy, class_scores, confusion_matrix
-from groundup.files import atomic_update, write_json
+from groundup.files import JsonLines, atomic_update, write_json
 from groundup.output import inline
 from groundup.plots import plot_confusion
+
+PREDICTIONS = "predictions.jsonl"
+"""The file of a report with every text."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Called:
+    """A text with what it is, and how likely the classifier thinks each class."""
+
+    row: int  # in its file, from 1
+    text: str
+    label: str
+    probabilities: list[float]  # in the order of the labels
+
+
+@dataclass(frozen=True)
 class Report:
     """What was found on one set of texts.
 
@@ -41,6 +54,7 @@ class Report:
         classes: precision, recall and F1 of every class.
         mistakes: the most confident ones, the worst first.
         truncated: number of texts that were longer than the classifier looks at.
+        called: every text.
     """
 
     title: str
@@ -50,6 +64,7 @@ class Report:
     classes: list[ClassScores]
     mistakes: list[Mistake]
     truncated: int
+    called: list[Called] = field(default_factory=list, repr=False)
 
     @property
     def count(self) -> int:
@@ -96,6 +111,12 @@ def evaluate_classifier(
         class_scores(matrix, classifier.labels),
         mistakes,
         tokens.truncated,
+        [
+            Called(row, text, label, [round(p, 6) for p in found[i].tolist()])
+            for i, (row, text, label) in enumerate(
+                zip(data.rows, data.texts, data.labels, strict=True)
+            )
+        ],
     )
 
 
@@ -121,6 +142,8 @@ def class_numbers(data: LabelledTexts, labels: Sequence[str]) -> list[int]:
 def write_report(reports: Sequence[Report], directory: Path) -> None:
     """Write ``report.json``, ``report.md`` and a picture of each confusion matrix.
 
+    And ``predictions.jsonl``: how likely each class is for every text of the longest report.
+
     Raises:
         UserError: they cannot be written.
     """
@@ -133,6 +156,8 @@ def write_report(reports: Sequence[Report], directory: Path) -> None:
                 np.array(report.matrix), report.labels, report.title, show=False
             )
             figure.savefig(folder / _picture(report), dpi=150)
+        longest = max(reports, key=lambda report: report.count)
+        JsonLines(folder / PREDICTIONS).rewrite(map(asdict, longest.called))
 
 
 def markdown(report: Report) -> str:
@@ -171,7 +196,9 @@ def markdown(report: Report) -> str:
 
 
 def _facts(report: Report) -> dict[str, Any]:
-    return {"count": report.count} | asdict(report)
+    told = {"count": report.count} | asdict(report)
+    del told["called"]
+    return told
 
 
 def _picture(report: Report) -> str:

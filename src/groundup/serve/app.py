@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
 from groundup.serve import (
+    classifying,
     embeddings,
     ollama,
     ollama_models,
@@ -33,6 +34,7 @@ ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
     ollama_models.routes,
     page.routes,
     training.routes,
+    classifying.routes,
 ]
 """What makes the routes of each part: one line per module."""
 

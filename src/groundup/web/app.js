@@ -12,6 +12,7 @@ const TABS = [
   { id: "xray", title: "X-ray", module: "./live.js", takes: writes },
   { id: "tokenizer", title: "Tokenizer", module: "./tokenizer.js", takes: () => true },
   { id: "training", title: "Training", module: "./training.js", takes: (model) => model.run },
+  { id: "classifier", title: "Classifier", module: "./classifier.js", takes: (model) => model.kind === "classifier" },
 ];
 
 const COLOURS = "groundup-colours";
