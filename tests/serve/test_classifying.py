@@ -70,11 +70,12 @@ def refused(client: TestClient, where: str, **body: Any) -> str:
 
 
 def plainly(served: Served, ids: list[int]) -> list[float]:
-    """The classes' probabilities of one text alone, read where its training read it."""
+    """The logarithm of the classes' odds for a text alone, read where its training read it."""
     eot = served.tokenizer.eot_token or 0
     idx = torch.tensor([ids + [eot] * (16 - len(ids) if served.facts.reading.padded else 0)])
     with torch.no_grad():
-        return served.model(idx)[0, -1].softmax(-1).tolist()
+        found = served.model(idx)[0, -1].double().softmax(-1)
+    return (found / (1 - found)).log().tolist()
 
 
 def test_without_each_token_by_a_plain_computation(
@@ -85,7 +86,7 @@ def test_without_each_token_by_a_plain_computation(
     told = asked(client_of(served), "classify", text=TEXT)
     assert told["tokens"] == ids and told["labels"] == list(LABELS)
     assert told["cut"] == len(served.tokenizer.encode(TEXT)) - len(ids)
-    assert told["probabilities"] == pytest.approx(plainly(served, ids), abs=1e-5)
+    assert told["odds"] == pytest.approx(plainly(served, ids), abs=1e-5)
     assert len(told["without"]) == len(ids)
     for i, row in enumerate(told["without"]):
         assert row == pytest.approx(plainly(served, ids[:i] + ids[i + 1 :]), abs=1e-5)

@@ -6,14 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from torch import Tensor
 
 from groundup.data.labelled_tokens import LabelledTokens
 from groundup.errors import UserError
 from groundup.evaluate.classification_report import PREDICTIONS
-from groundup.evaluate.classifier import Classifier, probabilities
+from groundup.evaluate.classifier import Classifier, class_scores
 from groundup.files import JsonLines
 from groundup.options import fits
 from groundup.output import shell, visible
@@ -71,9 +73,10 @@ async def moved_by(served: Served, text: str) -> dict[str, Any]:
     """How likely each class is for a text, and for the text without each of its tokens.
 
     Returns:
-        ``labels``; ``probabilities`` of each; ``tokens``: the ids that are read; ``words``: their
-        texts; ``without``: for each of the first tokens the probabilities without it, or None
-        where nothing would be left; ``cut``: how many tokens are not read.
+        ``labels``; ``odds``: the logarithm of each class's odds, ``log(p / (1 - p))``, which says
+        more where the classifier is sure; ``tokens``: the ids that are read; ``words``: their
+        texts; ``without``: for each of the first tokens the odds without it, or None where nothing
+        would be left; ``cut``: how many tokens are not read.
 
     Raises:
         UserError: the text is empty.
@@ -90,16 +93,26 @@ async def moved_by(served: Served, text: str) -> dict[str, Any]:
     for start in range(0, len(texts), AT_ONCE):  # others' requests come in between
         part = texts[start : start + AT_ONCE]
         batch = LabelledTokens(part, [0] * len(part), tokens.pad_token, tokens.length)
-        found = await served.work(lambda batch=batch: probabilities(served.model, batch))
-        rows += found.tolist()
+        found = await served.work(lambda batch=batch: class_scores(served.model, batch))
+        rows += log_odds(found).tolist()
     return {
         "labels": [visible(label) for label in facts.labels],
-        "probabilities": rows[0],
+        "odds": rows[0],
         "tokens": ids,
         "words": words_of(tokenizer, [ids]),
         "without": rows[1:] or [None],
         "cut": len(tokenizer.encode_alone(text)) - len(ids),
     }
+
+
+def log_odds(scores: Tensor) -> Tensor:
+    """``log(p / (1 - p))`` of each class, from scores ``(texts, classes)``."""
+    scores = scores.double()
+    others = [
+        torch.cat([scores[:, :i], scores[:, i + 1 :]], dim=1).logsumexp(dim=1)
+        for i in range(scores.shape[1])
+    ]
+    return scores - torch.stack(others, dim=1)
 
 
 def tested_on(served: Served) -> dict[str, Any]:

@@ -42,7 +42,7 @@ export function chart({ title, height = 210, logX = false, from = null, to = nul
     show(series, mark = null) {
       Object.assign(state, { series: series.filter(({ points }) => points.length), mark });
       if (state.at !== null) state.at = Math.min(state.at, steps(state).length - 1);
-      key.replaceChildren(...state.series.map((each) => entry(each, told)));
+      key.replaceChildren(...state.series.map((each) => entry(each, told, mark)));
       draw();
     },
     scale(log) {
@@ -60,9 +60,9 @@ export function short(value) {
   return String(Number(value.toPrecision(size >= 1000 ? 4 : 3)));
 }
 
-function entry({ name, kind, points }, told) {
+function entry({ name, kind, points }, told, mark) {
   const line = drawing("line", { x1: 0, x2: 26, y1: 5, y2: 5, class: `line kind${kind}` });
-  return element("span", {}, drawing("svg", { width: 26, height: 10, "aria-hidden": true }, line), ` ${name} `, element("b", {}, told(points.at(-1)[1])));
+  return element("span", {}, drawing("svg", { width: 26, height: 10, "aria-hidden": true }, line), ` ${name} `, element("b", {}, told((at(points, mark) ?? points.at(-1))[1])));
 }
 
 /** All x that a series has a point at, in order. */

@@ -29,7 +29,7 @@ function message(context, model) {
   const moved = barList("without each of these tokens");
   const effects = element("div", { class: "two", hidden: true },
     element("div", {}, element("h3", {}, "What it says"), bars.list, told, strip),
-    element("div", {}, element("h3", {}, "Which tokens moved it"), element("p", { class: "quiet" }, "The message was read again without each token: how likely the same class is then."), moved.list));
+    element("div", {}, element("h3", {}, "Which tokens moved it"), element("p", { class: "quiet" }, "The message was read again without each token. What a token did to the odds of the answer: × made it so many times as likely, ÷ spoke against it."), moved.list));
   const form = element("form", { class: "asking", submit: (event) => {
     event.preventDefault();
     read();
@@ -51,31 +51,42 @@ function message(context, model) {
     }
   }
   function show(found) {
-    const { labels, probabilities } = found;
+    const { labels } = found;
+    const probabilities = found.odds.map(likely);
     const best = likeliest(probabilities);
     bars.show(labels.map((label, i) => ({ text: label, plain: true, value: probabilities[i], label: percent(probabilities[i]), mark: i === best })));
-    const pull = found.without.map((row) => (row === null ? null : probabilities[best] - row[best]));
+    const pull = found.without.map((row) => (row === null ? null : found.odds[best] - row[best]));
     const cut = found.cut ? ` The last ${found.cut.toLocaleString("en")} tokens are more than it reads.` : "";
     told.textContent = `${labels[best]}, ${percent(probabilities[best])}.${cut}`;
-    strip.replaceChildren(...found.tokens.map((id, i) => chip(found.words[id], pull[i] ?? null)));
+    const most = Math.max(0.05, ...pull.map((value) => Math.abs(value ?? 0)));
+    strip.replaceChildren(...found.tokens.map((id, i) => chip(found.words[id], pull[i] ?? null, most)));
     const order = pull.map((value, i) => [value, i]).filter(([value]) => value !== null).sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, SHOWN);
     moved.show(order.map(([value, i]) => {
       const then = likeliest(found.without[i]);
       return {
         text: found.words[found.tokens[i]],
-        value: found.without[i][best],
-        label: percent(found.without[i][best]),
+        value: Math.abs(value),
+        label: `${value >= 0 ? "×" : "÷"}${times(Math.exp(Math.abs(value)))}`,
         mark: then !== best,
-        note: then !== best ? `◂ without it: ${labels[then]}` : `${value >= 0 ? "−" : "+"}${(100 * Math.abs(value)).toFixed(1)} points`,
+        note: then !== best ? `◂ without it: ${labels[then]}` : `${percent(likely(found.without[i][best]))} without it`,
       };
-    }));
+    }), most);
   }
   return { part: section(`Is it ${spokenList(model.labels)}?`, "The stronger a token's line, the more it speaks for the answer; a dashed line speaks against it.", form, effects), read };
 }
 
-function chip(text, pull) {
+/** A probability, by the logarithm of its odds. */
+function likely(odds) {
+  return 1 / (1 + Math.exp(-odds));
+}
+
+function times(factor) {
+  return factor < 100 ? factor.toPrecision(2) : Number(factor.toPrecision(2)).toLocaleString("en", { notation: "compact" });
+}
+
+function chip(text, pull, most) {
   const made = element("span", { class: `effect-token ${pull === null ? "" : pull >= 0 ? "for" : "against"}` }, word(text));
-  made.style.setProperty("--pull", Math.min(1, Math.abs(pull ?? 0) * 2).toFixed(3));
+  made.style.setProperty("--pull", (Math.abs(pull ?? 0) / most).toFixed(3));
   return made;
 }
 
