@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -67,6 +68,12 @@ def bundled(name: str) -> str:
 
     add(name)
     return "\n\n".join(parts.values())
+
+
+def embedded(value: object) -> str:
+    """A value as JSON in ASCII, in which nothing is HTML either."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def fingerprint(script: str) -> str:

@@ -1,3 +1,6 @@
+import base64
+import hashlib
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -55,12 +58,16 @@ def evil(llm: FakeLLM, write: Write) -> Path:
     return responses.parent / "responses.judge"
 
 
-def test_the_page_is_one_file_without_scripts(evil: Path) -> None:
-    page = Page((evil / "report.html").read_text(encoding="utf-8"))
-    assert {"script", "img", "link", "iframe", "a"}.isdisjoint(page.tags)
-    assert page.links == []
+def test_the_page_is_one_file_with_its_own_script_only(evil: Path) -> None:
+    text = (evil / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert {"img", "link", "iframe", "a"}.isdisjoint(page.tags)
+    assert page.links == [] and page.tags.count("script") == 2
+    script = text.split('<script type="module">')[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text) and EVIL not in script
     assert page.tags.count("svg") == 1
-    shown = "".join(page.texts)
+    shown = "".join(text for text in page.texts if not text.startswith("{"))
     assert shown.count(f"The number is 9.{EVIL}") == 2  # among the best, and in the whole list
     assert "unscored (the judge said ['<script>none</script>" in shown
     assert "0 (empty response, not asked)" in shown

@@ -141,6 +141,7 @@ def test_what_the_page_knows_of_models(tokenizer: BPETokenizer, tmp_path: Path) 
         "default_system": get_style("alpaca").default_system,
         "run": True,
         "history": 1,
+        "judged": 0,
     }
     assert (second["name"], second["kind"]) == (EVIL, "classifier")
     assert (second["labels"], second["prompt_style"]) == (["ham", EVIL], None)

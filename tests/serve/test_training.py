@@ -10,6 +10,7 @@ import torch
 from starlette.testclient import TestClient
 
 from groundup.errors import UserError
+from groundup.files import write_json
 from groundup.serve import training
 from groundup.serve.asking import Problem
 from groundup.serve.models import Served
@@ -182,3 +183,24 @@ def test_a_run_without_snapshots_or_facts_has_curves(client: TestClient, run: Pa
     told = asked(client, "run")
     assert told["history"] == [] and len(told["metrics"]["rows"]["step"]) == 12
     assert "none (--keep-history" in refused(client, "run/at", step=1, text="a")
+
+
+def test_judged_runs_that_lie_in_a_run_are_told(client: TestClient, run: Path) -> None:
+    assert "there is no judged run 0 of demo; there are 0" in refused(client, "judged")
+    judged = run / "responses.judge"
+    judged.mkdir()
+    (judged / "results.json").write_text("{}", "utf-8")
+    assert client.get("/page/models").json()[0]["judged"] == 1
+    assert "is not what a run of `groundup judge` has written" in refused(client, "judged")
+    row = {"entry": 1, "score": 70, "empty": False, "instruction": EVIL, "input": ""}
+    row |= {"reference": "b", "response": EVIL, "answers": ["70"], "note": ""}
+    summary = {"entries": 1, "scored": 1, "unscored": 0, "empty": 0, "mean": 70.0, "median": 70}
+    results = {"against": None, "entries": [row], "summary": summary | {"interval": None}}
+    results |= {"template": {"scale": [0, 100], "prompt": "?"}, "responses": "r", "judge": "j"}
+    results |= {"digest": "", "settings": {}, "versions": {}, "base_url": "", "prompts_cut": []}
+    results |= {"server_version": "", "structured": True}
+    write_json(judged / "results.json", results)
+    told = asked(client, "judged")
+    assert told["names"] == ["responses.judge"] and told["rows"][0]["value"] == 70
+    assert "\u202e" not in told["rows"][0]["task"] and "<script>" in told["rows"][0]["task"]
+    assert "there is no judged run 1" in refused(client, "judged", number=1)

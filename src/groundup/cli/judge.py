@@ -49,8 +49,9 @@ def judge(
     config = JudgeConfig(**given)
 
     from groundup.judge.calibration import CALIBRATION, details
-    from groundup.judge.report import PAGE, headline
+    from groundup.judge.report import headline
     from groundup.judge.run import calibrate_judge, default_output, judge_responses
+    from groundup.judge.written import PAGE
 
     if "num_ctx" in given and "num_ctx" not in config.deciding():
         say("note: --num-ctx has no effect: only Ollama's judges are told their context")

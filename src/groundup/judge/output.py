@@ -10,8 +10,8 @@ from groundup import files
 from groundup.errors import UserError
 from groundup.files import IN_USE, LOCK
 from groundup.judge.answers import ADVICE, ANSWERS
-from groundup.judge.report import FILES
 from groundup.judge.results import RESULTS
+from groundup.judge.written import FILES
 
 CALIBRATING = "calibration"
 """Where, within it, the questions of a calibration are kept as those of a run are."""

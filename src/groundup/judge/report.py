@@ -1,27 +1,17 @@
-"""The report of a judged run: one object, which templates render as Markdown and as a page."""
+"""The report of a judged run: one object, which ``written.py`` writes as Markdown and a page."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groundup.files import atomic_file
 from groundup.judge.responses import numbered
-from groundup.output import inline
-
-MARKDOWN, PAGE, PICTURE = "report.md", "report.html", "distribution.svg"
-FILES = (MARKDOWN, PAGE, PICTURE)
 
 EXTREMES = 5
 """How many of the best and of the worst answers are shown."""
-
-LARGEST = 20
-"""How many differences between two runs the Markdown report lists; the page lists all."""
 
 Bars = list[tuple[str, int]]
 """Labels and counts."""
@@ -46,35 +36,6 @@ class Shown:
     def cells(self) -> list[str]:
         """A row of a table."""
         return [str(self.entry), self.words, self.task, *self.texts.values()]
-
-
-def write_report(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write ``report.md`` with its picture and the self-contained ``report.html``.
-
-    Raises:
-        UserError: the disk is full or cannot be written to.
-    """
-    from groundup.pages import environment_of, inline_svg
-    from groundup.plots import plot_counts, svg
-
-    report = describe(results)
-    bars = report["bars"]
-    in_words = ", ".join(f"{label}: {count}" for label, count in bars)  # for who sees no picture
-    picture = svg(plot_counts(bars), f"distribution of the {report['counted']}: {in_words}")
-    environment = environment_of("groundup.judge")
-    environment.filters |= {"inline": inline, "cell": _cell, "fenced": _fenced}
-    told = {
-        "report": report,
-        "in_words": in_words,
-        "picture": inline_svg(picture),
-        "picture_file": PICTURE,
-        "page_file": PAGE,
-        "largest": LARGEST,
-    }
-    texts = {name: environment.get_template(name).render(told) for name in (MARKDOWN, PAGE)}
-    for name, text in {PICTURE: picture, **texts}.items():
-        with atomic_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -248,15 +209,3 @@ def _interval(interval: Sequence[float] | None, form: str = ".2f") -> str:
     if interval is None:
         return ""
     return f" (95% interval {interval[0]:{form}} to {interval[1]:{form}})"
-
-
-def _cell(text: str) -> str:
-    """Text of several lines within a table."""
-    return "<br>".join(inline(line) for line in text.strip().split("\n"))
-
-
-def _fenced(text: str) -> str:
-    """Text between fences that are longer than any in it."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"

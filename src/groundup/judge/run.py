@@ -20,11 +20,11 @@ from groundup.judge.calibration import (
 from groundup.judge.config import JudgeConfig
 from groundup.judge.failures import Failed
 from groundup.judge.output import CALIBRATING, RUN, check_output, locked, remove_ours
-from groundup.judge.report import write_report
 from groundup.judge.responses import check_same_tasks, read_tasks
 from groundup.judge.results import RESULTS, compare, gather, read_earlier
 from groundup.judge.servers import connect
 from groundup.judge.work import Work, choose_template, differences, read_work
+from groundup.judge.written import write_report
 from groundup.output import progress_bar
 
 Say = Callable[[str], None]

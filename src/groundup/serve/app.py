@@ -15,6 +15,7 @@ from groundup.errors import UserError
 from groundup.serve import (
     classifying,
     embeddings,
+    judging,
     ollama,
     ollama_models,
     openai,
@@ -35,6 +36,7 @@ ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
     page.routes,
     training.routes,
     classifying.routes,
+    judging.routes,
 ]
 """What makes the routes of each part: one line per module."""
 

@@ -14,11 +14,13 @@ from starlette.routing import BaseRoute, Route
 
 from groundup.data.instructions import encode_prompt
 from groundup.errors import UserError
+from groundup.judge.beside import reports_in
 from groundup.prompts import Message, PromptStyle
 from groundup.serve import looking, tokenizing
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
 from groundup.train.tracking import METRICS
+from groundup.weights.finding import HISTORY
 from groundup.xray.take import architecture
 
 TYPES = {
@@ -39,9 +41,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asked for anew, and answered by its ETag: updates show at once
 }
-
-HISTORY = "history"
-"""Where a run keeps its small snapshots."""
 
 _PROBE = "Xanadu"
 
@@ -94,6 +93,7 @@ def facts_of(served: Served) -> dict[str, Any]:
         "default_system": served.style.default_system if served.style else None,
         "run": directory is not None and (directory / METRICS).is_file(),
         "history": len([*history.iterdir()]) if history and history.is_dir() else 0,
+        "judged": len(reports_in(directory)) if directory else 0,
     }
 
 

@@ -13,6 +13,7 @@ const TABS = [
   { id: "tokenizer", title: "Tokenizer", module: "./tokenizer.js", takes: () => true },
   { id: "training", title: "Training", module: "./training.js", takes: (model) => model.run },
   { id: "classifier", title: "Classifier", module: "./classifier.js", takes: (model) => model.kind === "classifier" },
+  { id: "judge", title: "Judge", module: "./judge.js", takes: (model) => model.judged > 0 },
 ];
 
 const COLOURS = "groundup-colours";

@@ -8,11 +8,12 @@ a terminal or the direction of writing, and bytes that are no character, stand t
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+
+from groundup.pages import embedded
 
 Guess = tuple[int, float]
 """A token's id and how likely it is (of neighbours: how alike)."""
@@ -176,8 +177,7 @@ class XRay:
 
     def json(self) -> str:
         """The same as JSON in ASCII, in which nothing is HTML either."""
-        text = json.dumps(self.as_dict(), allow_nan=False, separators=(",", ":"))
-        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        return embedded(self.as_dict())
 
     def probability(self, position: int) -> float | None:
         """How likely a token of the text was; None of the first one."""
