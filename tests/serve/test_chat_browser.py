@@ -20,7 +20,8 @@ from groundup.prompts import Message, get_style
 from groundup.serve.models import Served
 from tests.assistants import lively_model
 from tests.browser import chromium
-from tests.serve.live import Visit, serving
+from tests.serve.live import live
+from tests.serve.visits import Visit
 from tests.xray.conftest import EVIL
 
 STYLE = get_style("chatml")
@@ -41,8 +42,8 @@ def lively(tokenizer: BPETokenizer) -> Served:
 @pytest.fixture(scope="module")
 def address(lively: Served) -> Iterator[str]:
     base = Served.of("base", lively.model, lively.tokenizer)
-    with serving(lively, base) as url:
-        yield url
+    with live(lively, base) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -239,10 +240,10 @@ def test_mistakes_of_the_server_are_told(visit: Visit) -> None:
 def test_the_key_is_asked_for_once(
     browser: Browser, lively: Served, tokenizer: BPETokenizer
 ) -> None:
-    with serving(
+    with live(
         Served.of("shut", lively.model, tokenizer, style=STYLE), api_key="let me in"
-    ) as url:
-        visit = Visit(browser, url, "#chat")
+    ) as server:
+        visit = Visit(browser, server.url, "#chat")
         dialog = visit.page.get_by_role("dialog")
         for key in ("wrong", "let me in"):
             expect(dialog).to_contain_text("This server asks for a key")

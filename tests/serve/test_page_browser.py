@@ -20,7 +20,8 @@ from groundup.xray import XRay, take_xray
 from groundup.xray.changes import Part
 from groundup.xray.page import quoted
 from tests.browser import chromium, without_javascript
-from tests.serve.live import Visit, serving
+from tests.serve.live import live
+from tests.serve.visits import Visit
 from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
 
@@ -42,8 +43,8 @@ def small(tokenizer: BPETokenizer) -> Served:
 def address(small: Served, tokenizer: BPETokenizer) -> Iterator[str]:
     model = grown("llama", context_length=300)
     evil = Served.of(EVIL, model, tokenizer, style=get_style("alpaca"))
-    with serving(small, evil) as url:
-        yield url
+    with live(small, evil) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
