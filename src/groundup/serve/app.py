@@ -7,12 +7,14 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
 from groundup.serve import (
+    classify,
     classifying,
     embeddings,
     judging,
@@ -25,6 +27,8 @@ from groundup.serve import (
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.errors import answer, as_problem
+from groundup.serve.guard import Guard
+from groundup.serve.metrics import Counting, Metrics
 from groundup.serve.models import Models
 from groundup.serve.runner import Broken
 
@@ -33,6 +37,7 @@ ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
     embeddings.routes,
     ollama.routes,
     ollama_models.routes,
+    classify.routes,
     page.routes,
     training.routes,
     classifying.routes,
@@ -49,12 +54,15 @@ def make_app(models: Models, options: ServeConfig) -> Starlette:
         yield
         models.close()
 
+    metrics = Metrics(models)
     return Starlette(
-        routes=[route for part in ROUTES for route in part(models)],
+        routes=[*metrics.routes(), *(route for part in ROUTES for route in part(models))],
+        middleware=[Middleware(Counting, metrics=metrics), Middleware(Guard, options=options)],
         exception_handlers={
             UserError: _mistake,
             Broken: _mistake,
             HTTPException: _no_such_page,
+            Exception: _bug,
         },
         lifespan=life,
     )
@@ -62,6 +70,12 @@ def make_app(models: Models, options: ServeConfig) -> Starlette:
 
 async def _mistake(request: Request, error: Exception) -> Response:
     return answer(request.url.path, as_problem(error))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """Whoever started the server sees the traceback; a client is told its kind."""
+    told = f"the server failed ({type(error).__name__}); its own output says more"
+    return answer(request.url.path, Problem(told, 500))
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:

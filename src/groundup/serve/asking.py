@@ -7,9 +7,11 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from groundup.errors import UserError, did_you_mean
 from groundup.options import describe_type, fits
@@ -17,6 +19,9 @@ from groundup.parsing import from_json
 
 LARGEST_BODY = 4 << 20
 """Bytes of a request: more text than any context holds."""
+
+DISCARDED = 32 << 20
+"""Bytes of a request that is too large that are still read, and thrown away."""
 
 PATIENCE = 30.0
 """Seconds in which a request has to arrive."""
@@ -75,25 +80,49 @@ async def read_body(request: Request, shape: type[T]) -> T:
     return from_object(value, shape)
 
 
+async def discard(receive: Receive) -> None:
+    """Read on without keeping anything, so that a client that still sends hears the answer.
+
+    It ends after ``DISCARDED`` bytes or ``PATIENCE``; whoever sends more may find the connection
+    closed.
+    """
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while size < DISCARDED:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+
+
 async def _read(request: Request) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(PATIENCE):
             async for part in request.stream():
-                parts.append(part)
                 size += len(part)
                 if size > LARGEST_BODY:
-                    raise Problem(
-                        f"the request is larger than {LARGEST_BODY >> 20} MiB, which is the most "
-                        "that this server reads",
-                        413,
-                    )
+                    parts.clear()
+                    if size > DISCARDED:
+                        break
+                else:
+                    parts.append(part)
     except TimeoutError:
         raise Problem(f"the request has not arrived within {PATIENCE:g} seconds", 408) from None
     except ClientDisconnect:
         raise Problem("the client hung up", 499) from None
+    if size > LARGEST_BODY:
+        raise too_large()
     return b"".join(parts)
+
+
+def too_large() -> Problem:
+    """What a client is told whose request is too large."""
+    return Problem(
+        f"the request is larger than {LARGEST_BODY >> 20} MiB, the most that this server reads", 413
+    )
 
 
 def from_object(value: Mapping[str, Any], shape: type[T], where: str = "") -> T:

@@ -157,6 +157,11 @@ class Runner:
     # From any thread
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread still works."""
+        return self._thread.is_alive()
+
+    @property
     def running(self) -> int:
         """How many texts are written just now."""
         return len(self._engine.scheduler.running) if self._engine else 0

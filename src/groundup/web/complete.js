@@ -18,6 +18,7 @@ export function completeView({ context, sampling }) {
     found = "";
     text.hidden = keep.hidden = true;
     told.textContent = "";
+    go.textContent = "Write on";
     fit();
     area.focus();
   } }, "Keep it, and go on");
