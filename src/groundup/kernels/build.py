@@ -31,9 +31,10 @@ SECONDS = 120
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
-    "product_f16": [_POINTER] * 3 + [_SIZE] * 3,
-    "product_i8": [_POINTER] * 4 + [_SIZE] * 3,
-    "product_i4": [_POINTER] * 6 + [_SIZE] * 3,
+    "product_f32": [_POINTER] * 4 + [_SIZE] * 3,
+    "product_f16": [_POINTER] * 4 + [_SIZE] * 3,
+    "product_i8": [_POINTER] * 5 + [_SIZE] * 3,
+    "product_i4": [_POINTER] * 5 + [_SIZE] * 3,
 }
 
 

@@ -4,16 +4,19 @@
 // the fewer bytes a weight has, the faster the text: 4 in fp32, 2 in fp16, 1 in int8, about half a
 // byte in 4 bits. All functions compute
 //
-//     y[i][r] = sum over c of  x[i][c] * W[r][c]        (i < n, r < rows, c < cols)
+//     y[i][r] = bias[r] + sum over c of  x[i][c] * W[r][c]        (i < n, r < rows, c < cols)
 //
-// with W (rows, cols) as nn.Linear keeps it, row after row. Threads share the rows of W. The plain
+// with W (rows, cols) as nn.Linear keeps it, row after row, and no bias where it is null. Threads
+// share the rows of W, CHUNK at a time: one that has to wait for its core holds up few. The plain
 // loops are the definition; where the CPU has AVX2, the same is spelled in its instructions, because
 // compilers turn these loops into good ones only sometimes.
 //
 // Built by kernels/build.py with the system's compiler, called through ctypes: no Python, no torch.
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define WIDE 1
@@ -21,6 +24,9 @@
 #endif
 
 namespace {
+
+constexpr int64_t CHUNK = 64;
+constexpr int64_t SMALL = 1 << 16;  // weights that are sooner multiplied than shared
 
 #ifdef WIDE
 // The sum of a register's eight numbers.
@@ -82,13 +88,13 @@ inline float dot(const Weight *w, const float *x, int64_t cols) {
 
 // Every row of weights times every row of activations: a row of weights is read once for all.
 template <typename Weight>
-void product(const Weight *w, const float *scale, const float *x, float *y, int64_t n,
-             int64_t rows, int64_t cols) {
-#pragma omp parallel for schedule(static)
+void product(const Weight *w, const float *scale, const float *bias, const float *x, float *y,
+             int64_t n, int64_t rows, int64_t cols) {
+#pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
-        const float factor = scale ? scale[r] : 1.0f;
+        const float factor = scale ? scale[r] : 1.0f, more = bias ? bias[r] : 0.0f;
         for (int64_t i = 0; i < n; i++) {
-            y[i * rows + r] = factor * dot(w + r * cols, x + i * cols, cols);
+            y[i * rows + r] = factor * dot(w + r * cols, x + i * cols, cols) + more;
         }
     }
 }
@@ -105,40 +111,69 @@ inline int32_t dot_group(const uint8_t *w, const int8_t *x) {
     return total;
 }
 
+// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and eight times
+// the sum of those, which takes off what was added to the weights.
+struct Eights {
+    std::vector<int8_t> whole;
+    std::vector<float> step, sum8;
+};
+
+Eights eight_bits(const float *x, int64_t groups) {
+    Eights e;
+    e.whole.resize(groups * GROUP), e.step.resize(groups), e.sum8.resize(groups);
+    for (int64_t g = 0; g < groups; g++) {
+        const float *from = x + g * GROUP;
+        int8_t *to = e.whole.data() + g * GROUP;
+        float largest = 1e-12f;
+        for (int j = 0; j < GROUP; j++) largest = std::fmax(largest, std::fabs(from[j]));
+        const float step = largest / 127.0f;
+        int32_t sum = 0;
+        for (int j = 0; j < GROUP; j++) {
+            const int32_t nearest = static_cast<int32_t>(std::nearbyintf(from[j] / step));
+            to[j] = static_cast<int8_t>(nearest);
+            sum += nearest;
+        }
+        e.step[g] = step, e.sum8[g] = 8.0f * step * static_cast<float>(sum);
+    }
+    return e;
+}
+
 }  // namespace
 
 extern "C" {
 
 // Weights of 4 bytes.
-void product_f32(const float *w, const float *x, float *y, int64_t n, int64_t rows, int64_t cols) {
-    product(w, nullptr, x, y, n, rows, cols);
+void product_f32(const float *w, const float *bias, const float *x, float *y, int64_t n,
+                 int64_t rows, int64_t cols) {
+    product(w, nullptr, bias, x, y, n, rows, cols);
 }
 
 // Weights of 2 bytes (fp16); the arithmetic is fp32's.
-void product_f16(const uint16_t *w, const float *x, float *y, int64_t n, int64_t rows,
-                 int64_t cols) {
-    product(w, nullptr, x, y, n, rows, cols);
+void product_f16(const uint16_t *w, const float *bias, const float *x, float *y, int64_t n,
+                 int64_t rows, int64_t cols) {
+    product(w, nullptr, bias, x, y, n, rows, cols);
 }
 
 // Weights of 1 byte and a scale for each row; the arithmetic is fp32's.
-void product_i8(const int8_t *w, const float *scale, const float *x, float *y, int64_t n,
-                int64_t rows, int64_t cols) {
-    product(w, scale, x, y, n, rows, cols);
+void product_i8(const int8_t *w, const float *scale, const float *bias, const float *x, float *y,
+                int64_t n, int64_t rows, int64_t cols) {
+    product(w, scale, bias, x, y, n, rows, cols);
 }
 
 // Weights of 4 bits, a scale for each 32. Widening so many to fp32 would take longer than reading
-// them, so the activations come in 8 bits, with a scale for each 32 and the sum of those times 8,
-// which takes off what was added to the weights.
-void product_i4(const uint8_t *w, const float *w_scale, const int8_t *x, const float *x_scale,
-                const float *x_eights, float *y, int64_t n, int64_t rows, int64_t cols) {
+// them, so the activations are rounded to 8 bits first.
+void product_i4(const uint8_t *w, const float *w_scale, const float *bias, const float *x, float *y,
+                int64_t n, int64_t rows, int64_t cols) {
     const int64_t groups = cols / GROUP;
-#pragma omp parallel for schedule(static)
+    const Eights eights = eight_bits(x, n * groups);
+#pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *row = w + r * groups * 16;
         const float *scale = w_scale + r * groups;
         for (int64_t i = 0; i < n; i++) {
-            const int8_t *xs = x + i * cols;
-            const float *xscale = x_scale + i * groups, *eights = x_eights + i * groups;
+            const int8_t *xs = eights.whole.data() + i * cols;
+            const float *xscale = eights.step.data() + i * groups;
+            const float *xsum8 = eights.sum8.data() + i * groups;
             float total = 0.0f;
             int64_t g = 0;
 #ifdef WIDE
@@ -157,16 +192,16 @@ void product_i4(const uint8_t *w, const float *w_scale, const int8_t *x, const f
                 const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
                 const float both_scales = scale[g] * xscale[g];
                 sums = _mm256_fmadd_ps(eight, _mm256_set1_ps(both_scales), sums);
-                taken += scale[g] * eights[g];
+                taken += scale[g] * xsum8[g];
             }
             total = sum8(sums) - taken;
 #else
             for (; g < groups; g++) {
                 const float sum = static_cast<float>(dot_group(row + g * 16, xs + g * GROUP));
-                total += scale[g] * (xscale[g] * sum - eights[g]);
+                total += scale[g] * (xscale[g] * sum - xsum8[g]);
             }
 #endif
-            y[i * rows + r] = total;
+            y[i * rows + r] = total + (bias ? bias[r] : 0.0f);
         }
     }
 }

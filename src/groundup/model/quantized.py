@@ -55,12 +55,12 @@ class QuantizedLinear(nn.Module):
                 weight, scale = quantized(linear.weight)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+        bias = linear.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, in) -> (…, out)``."""
-        y = product(x, self.weight, self.scale)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return product(x, self.weight, self.scale, self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
         """Go to another device with the model, but not to another dtype: the kernel reads these."""
