@@ -66,25 +66,32 @@ inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fra
     return value;
 }
 
-// One row of weights times one row of activations. Four sums side by side, so that an addition need
-// not wait for the one before it.
-template <typename Weight>
-inline float dot(const Weight *w, const float *x, int64_t cols) {
+// One row of weights times N rows of activations, which are cols apart: a weight is widened once for
+// all. Two sums side by side, so that an addition need not wait for the one before it. How a sum is
+// added up doesn't depend on N: the same text is written whoever shares the batch.
+template <int N, typename Weight>
+inline void dots(const Weight *w, const float *x, int64_t cols, float *sums) {
     int64_t c = 0;
-    float total = 0.0f;
+    for (int i = 0; i < N; i++) sums[i] = 0.0f;
 #ifdef WIDE
-    __m256 a = _mm256_setzero_ps(), b = a, d = a, e = a;
-    for (; c + 32 <= cols; c += 32) {
-        a = _mm256_fmadd_ps(load8(w + c), _mm256_loadu_ps(x + c), a);
-        b = _mm256_fmadd_ps(load8(w + c + 8), _mm256_loadu_ps(x + c + 8), b);
-        d = _mm256_fmadd_ps(load8(w + c + 16), _mm256_loadu_ps(x + c + 16), d);
-        e = _mm256_fmadd_ps(load8(w + c + 24), _mm256_loadu_ps(x + c + 24), e);
+    __m256 a[N], b[N];
+    for (int i = 0; i < N; i++) a[i] = b[i] = _mm256_setzero_ps();
+    for (; c + 16 <= cols; c += 16) {
+        const __m256 w0 = load8(w + c), w1 = load8(w + c + 8);
+        for (int i = 0; i < N; i++) {
+            a[i] = _mm256_fmadd_ps(w0, _mm256_loadu_ps(x + i * cols + c), a[i]);
+            b[i] = _mm256_fmadd_ps(w1, _mm256_loadu_ps(x + i * cols + c + 8), b[i]);
+        }
     }
-    total = sum8(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(d, e)));
+    for (int i = 0; i < N; i++) sums[i] = sum8(_mm256_add_ps(a[i], b[i]));
 #endif
-    for (; c < cols; c++) total += load1(w[c]) * x[c];
-    return total;
+    for (; c < cols; c++) {
+        const float wide = load1(w[c]);
+        for (int i = 0; i < N; i++) sums[i] += wide * x[i * cols + c];
+    }
 }
+
+constexpr int MANY = 4;  // rows at a time: their sums fill half of the registers
 
 // Every row of weights times every row of activations: a row of weights is read once for all.
 template <typename Weight>
@@ -93,8 +100,15 @@ void product(const Weight *w, const float *scale, const float *bias, const float
 #pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
         const float factor = scale ? scale[r] : 1.0f, more = bias ? bias[r] : 0.0f;
-        for (int64_t i = 0; i < n; i++) {
-            y[i * rows + r] = factor * dot(w + r * cols, x + i * cols, cols) + more;
+        float sums[MANY];
+        int64_t i = 0;
+        for (; i + MANY <= n; i += MANY) {
+            dots<MANY>(w + r * cols, x + i * cols, cols, sums);
+            for (int k = 0; k < MANY; k++) y[(i + k) * rows + r] = factor * sums[k] + more;
+        }
+        for (; i < n; i++) {
+            dots<1>(w + r * cols, x + i * cols, cols, sums);
+            y[i * rows + r] = factor * sums[0] + more;
         }
     }
 }
