@@ -74,6 +74,16 @@ def test_the_kernel_is_its_formula(kind: str, rows: int, columns: int, count: in
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_the_same_to_the_bit_whoever_comes_with_it(kind: str) -> None:
+    weight, scale = KINDS[kind](torch.randn(40, 416))
+    x = torch.randn(FEW, 416)
+    alone = torch.cat([product(row[None], weight, scale) for row in x])
+    for count in range(2, FEW + 1):
+        assert torch.equal(product(x[:count], weight, scale), alone[:count])
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "int8"])
 def test_any_number_of_columns_will_do(kind: str) -> None:
     weight, scale = KINDS[kind](torch.randn(5, 37))

@@ -8,8 +8,8 @@
 //
 // with W (rows, cols) as nn.Linear keeps it, row after row, and no bias where it is null. Threads
 // share the rows of W, CHUNK at a time: one that has to wait for its core holds up few. The plain
-// loops are the definition; where the CPU has AVX2, the same is spelled in its instructions, because
-// compilers turn these loops into good ones only sometimes.
+// loops are the definition; where the CPU has AVX2, the same is spelled in its instructions,
+// because compilers turn these loops into good ones only sometimes.
 //
 // Built by kernels/build.py with the system's compiler, called through ctypes: no Python, no torch.
 
@@ -66,9 +66,9 @@ inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fra
     return value;
 }
 
-// One row of weights times N rows of activations, which are cols apart: a weight is widened once for
-// all. Two sums side by side, so that an addition need not wait for the one before it. How a sum is
-// added up doesn't depend on N: the same text is written whoever shares the batch.
+// One row of weights times N rows of activations, which are cols apart: a weight is widened once
+// for all. Two sums side by side, so that an addition need not wait for the one before it. How a sum
+// is added up doesn't depend on N: the same text is written whoever shares the batch.
 template <int N, typename Weight>
 inline void dots(const Weight *w, const float *x, int64_t cols, float *sums) {
     int64_t c = 0;
@@ -93,6 +93,14 @@ inline void dots(const Weight *w, const float *x, int64_t cols, float *sums) {
 
 constexpr int MANY = 4;  // rows at a time: their sums fill half of the registers
 
+// What a thread does for one row of weights: all n rows of activations, MANY at a time.
+template <typename Four, typename One>
+inline void each(int64_t n, Four four, One one) {
+    int64_t i = 0;
+    for (; i + MANY <= n; i += MANY) four(i);
+    for (; i < n; i++) one(i);
+}
+
 // Every row of weights times every row of activations: a row of weights is read once for all.
 template <typename Weight>
 void product(const Weight *w, const float *scale, const float *bias, const float *x, float *y,
@@ -100,33 +108,23 @@ void product(const Weight *w, const float *scale, const float *bias, const float
 #pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
         const float factor = scale ? scale[r] : 1.0f, more = bias ? bias[r] : 0.0f;
+        const Weight *row = w + r * cols;
         float sums[MANY];
-        int64_t i = 0;
-        for (; i + MANY <= n; i += MANY) {
-            dots<MANY>(w + r * cols, x + i * cols, cols, sums);
-            for (int k = 0; k < MANY; k++) y[(i + k) * rows + r] = factor * sums[k] + more;
-        }
-        for (; i < n; i++) {
-            dots<1>(w + r * cols, x + i * cols, cols, sums);
-            y[i * rows + r] = factor * sums[0] + more;
-        }
+        const auto store = [&](int64_t i, int count) {
+            for (int k = 0; k < count; k++) y[(i + k) * rows + r] = factor * sums[k] + more;
+        };
+        const auto four = [&](int64_t i) {
+            dots<MANY>(row, x + i * cols, cols, sums), store(i, MANY);
+        };
+        const auto one = [&](int64_t i) { dots<1>(row, x + i * cols, cols, sums), store(i, 1); };
+        each(n, four, one);
     }
 }
 
 constexpr int64_t GROUP = 32;  // weights of 4 bits that share a scale
 
-// A group of 32 weights of 4 bits times 32 activations of 8: whole numbers, which are exact. Byte j
-// holds weight j in its lower half and weight j + 16 in its upper one, each with 8 added.
-inline int32_t dot_group(const uint8_t *w, const int8_t *x) {
-    int32_t total = 0;
-    for (int j = 0; j < 16; j++) {
-        total += (w[j] & 15) * x[j] + (w[j] >> 4) * x[j + 16];
-    }
-    return total;
-}
-
-// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and eight times
-// the sum of those, which takes off what was added to the weights.
+// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and eight
+// times the sum of those, which takes off what was added to the weights.
 struct Eights {
     std::vector<int8_t> whole;
     std::vector<float> step, sum8;
@@ -150,6 +148,50 @@ Eights eight_bits(const float *x, int64_t groups) {
         e.step[g] = step, e.sum8[g] = 8.0f * step * static_cast<float>(sum);
     }
     return e;
+}
+
+// One row of 4-bit weights times N rows of activations in 8 bits. Byte j of a group holds weight j
+// in its lower half and weight j + 16 in its upper one, each with 8 added. Within a group the
+// products are of whole numbers, which is exact; what the 8 added to them is taken off in the end.
+template <int N>
+inline void dots_i4(const uint8_t *w, const float *scale, const Eights &x, int64_t i,
+                    int64_t groups, float *sums) {
+    const int8_t *whole = x.whole.data() + i * groups * GROUP;
+    const float *step = x.step.data() + i * groups;
+#ifdef WIDE
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256 a[N];
+    for (int k = 0; k < N; k++) a[k] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; g++) {
+        const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i *>(w + g * 16));
+        const __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower
+        const __m256i weights = _mm256_and_si256(both, low);                       // 32 of 0 to 15
+        for (int k = 0; k < N; k++) {
+            const __m256i acts = _mm256_loadu_si256(
+                reinterpret_cast<const __m256i *>(whole + (k * groups + g) * GROUP));
+            const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
+            const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+            a[k] = _mm256_fmadd_ps(eight, _mm256_set1_ps(scale[g] * step[k * groups + g]), a[k]);
+        }
+    }
+    for (int k = 0; k < N; k++) sums[k] = sum8(a[k]);
+#else
+    for (int k = 0; k < N; k++) {
+        sums[k] = 0.0f;
+        for (int64_t g = 0; g < groups; g++) {
+            const int8_t *acts = whole + (k * groups + g) * GROUP;
+            int32_t sum = 0;
+            for (int j = 0; j < 16; j++) {
+                const uint8_t two = w[g * 16 + j];
+                sum += (two & 15) * acts[j] + (two >> 4) * acts[j + 16];
+            }
+            sums[k] += scale[g] * step[k * groups + g] * static_cast<float>(sum);
+        }
+    }
+#endif
+    float eights[N];
+    dots<N>(scale, x.sum8.data() + i * groups, groups, eights);
+    for (int k = 0; k < N; k++) sums[k] -= eights[k];
 }
 
 }  // namespace
@@ -184,39 +226,18 @@ void product_i4(const uint8_t *w, const float *w_scale, const float *bias, const
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *row = w + r * groups * 16;
         const float *scale = w_scale + r * groups;
-        for (int64_t i = 0; i < n; i++) {
-            const int8_t *xs = eights.whole.data() + i * cols;
-            const float *xscale = eights.step.data() + i * groups;
-            const float *xsum8 = eights.sum8.data() + i * groups;
-            float total = 0.0f;
-            int64_t g = 0;
-#ifdef WIDE
-            const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-            __m256 sums = _mm256_setzero_ps();
-            float taken = 0.0f;
-            for (; g < groups; g++) {
-                const __m128i packed =
-                    _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + g * 16));
-                const __m256i both =
-                    _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower halves
-                const __m256i weights = _mm256_and_si256(both, low);      // 32 of 0 to 15
-                const __m256i acts =
-                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(xs + g * GROUP));
-                const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
-                const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-                const float both_scales = scale[g] * xscale[g];
-                sums = _mm256_fmadd_ps(eight, _mm256_set1_ps(both_scales), sums);
-                taken += scale[g] * xsum8[g];
-            }
-            total = sum8(sums) - taken;
-#else
-            for (; g < groups; g++) {
-                const float sum = static_cast<float>(dot_group(row + g * 16, xs + g * GROUP));
-                total += scale[g] * (xscale[g] * sum - xsum8[g]);
-            }
-#endif
-            y[i * rows + r] = total + (bias ? bias[r] : 0.0f);
-        }
+        const float more = bias ? bias[r] : 0.0f;
+        float sums[MANY];
+        const auto store = [&](int64_t i, int count) {
+            for (int k = 0; k < count; k++) y[(i + k) * rows + r] = sums[k] + more;
+        };
+        const auto four = [&](int64_t i) {
+            dots_i4<MANY>(row, scale, eights, i, groups, sums), store(i, MANY);
+        };
+        const auto one = [&](int64_t i) {
+            dots_i4<1>(row, scale, eights, i, groups, sums), store(i, 1);
+        };
+        each(n, four, one);
     }
 }
 
