@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.errors import UserError, read_error
-from groundup.files import KEPT, atomic_file, atomic_update, locked, read_json, write_json
+from groundup.files import (
+    KEPT,
+    atomic_file,
+    atomic_update,
+    is_locked,
+    locked,
+    read_json,
+    write_json,
+)
 from groundup.staging import STAGING, finish_update, new_staging, sweep
 from tests.systems import needs, needs_links
 
@@ -287,3 +295,21 @@ def test_a_files_name_that_is_no_text_comes_back_from_json(tmp_path: Path) -> No
     write_json(tmp_path / "a.json", {"files": ["Gr\udcfcn.txt", "Grün.txt"]})
     assert "Grün" in (tmp_path / "a.json").read_text("utf-8")
     assert read_json(tmp_path / "a.json") == {"files": ["Gr\udcfcn.txt", "Grün.txt"]}
+
+
+def test_who_only_looks_at_a_lock_keeps_nobody_out(tmp_path: Path) -> None:
+    """A page asks again and again whether a run is going on, also when one begins."""
+    from filelock import FileLock
+
+    looking = FileLock(tmp_path / "lock", thread_local=False)
+    looking.acquire()
+    letting_go = threading.Timer(0.02, looking.release)
+    letting_go.start()
+    with locked(tmp_path / "lock", "in use"):
+        assert is_locked(tmp_path / "lock")
+    letting_go.join()
+    assert not is_locked(tmp_path / "lock")
+    looking.acquire()
+    with pytest.raises(UserError, match="in use"), locked(tmp_path / "lock", "in use"):
+        pass
+    looking.release()

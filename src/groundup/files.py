@@ -27,6 +27,9 @@ LOCK = ".lock"
 
 IN_USE = "{} is in use by another run that is going on; choose another --out"
 
+PROBED = 0.1
+"""Seconds for which a lock may be held by somebody who only looks whether it is free."""
+
 KEPT = "nothing that was saved before is lost: free some space, or choose another --out"
 """What to do about a full disk."""
 
@@ -90,7 +93,7 @@ def locked(
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PROBED, poll_interval=PROBED / 5)
         except Timeout:
             if not lock_file.exists():  # in /proc, say, where the library tries for ever
                 raise OSError(errno.EPERM, "no file can be made there") from None

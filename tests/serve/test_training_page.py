@@ -85,6 +85,9 @@ def test_curves_live_while_the_run_trains(page: Page, run: Path) -> None:
     append(run / "samples.jsonl", {"step": 12, "epoch": 1, "prompt": "New", "text": "s"})
     page.get_by_text("step 12 of 10").wait_for()
     assert samples.first.inner_text().split() == ["step", "12", "News"]
+    assert page.locator(".clock input").get_attribute("max") == "2"
+    shutil.copytree(run / "history" / "step-000010", run / "history" / "step-000012")
+    page.locator(".clock input[max='3']").wait_for()
     JsonLines(run / "metrics.jsonl").rewrite([record(1), record(2)])  # begun anew
     page.get_by_text("step 2 of 10").wait_for()
     assert read(page, "Loss", "End") == "step 2: each step 3"

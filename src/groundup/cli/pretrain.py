@@ -103,6 +103,7 @@ def report(
             'generate {model} "The" --temperature 0.8',
             "inspect {model}",
             'xray {model} "The value of a word" --out xray.html',
+            "serve {model}",
             "pretrain YOUR-TEXT.txt --out my-gpt",
         ),
     )

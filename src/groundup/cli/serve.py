@@ -50,7 +50,7 @@ def serve(
         precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
         tokenizer: gpt2 or a directory, for a .pth that brings none.
         n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, or step-N (its best one unless given).
+        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
         quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
         no_verify: open it though a file is not as it was saved.
         no_auth: let anybody who reaches the server use it, without a key.
