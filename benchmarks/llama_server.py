@@ -29,16 +29,19 @@ def gguf_in(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def serve(gguf: Path, threads: int = 1, port: int = 0) -> Iterator[str]:
+def serve(
+    gguf: Path, threads: int = 1, port: int = 0, *, slots: int = 1, context: int = 2048
+) -> Iterator[str]:
     """Serve the model, at any free port unless one is given; yield the address for OpenAI's client.
 
-    One question at a time, each of whatever was asked before unseen: with the earlier question's
-    beginning in its cache, llama.cpp computes in other batches and may answer otherwise.
+    One question at a time unless there are more ``slots``, each of whatever was asked before
+    unseen: with the earlier question's beginning in its cache, llama.cpp computes in other batches
+    and may answer otherwise. ``context`` is the tokens of one slot.
     """
     llama: Any = import_module("xllamacpp")  # an extra of the oracles: the linters do without
     params = llama.CommonParams()
     params.model.path, params.model_alias = str(gguf), {NAME}
-    params.n_ctx, params.n_parallel, params.port = 2048, 1, port
+    params.n_ctx, params.n_parallel, params.port = context * slots, slots, port
     params.n_gpu_layers, params.warmup, params.verbosity = 0, False, -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cache_prompt, params.cache_ram_mib = False, 0

@@ -14,8 +14,8 @@ from torch import Tensor
 from groundup.kernels import build, products
 from groundup.kernels.products import (
     FEW,
+    GROUP,
     dequantized,
-    eight_bits,
     product,
     quantized_int4,
     quantized_int8,
@@ -30,7 +30,19 @@ def halved(weight: Tensor) -> tuple[Tensor, None]:
     return weight.half(), None
 
 
+def as_it_is(weight: Tensor) -> tuple[Tensor, None]:
+    return weight, None
+
+
+def in_eight_bits(x: Tensor) -> Tensor:
+    """Each 32 activations as whole numbers from -127 to 127 of a step of their own."""
+    groups = x.unflatten(-1, (-1, GROUP))
+    step = groups.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+    return ((groups / step).round() * step).view_as(x)
+
+
 KINDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+    "fp32": as_it_is,
     "fp16": halved,
     "int8": quantized_int8,
     "int4": quantized_int4,
@@ -40,8 +52,7 @@ KINDS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
 def expected(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
     """By the formula, in float64; with 4-bit weights the activations have 8 bits."""
     if weight.dtype == torch.uint8:
-        whole, step, _ = eight_bits(x.reshape(-1, x.shape[-1]))
-        x = (whole.unflatten(1, (-1, 32)) * step[..., None]).view_as(x)
+        x = in_eight_bits(x)
     return x.double() @ dequantized(weight, scale).double().T
 
 
@@ -56,12 +67,24 @@ def test_the_kernel_is_its_formula(kind: str, rows: int, columns: int, count: in
     assert build.library() is not None
     out = product(x, weight, scale)
     torch.testing.assert_close(out.double(), expected(x, weight, scale), atol=1e-4, rtol=1e-5)
-    shaped = product(x[:, None], weight, scale)
-    assert shaped.shape == (count, 1, rows) and torch.equal(shaped[:, 0], out)
+    bias = torch.randn(rows)
+    shaped = product(x[:, None], weight, scale, bias)
+    assert shaped.shape == (count, 1, rows)
+    torch.testing.assert_close(shaped[:, 0], out + bias)
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["fp16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_the_same_to_the_bit_whoever_comes_with_it(kind: str) -> None:
+    weight, scale = KINDS[kind](torch.randn(40, 416))
+    x = torch.randn(FEW, 416)
+    alone = torch.cat([product(row[None], weight, scale) for row in x])
+    for count in range(2, FEW + 1):
+        assert torch.equal(product(x[:count], weight, scale), alone[:count])
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "int8"])
 def test_any_number_of_columns_will_do(kind: str) -> None:
     weight, scale = KINDS[kind](torch.randn(5, 37))
     x = torch.randn(2, 37)
@@ -105,7 +128,9 @@ def test_without_a_kernel_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -
     for quantized in KINDS.values():
         weight, scale = quantized(torch.randn(19, 96))
         x = torch.randn(2, 3, 96)
-        torch.testing.assert_close(product(x, weight, scale), x @ dequantized(weight, scale).T)
+        bias = torch.randn(19)
+        wanted = x @ dequantized(weight, scale).T + bias
+        torch.testing.assert_close(product(x, weight, scale, bias), wanted)
 
 
 def test_who_says_off_gets_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from groundup.errors import UserError
 from groundup.model.door import token_loss
 from groundup.model.gpt import GPTModel
+from groundup.model.linear import Linear
 from groundup.model.lora import (
     LoRALinear,
     add_lora,
@@ -50,7 +51,7 @@ def test_the_layer_computes_the_formula(bias: bool) -> None:
     expected = x @ W.T + b + 3 / 2 * x @ (layer.B @ layer.A).T
     torch.testing.assert_close(layer(x), expected)
     plain = layer.merged()
-    assert type(plain) is nn.Linear and (plain.bias is not None) == bias
+    assert type(plain) is Linear and (plain.bias is not None) == bias
     torch.testing.assert_close(plain(x), expected)
     for p in plain.parameters():  # a new layer: what is done to it is not done to the other
         assert p.requires_grad
@@ -112,7 +113,7 @@ def test_only_the_updates_are_trainable_and_the_old_names_stay() -> None:
     assert not has_lora(model)
     add_lora(model, rank=4)
     assert has_lora(model) and len(lora_layers(model)) == 2 * 6
-    assert type(model.out_head) is nn.Linear and model.out_head.weight is model.tok_emb.weight
+    assert type(model.out_head) is Linear and model.out_head.weight is model.tok_emb.weight
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trainable == [f"{name}.{part}" for name in lora_layers(model) for part in "AB"]
     assert trainable[:2] == ["trf_blocks.0.att.W_query.A", "trf_blocks.0.att.W_query.B"]

@@ -210,6 +210,15 @@ def test_what_is_no_request_is_told(client: TestClient, lively: Served) -> None:
         for data in (b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 5000, b'{"a":1,"a":2}'):
             response = post(path, content=data)
             assert response.status_code == 400 and "the request is" in response.text, data
+    half = post("/v1/completions", content=b'{"model": "lively", "prompt": "\\ud800"}')
+    assert half.status_code == 400 and "half of a character" in half.text
+    huge = {"model": "lively", "prompt": "x", "logit_bias": {"9" * 5000: 1}}
+    assert post("/v1/completions", json=huge).status_code == 400
+    for number in ("NaN", "Infinity", "1e999", "9" * 400):
+        for name in ("temperature", "top_p", "min_p", "presence_penalty", "n", "top_k"):
+            data = f'{{"model": "lively", "prompt": "x", "{name}": {number}}}'
+            answer = post("/v1/completions", content=data.encode())
+            assert answer.status_code == 400 or name == "top_k", answer.text
     missing = post("/v1/completions", json={"prompt": "x"})
     assert missing.status_code == 400 and missing.json()["error"]["param"] == "model"
     unknown = post("/v1/completions", json={"model": "gpt-5", "prompt": "x"})

@@ -18,8 +18,6 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from groundup.data.sources import cache_dir
-
 SWITCH = "GROUNDUP_KERNELS"
 """``off`` in this variable of the environment: do without."""
 
@@ -31,9 +29,10 @@ SECONDS = 120
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
-    "product_f16": [_POINTER] * 3 + [_SIZE] * 3,
-    "product_i8": [_POINTER] * 4 + [_SIZE] * 3,
-    "product_i4": [_POINTER] * 6 + [_SIZE] * 3,
+    "product_f32": [_POINTER] * 4 + [_SIZE] * 3,
+    "product_f16": [_POINTER] * 4 + [_SIZE] * 3,
+    "product_i8": [_POINTER] * 5 + [_SIZE] * 3,
+    "product_i4": [_POINTER] * 5 + [_SIZE] * 3,
 }
 
 
@@ -68,6 +67,8 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
 
 def _built(compiler: str, flags: tuple[str, ...]) -> Path:
     """The path of the library for this compiler and CPU; it is built if it is not there."""
+    from groundup.data.sources import cache_dir  # whose neighbours load the tokenizers
+
     source = (resources.files("groundup") / "kernels" / "products.cpp").read_bytes()
     told = "\0".join((compiler, *flags, platform.machine(), _cpu())).encode()
     name = hashlib.sha256(source + told).hexdigest()[:16]

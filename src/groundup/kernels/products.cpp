@@ -4,16 +4,19 @@
 // the fewer bytes a weight has, the faster the text: 4 in fp32, 2 in fp16, 1 in int8, about half a
 // byte in 4 bits. All functions compute
 //
-//     y[i][r] = sum over c of  x[i][c] * W[r][c]        (i < n, r < rows, c < cols)
+//     y[i][r] = bias[r] + sum over c of  x[i][c] * W[r][c]        (i < n, r < rows, c < cols)
 //
-// with W (rows, cols) as nn.Linear keeps it, row after row. Threads share the rows of W. The plain
-// loops are the definition; where the CPU has AVX2, the same is spelled in its instructions, because
-// compilers turn these loops into good ones only sometimes.
+// with W (rows, cols) as nn.Linear keeps it, row after row, and no bias where it is null. Threads
+// share the rows of W, CHUNK at a time: one that has to wait for its core holds up few. The plain
+// loops are the definition; where the CPU has AVX2, the same is spelled in its instructions,
+// because compilers turn these loops into good ones only sometimes.
 //
 // Built by kernels/build.py with the system's compiler, called through ctypes: no Python, no torch.
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define WIDE 1
@@ -21,6 +24,9 @@
 #endif
 
 namespace {
+
+constexpr int64_t CHUNK = 64;
+constexpr int64_t SMALL = 1 << 16;  // weights that are sooner multiplied than shared
 
 #ifdef WIDE
 // The sum of a register's eight numbers.
@@ -60,49 +66,132 @@ inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fra
     return value;
 }
 
-// One row of weights times one row of activations. Four sums side by side, so that an addition need
-// not wait for the one before it.
-template <typename Weight>
-inline float dot(const Weight *w, const float *x, int64_t cols) {
+// One row of weights times N rows of activations, which are cols apart: a weight is widened once
+// for all. Two sums side by side, so that an addition need not wait for the one before it. How a sum
+// is added up doesn't depend on N: the same text is written whoever shares the batch.
+template <int N, typename Weight>
+inline void dots(const Weight *w, const float *x, int64_t cols, float *sums) {
     int64_t c = 0;
-    float total = 0.0f;
+    for (int i = 0; i < N; i++) sums[i] = 0.0f;
 #ifdef WIDE
-    __m256 a = _mm256_setzero_ps(), b = a, d = a, e = a;
-    for (; c + 32 <= cols; c += 32) {
-        a = _mm256_fmadd_ps(load8(w + c), _mm256_loadu_ps(x + c), a);
-        b = _mm256_fmadd_ps(load8(w + c + 8), _mm256_loadu_ps(x + c + 8), b);
-        d = _mm256_fmadd_ps(load8(w + c + 16), _mm256_loadu_ps(x + c + 16), d);
-        e = _mm256_fmadd_ps(load8(w + c + 24), _mm256_loadu_ps(x + c + 24), e);
+    __m256 a[N], b[N];
+    for (int i = 0; i < N; i++) a[i] = b[i] = _mm256_setzero_ps();
+    for (; c + 16 <= cols; c += 16) {
+        const __m256 w0 = load8(w + c), w1 = load8(w + c + 8);
+        for (int i = 0; i < N; i++) {
+            a[i] = _mm256_fmadd_ps(w0, _mm256_loadu_ps(x + i * cols + c), a[i]);
+            b[i] = _mm256_fmadd_ps(w1, _mm256_loadu_ps(x + i * cols + c + 8), b[i]);
+        }
     }
-    total = sum8(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(d, e)));
+    for (int i = 0; i < N; i++) sums[i] = sum8(_mm256_add_ps(a[i], b[i]));
 #endif
-    for (; c < cols; c++) total += load1(w[c]) * x[c];
-    return total;
+    for (; c < cols; c++) {
+        const float wide = load1(w[c]);
+        for (int i = 0; i < N; i++) sums[i] += wide * x[i * cols + c];
+    }
+}
+
+constexpr int MANY = 4;  // rows at a time: their sums fill half of the registers
+
+// What a thread does for one row of weights: all n rows of activations, MANY at a time.
+template <typename Four, typename One>
+inline void each(int64_t n, Four four, One one) {
+    int64_t i = 0;
+    for (; i + MANY <= n; i += MANY) four(i);
+    for (; i < n; i++) one(i);
 }
 
 // Every row of weights times every row of activations: a row of weights is read once for all.
 template <typename Weight>
-void product(const Weight *w, const float *scale, const float *x, float *y, int64_t n,
-             int64_t rows, int64_t cols) {
-#pragma omp parallel for schedule(static)
+void product(const Weight *w, const float *scale, const float *bias, const float *x, float *y,
+             int64_t n, int64_t rows, int64_t cols) {
+#pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
-        const float factor = scale ? scale[r] : 1.0f;
-        for (int64_t i = 0; i < n; i++) {
-            y[i * rows + r] = factor * dot(w + r * cols, x + i * cols, cols);
-        }
+        const float factor = scale ? scale[r] : 1.0f, more = bias ? bias[r] : 0.0f;
+        const Weight *row = w + r * cols;
+        float sums[MANY];
+        const auto store = [&](int64_t i, int count) {
+            for (int k = 0; k < count; k++) y[(i + k) * rows + r] = factor * sums[k] + more;
+        };
+        const auto four = [&](int64_t i) {
+            dots<MANY>(row, x + i * cols, cols, sums), store(i, MANY);
+        };
+        const auto one = [&](int64_t i) { dots<1>(row, x + i * cols, cols, sums), store(i, 1); };
+        each(n, four, one);
     }
 }
 
 constexpr int64_t GROUP = 32;  // weights of 4 bits that share a scale
 
-// A group of 32 weights of 4 bits times 32 activations of 8: whole numbers, which are exact. Byte j
-// holds weight j in its lower half and weight j + 16 in its upper one, each with 8 added.
-inline int32_t dot_group(const uint8_t *w, const int8_t *x) {
-    int32_t total = 0;
-    for (int j = 0; j < 16; j++) {
-        total += (w[j] & 15) * x[j] + (w[j] >> 4) * x[j + 16];
+// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and eight
+// times the sum of those, which takes off what was added to the weights.
+struct Eights {
+    std::vector<int8_t> whole;
+    std::vector<float> step, sum8;
+};
+
+Eights eight_bits(const float *x, int64_t groups) {
+    Eights e;
+    e.whole.resize(groups * GROUP), e.step.resize(groups), e.sum8.resize(groups);
+    for (int64_t g = 0; g < groups; g++) {
+        const float *from = x + g * GROUP;
+        int8_t *to = e.whole.data() + g * GROUP;
+        float largest = 1e-12f;
+        for (int j = 0; j < GROUP; j++) largest = std::fmax(largest, std::fabs(from[j]));
+        const float step = largest / 127.0f;
+        int32_t sum = 0;
+        for (int j = 0; j < GROUP; j++) {
+            const int32_t nearest = static_cast<int32_t>(std::nearbyintf(from[j] / step));
+            to[j] = static_cast<int8_t>(nearest);
+            sum += nearest;
+        }
+        e.step[g] = step, e.sum8[g] = 8.0f * step * static_cast<float>(sum);
     }
-    return total;
+    return e;
+}
+
+// One row of 4-bit weights times N rows of activations in 8 bits. Byte j of a group holds weight j
+// in its lower half and weight j + 16 in its upper one, each with 8 added. Within a group the
+// products are of whole numbers, which is exact; what the 8 added to them is taken off in the end.
+template <int N>
+inline void dots_i4(const uint8_t *w, const float *scale, const Eights &x, int64_t i,
+                    int64_t groups, float *sums) {
+    const int8_t *whole = x.whole.data() + i * groups * GROUP;
+    const float *step = x.step.data() + i * groups;
+#ifdef WIDE
+    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256 a[N];
+    for (int k = 0; k < N; k++) a[k] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; g++) {
+        const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i *>(w + g * 16));
+        const __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower
+        const __m256i weights = _mm256_and_si256(both, low);                       // 32 of 0 to 15
+        for (int k = 0; k < N; k++) {
+            const __m256i acts = _mm256_loadu_si256(
+                reinterpret_cast<const __m256i *>(whole + (k * groups + g) * GROUP));
+            const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
+            const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
+            a[k] = _mm256_fmadd_ps(eight, _mm256_set1_ps(scale[g] * step[k * groups + g]), a[k]);
+        }
+    }
+    for (int k = 0; k < N; k++) sums[k] = sum8(a[k]);
+#else
+    for (int k = 0; k < N; k++) {
+        sums[k] = 0.0f;
+        for (int64_t g = 0; g < groups; g++) {
+            const int8_t *acts = whole + (k * groups + g) * GROUP;
+            int32_t sum = 0;
+            for (int j = 0; j < 16; j++) {
+                const uint8_t two = w[g * 16 + j];
+                sum += (two & 15) * acts[j] + (two >> 4) * acts[j + 16];
+            }
+            sums[k] += scale[g] * step[k * groups + g] * static_cast<float>(sum);
+        }
+    }
+#endif
+    float eights[N];
+    dots<N>(scale, x.sum8.data() + i * groups, groups, eights);
+    for (int k = 0; k < N; k++) sums[k] -= eights[k];
 }
 
 }  // namespace
@@ -110,64 +199,45 @@ inline int32_t dot_group(const uint8_t *w, const int8_t *x) {
 extern "C" {
 
 // Weights of 4 bytes.
-void product_f32(const float *w, const float *x, float *y, int64_t n, int64_t rows, int64_t cols) {
-    product(w, nullptr, x, y, n, rows, cols);
+void product_f32(const float *w, const float *bias, const float *x, float *y, int64_t n,
+                 int64_t rows, int64_t cols) {
+    product(w, nullptr, bias, x, y, n, rows, cols);
 }
 
 // Weights of 2 bytes (fp16); the arithmetic is fp32's.
-void product_f16(const uint16_t *w, const float *x, float *y, int64_t n, int64_t rows,
-                 int64_t cols) {
-    product(w, nullptr, x, y, n, rows, cols);
+void product_f16(const uint16_t *w, const float *bias, const float *x, float *y, int64_t n,
+                 int64_t rows, int64_t cols) {
+    product(w, nullptr, bias, x, y, n, rows, cols);
 }
 
 // Weights of 1 byte and a scale for each row; the arithmetic is fp32's.
-void product_i8(const int8_t *w, const float *scale, const float *x, float *y, int64_t n,
-                int64_t rows, int64_t cols) {
-    product(w, scale, x, y, n, rows, cols);
+void product_i8(const int8_t *w, const float *scale, const float *bias, const float *x, float *y,
+                int64_t n, int64_t rows, int64_t cols) {
+    product(w, scale, bias, x, y, n, rows, cols);
 }
 
 // Weights of 4 bits, a scale for each 32. Widening so many to fp32 would take longer than reading
-// them, so the activations come in 8 bits, with a scale for each 32 and the sum of those times 8,
-// which takes off what was added to the weights.
-void product_i4(const uint8_t *w, const float *w_scale, const int8_t *x, const float *x_scale,
-                const float *x_eights, float *y, int64_t n, int64_t rows, int64_t cols) {
+// them, so the activations are rounded to 8 bits first.
+void product_i4(const uint8_t *w, const float *w_scale, const float *bias, const float *x, float *y,
+                int64_t n, int64_t rows, int64_t cols) {
     const int64_t groups = cols / GROUP;
-#pragma omp parallel for schedule(static)
+    const Eights eights = eight_bits(x, n * groups);
+#pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *row = w + r * groups * 16;
         const float *scale = w_scale + r * groups;
-        for (int64_t i = 0; i < n; i++) {
-            const int8_t *xs = x + i * cols;
-            const float *xscale = x_scale + i * groups, *eights = x_eights + i * groups;
-            float total = 0.0f;
-            int64_t g = 0;
-#ifdef WIDE
-            const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-            __m256 sums = _mm256_setzero_ps();
-            float taken = 0.0f;
-            for (; g < groups; g++) {
-                const __m128i packed =
-                    _mm_loadu_si128(reinterpret_cast<const __m128i *>(row + g * 16));
-                const __m256i both =
-                    _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower halves
-                const __m256i weights = _mm256_and_si256(both, low);      // 32 of 0 to 15
-                const __m256i acts =
-                    _mm256_loadu_si256(reinterpret_cast<const __m256i *>(xs + g * GROUP));
-                const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
-                const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-                const float both_scales = scale[g] * xscale[g];
-                sums = _mm256_fmadd_ps(eight, _mm256_set1_ps(both_scales), sums);
-                taken += scale[g] * eights[g];
-            }
-            total = sum8(sums) - taken;
-#else
-            for (; g < groups; g++) {
-                const float sum = static_cast<float>(dot_group(row + g * 16, xs + g * GROUP));
-                total += scale[g] * (xscale[g] * sum - eights[g]);
-            }
-#endif
-            y[i * rows + r] = total;
-        }
+        const float more = bias ? bias[r] : 0.0f;
+        float sums[MANY];
+        const auto store = [&](int64_t i, int count) {
+            for (int k = 0; k < count; k++) y[(i + k) * rows + r] = sums[k] + more;
+        };
+        const auto four = [&](int64_t i) {
+            dots_i4<MANY>(row, scale, eights, i, groups, sums), store(i, MANY);
+        };
+        const auto one = [&](int64_t i) {
+            dots_i4<1>(row, scale, eights, i, groups, sums), store(i, 1);
+        };
+        each(n, four, one);
     }
 }
 

@@ -19,44 +19,44 @@ FEW = 16
 activations, where a product of many rows widens it once for all."""
 
 
-def product(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
-    """``(…, C)`` times a matrix ``(R, C)`` to ``(…, R)``, in fp32.
+def product(
+    x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """``(…, C)`` times a matrix ``(R, C)``, plus a bias, to ``(…, R)``, computed in fp32.
 
     Args:
-        x: activations; computed with in fp32.
-        weight: fp16 ``(R, C)``; int8 ``(R, C)``; or uint8 ``(R, C / 2)``, two weights each.
-        scale: none for fp16; ``(R,)`` for int8; ``(R, C / 32)`` for uint8.
+        x: activations.
+        weight: fp32 or fp16 ``(R, C)``; int8 ``(R, C)``; or uint8 ``(R, C / 2)``, two weights each.
+        scale: none for fp32 and fp16; ``(R,)`` for int8; ``(R, C / 32)`` for uint8.
+        bias: fp32 ``(R,)``.
     """
     if torch.compiler.is_compiling():
-        return _op(x, weight, scale)
-    return _product(x, weight, scale)
+        return _op(x, weight, scale, bias)
+    return _product(x, weight, scale, bias)
 
 
-def _product(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     rows = x.numel() // x.shape[-1]
     found = library() if rows <= FEW and x.device.type == "cpu" else None
     if found is None:
-        return F.linear(x.float(), dequantized(weight, scale)).to(x.dtype)
-    flat = x.float().reshape(rows, -1).contiguous()
-    y = torch.empty(rows, len(weight))
-    sizes = rows, len(weight), flat.shape[1]
-    w, out = weight.data_ptr(), y.data_ptr()
+        return F.linear(x.float(), dequantized(weight, scale), bias).to(x.dtype)
+    acts = x.float().contiguous()
+    y = torch.empty(*x.shape[:-1], len(weight))
+    w, b = weight.data_ptr(), None if bias is None else bias.data_ptr()
+    rest = b, acts.data_ptr(), y.data_ptr(), rows, len(weight), x.shape[-1]
     if scale is None:
-        found.product_f16(w, flat.data_ptr(), out, *sizes)
-    elif weight.dtype == torch.int8:
-        found.product_i8(w, scale.data_ptr(), flat.data_ptr(), out, *sizes)
+        (found.product_f32 if weight.dtype == torch.float32 else found.product_f16)(w, *rest)
     else:
-        q, steps, eights = eight_bits(flat)
-        acts = q.data_ptr(), steps.data_ptr(), eights.data_ptr()
-        found.product_i4(w, scale.data_ptr(), *acts, out, *sizes)
-    return y.view(*x.shape[:-1], -1).to(x.dtype)
+        kernel = found.product_i8 if weight.dtype == torch.int8 else found.product_i4
+        kernel(w, scale.data_ptr(), *rest)
+    return y.to(x.dtype)
 
 
 _op = torch.library.custom_op("groundup::product", _product, mutates_args=())
 
 
 @_op.register_fake
-def _(x: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+def _(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
@@ -90,15 +90,3 @@ def dequantized(weight: Tensor, scale: Tensor | None) -> Tensor:
     pairs = weight.unflatten(1, (-1, GROUP // 2))  # (R, C / 32, 16)
     whole = torch.cat((pairs & 15, pairs >> 4), dim=2).float() - 8  # (R, C / 32, 32)
     return (whole * scale[..., None]).flatten(1)
-
-
-def eight_bits(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Activations ``(N, C)`` in 8 bits, a step for each 32, and eight times the sum of those.
-
-    Returns:
-        int8 ``(N, C)``, and fp32 ``(N, C / 32)`` twice.
-    """
-    groups = x.unflatten(1, (-1, GROUP))
-    step = groups.abs().amax(dim=2).clamp_min(1e-12) / 127  # (N, C / 32)
-    whole = (groups / step[..., None]).round()
-    return whole.flatten(1).to(torch.int8), step, 8 * step * whole.sum(dim=2)

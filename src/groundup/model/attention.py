@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.errors import UserError
+from groundup.model.linear import Linear
 from groundup.model.rotary import rotate
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class MultiHeadAttention(nn.Module):
         self.head_dim = head_dim or d_out // num_heads
         self.num_kv_heads = num_kv_heads or num_heads
         width, kv_width = num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        self.W_query = nn.Linear(d_in, width, bias=qkv_bias)
-        self.W_key = nn.Linear(d_in, kv_width, bias=qkv_bias)
-        self.W_value = nn.Linear(d_in, kv_width, bias=qkv_bias)
-        self.out_proj = nn.Linear(width, d_out, bias=out_bias)
+        self.W_query = Linear(d_in, width, bias=qkv_bias)
+        self.W_key = Linear(d_in, kv_width, bias=qkv_bias)
+        self.W_value = Linear(d_in, kv_width, bias=qkv_bias)
+        self.out_proj = Linear(width, d_out, bias=out_bias)
         self.q_norm = qk_norm(self.head_dim) if qk_norm else None
         self.k_norm = qk_norm(self.head_dim) if qk_norm else None
         self.dropout = nn.Dropout(dropout)

@@ -12,6 +12,7 @@ from torch import nn
 from groundup.config import Train
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
+from groundup.model.linear import Linear
 
 
 def to_classifier(model: GPTModel, num_classes: int) -> GPTModel:
@@ -32,7 +33,7 @@ def to_classifier(model: GPTModel, num_classes: int) -> GPTModel:
             "told from a language model; use a tokenizer of another size"
         )
     weight = model.out_head.weight
-    model.out_head = nn.Linear(
+    model.out_head = Linear(
         model.cfg.emb_dim, num_classes, bias=False, device=weight.device, dtype=weight.dtype
     )
     nn.init.normal_(model.out_head.weight, std=0.02)

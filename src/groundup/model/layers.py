@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from groundup.config import FeedForwardKind, ModelConfig, NormKind
 from groundup.model.attention import MultiHeadAttention
+from groundup.model.linear import Linear
 
 if TYPE_CHECKING:
     from groundup.model.cache import LayerCache
@@ -89,9 +90,9 @@ class FeedForward(nn.Module):
         super().__init__()
         cfg = ModelConfig.of(cfg)
         self.layers = nn.Sequential(
-            nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias),
+            Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias),
             ACTIVATIONS[cfg.feed_forward](),
-            nn.Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias),
+            Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,9 +110,9 @@ class SwiGLU(nn.Module):
     def __init__(self, cfg: ModelConfig | Mapping[str, Any]) -> None:
         super().__init__()
         cfg = ModelConfig.of(cfg)
-        self.gate_proj = nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
-        self.up_proj = nn.Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
-        self.down_proj = nn.Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias)
+        self.gate_proj = Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
+        self.up_proj = Linear(cfg.emb_dim, cfg.feed_forward_dim, bias=cfg.mlp_bias)
+        self.down_proj = Linear(cfg.feed_forward_dim, cfg.emb_dim, bias=cfg.mlp_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, T, C) -> (B, T, C)``."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from groundup.errors import UserError, did_you_mean
 from groundup.model.gpt import GPTModel
+from groundup.model.linear import Linear, linear
 
 TARGETS = (
     *("W_query", "W_key", "W_value", "out_proj"),
@@ -76,7 +77,7 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(…, in) -> (…, out)``."""
         low = F.linear(self.dropout(x), self.A)  # (…, r)
-        return F.linear(x, self.weight, self.bias) + self.scaling * F.linear(low, self.B)
+        return linear(x, self.weight, self.bias) + self.scaling * F.linear(low, self.B)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -86,11 +87,11 @@ class LoRALinear(nn.Module):
         """
         # On the meta device no weights are drawn that would be thrown away.
         has_bias = self.bias is not None
-        linear = nn.Linear(self.in_features, self.out_features, bias=has_bias, device="meta")
-        linear.weight = nn.Parameter(self.weight + self.scaling * self.B @ self.A)
+        layer = Linear(self.in_features, self.out_features, bias=has_bias, device="meta")
+        layer.weight = nn.Parameter(self.weight + self.scaling * self.B @ self.A)
         if self.bias is not None:
-            linear.bias = nn.Parameter(self.bias.clone())
-        return linear.train(self.training)
+            layer.bias = nn.Parameter(self.bias.clone())
+        return layer.train(self.training)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""

@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from groundup.config import IGNORE_INDEX
+from groundup.model.linear import Linear
 
 Reduction = Literal["sum", "none"]
 
@@ -71,7 +72,7 @@ def _head_loss(head: nn.Module, features: Tensor, targets: Tensor, reduction: Re
     if x.device.type == "cpu" and not (kept := goals != IGNORE_INDEX).all():
         valid = kept.nonzero()[:, 0]
         x, goals = x[valid], goals[valid]
-    is_a_matrix = type(head) is nn.Linear and head.bias is None
+    is_a_matrix = type(head) in (nn.Linear, Linear) and head.bias is None
     if is_a_matrix and not (head._forward_hooks or head._forward_pre_hooks):
         loss = linear_cross_entropy(x, head.weight, goals, reduction)  # pyright: ignore[reportArgumentType]
     else:

@@ -17,6 +17,7 @@ from groundup.config import Quantization
 from groundup.errors import UserError
 from groundup.kernels.products import GROUP, dequantized, product, quantized_int4, quantized_int8
 from groundup.model.gpt import GPTModel
+from groundup.model.linear import Linear
 from groundup.model.lora import has_lora
 
 
@@ -55,12 +56,12 @@ class QuantizedLinear(nn.Module):
                 weight, scale = quantized(linear.weight)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
+        bias = linear.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().float().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """``(…, in) -> (…, out)``."""
-        y = product(x, self.weight, self.scale)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return product(x, self.weight, self.scale, self.bias)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
         """Go to another device with the model, but not to another dtype: the kernel reads these."""
@@ -95,7 +96,7 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
         raise UserError("the model is quantized already; open it anew to quantize it otherwise")
     if has_lora(model):
         raise UserError("the model has LoRA layers; merge them first (merge_lora)")
-    layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
+    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, Linear)}
     for name, layer in layers.items():
         if not layer.weight.isfinite().all():
             raise UserError(f"{name} holds numbers that are not finite; the model is damaged")

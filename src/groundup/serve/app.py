@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -22,7 +22,7 @@ from groundup.serve.metrics import Counting, Metrics
 from groundup.serve.models import Models
 from groundup.serve.runner import Broken
 
-ROUTES: list[Callable[[Models], list[BaseRoute]]] = [
+ROUTES: list[Callable[[Models], Sequence[BaseRoute]]] = [
     openai.routes,
     embeddings.routes,
     ollama.routes,
@@ -56,18 +56,18 @@ def make_app(models: Models, options: ServeConfig) -> Starlette:
 
 
 async def _mistake(request: Request, error: Exception) -> Response:
-    return answer(request.url.path, as_problem(error))
+    return answer(request.scope["path"], as_problem(error))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
     """Whoever started the server sees the traceback; a client is told its kind."""
     told = f"the server failed ({type(error).__name__}); its own output says more"
-    return answer(request.url.path, Problem(told, 500))
+    return answer(request.scope["path"], Problem(told, 500))
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path, method = request.url.path, request.method
+    path, method = request.scope["path"], request.method
     said = {404: f"there is nothing at {path:.200}", 405: f"{path:.200} takes no {method}"}
     response = answer(path, Problem(said.get(error.status_code, error.detail), error.status_code))
     response.headers.update(error.headers or {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -77,6 +78,11 @@ async def read_body(request: Request, shape: type[T]) -> T:
         raise BadRequest(f"the request is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadRequest(f"the request is {value!r:.60}; expected a JSON object")
+    if b"\\u" in data:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadRequest("the request holds half of a character (a lone surrogate)") from None
     return from_object(value, shape)
 
 

@@ -46,7 +46,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: ASGIApp, options: ServeConfig, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM comes; what runs then has ``--grace`` seconds to end."""
-    asyncio.run(server_of(app, options).serve([listener]))
+    with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
+        asyncio.run(server_of(app, options).serve([listener]))
 
 
 def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
@@ -56,7 +57,7 @@ def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
             app,
             http=Protocol,
             ws="none",
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,

@@ -131,7 +131,7 @@ async def _respond(
                 elif piece.text:
                     yield as_line(form.line(piece.text))
         except Exception as error:  # the status is sent already
-            yield as_line(error_body(request.url.path, as_problem(error)))
+            yield as_line(error_body(request.scope["path"], as_problem(error)))
 
     if asked.stream:
         await unless_gone(request, writing.begun(), writing.stop)

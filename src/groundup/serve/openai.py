@@ -92,7 +92,7 @@ async def _respond(request: Request, form: Form, asked: Asked, prompt_tokens: in
                 if (chunk := form.chunk(piece)) is not None:
                     yield as_event(chunk)
         except Exception as error:  # the status is sent already
-            yield as_event(error_body(request.url.path, as_problem(error)))
+            yield as_event(error_body(request.scope["path"], as_problem(error)))
             return
         if asked.with_usage:
             yield as_event(form.usage_chunk(usage()))

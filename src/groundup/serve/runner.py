@@ -246,7 +246,10 @@ class Runner:
                         return
                     command()
                 if self._owners:
-                    self._step()
+                    try:
+                        self._step()
+                    except Exception as error:
+                        self._recover(error)
 
     def _new_engine(self) -> Engine:
         self._switch(None)
@@ -269,11 +272,7 @@ class Runner:
 
     def _step(self) -> None:
         assert self._engine is not None
-        try:
-            written = self._engine.step()
-        except Exception as error:
-            self._recover(error)
-            return
+        written = self._engine.step()
         now = time.perf_counter()
         mail: dict[Writing, list[Piece]] = {}
         for text, token, piece in written:

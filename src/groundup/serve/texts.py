@@ -120,6 +120,6 @@ async def begin(
         config.check(served.tokenizer.vocab_size)
         served.runner.check_room(len(prompts) * config.num_samples)
         texts = all_texts() if schema is None else await asyncio.to_thread(all_texts)
-    except UserError as error:
+    except ValueError as error:  # a UserError, or an id of thousands of digits
         raise BadRequest(str(error)) from None
     return served.runner.write(texts, served.name)

@@ -1,0 +1,189 @@
+"""Our server beside llama.cpp's, on the same weights: tokens per second, and time to the first.
+
+    python benchmarks/serve.py                       # GPT-2 124M with random weights
+    python benchmarks/serve.py --preset nano --new 8 --requests 1 --rounds 1   # does it run?
+
+1, 4, 16 and 64 clients at once stream completions of prompts of 64 tokens, each its own, and 64 new
+tokens, greedily, in fp32; each client asks several times, one after the other. Both servers are
+processes of their own with two threads, as many slots as clients, and take turns; llama.cpp
+(``xllamacpp``) reads our own GGUF export. The client is the same, and shares the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import httpx
+import torch
+
+from common import report
+from groundup import GPTModel
+from groundup.config import preset
+from groundup.tokenizers import get_gpt2_tokenizer
+from groundup.weights.checkpoint import save_model
+from groundup.weights.gguf import export_gguf
+
+CLIENTS = (1, 4, 16, 64)
+NAME = "model"
+
+
+class Took(NamedTuple):
+    """One request: seconds to its first token, and how many tokens there were."""
+
+    first: float
+    tokens: int
+
+
+@contextmanager
+def server(who: str, model: Path, gguf: Path, threads: int, context: int) -> Iterator[str]:
+    """One of the two, in a process of its own; yield its address."""
+    slots = max(CLIENTS)
+    command = [sys.executable, __file__, "--serve", who, str(gguf if who == "llama.cpp" else model)]
+    command += ["--threads", str(threads), "--slots", str(slots), "--context", str(context)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http"), f"{who} did not start: {url}"
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def be_server(who: str, path: Path, threads: int, slots: int, context: int) -> None:
+    """What the process does."""
+    torch.set_num_threads(threads)
+    if who == "llama.cpp":
+        from llama_server import serve
+
+        with serve(path, threads, slots=slots, context=context) as url:
+            print(url.removesuffix("/v1"), flush=True)
+            while True:
+                time.sleep(60)
+
+    from groundup.runtime import resolve_runtime
+    from groundup.serve.app import make_app
+    from groundup.serve.config import ServeConfig
+    from groundup.serve.listening import address_of, listen, run
+    from groundup.serve.opening import Loading, open_models
+
+    options = ServeConfig(port=0, max_batch=slots, queue=slots)
+    loading = Loading(resolve_runtime("cpu", "fp32"))
+    models = open_models([f"{NAME}={path}"], loading, options, lambda text: None)
+    with listen(options.host, options.port) as listener:
+        print(address_of(listener), flush=True)
+        run(make_app(models, options), options, listener)
+
+
+async def ask(client: httpx.AsyncClient, name: str, prompt: list[int], new: int) -> Took:
+    asked: dict[str, Any] = {"model": name, "prompt": prompt, "max_tokens": new, "temperature": 0}
+    asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    begin, first, tokens = time.perf_counter(), None, 0
+    async with client.stream("POST", "/v1/completions", json=asked) as answer:
+        answer.raise_for_status()
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            chunk = json.loads(line.removeprefix("data: "))
+            if chunk.get("choices") and first is None:
+                first = time.perf_counter() - begin
+            if chunk.get("usage"):
+                tokens = chunk["usage"]["completion_tokens"]
+    assert first is not None and tokens, "nothing was written"
+    return Took(first, tokens)
+
+
+async def load(
+    url: str, clients: int, requests: int, prompt: int, new: int, vocab_size: int, seed: int
+) -> dict[str, float]:
+    """So many clients at once, each with so many requests one after the other."""
+    draw = random.Random(seed)
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
+        name = (await client.get("/v1/models")).json()["data"][0]["id"]
+
+        def prompts(count: int) -> list[list[int]]:
+            return [[draw.randrange(vocab_size) for _ in range(prompt)] for _ in range(count)]
+
+        async def one(own: list[list[int]]) -> list[Took]:
+            return [await ask(client, name, ids, new) for ids in own]
+
+        await one(prompts(1))  # warm
+        begin = time.perf_counter()
+        took = await asyncio.gather(*(one(prompts(requests)) for _ in range(clients)))
+        seconds = time.perf_counter() - begin
+    each = [request for own in took for request in own]
+    firsts = sorted(request.first for request in each)
+    p95 = quantiles(firsts, n=20)[-1] if len(firsts) > 1 else firsts[0]
+    tokens = sum(request.tokens for request in each)
+    return {"tokens_per_second": tokens / seconds, "first_p50": median(firsts), "first_p95": p95}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="our server beside llama.cpp's")
+    parser.add_argument("--preset", default="gpt2-small")
+    parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
+    parser.add_argument("--requests", type=int, default=3, help="of each client")
+    parser.add_argument("--prompt", type=int, default=64)
+    parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", default="serve")
+    parser.add_argument("--serve", nargs=2, metavar=("WHO", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--slots", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--context", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        be_server(args.serve[0], Path(args.serve[1]), args.threads, args.slots, args.context)
+    torch.manual_seed(1)
+    tokenizer = get_gpt2_tokenizer()
+    shape = preset(args.preset).replace(vocab_size=tokenizer.vocab_size, drop_rate=0.0)
+    if shape.context_length < args.prompt + args.new:
+        shape = shape.replace(context_length=args.prompt + args.new)
+    found: dict[tuple[int, str], list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        directory, gguf = Path(folder) / NAME, Path(folder) / "model.gguf"
+        model = GPTModel(shape).init_gpt2().eval()
+        save_model(directory, model, tokenizer)
+        export_gguf(model, tokenizer, gguf, "f32", name=NAME)
+        del model
+        for number in range(args.rounds):
+            for who in ("groundup", "llama.cpp"):
+                with server(who, directory, gguf, args.threads, args.prompt + args.new + 8) as url:
+                    for clients in args.clients:
+                        how = (clients, args.requests, args.prompt, args.new)
+                        run = asyncio.run(load(url, *how, shape.vocab_size - 300, number))
+                        found.setdefault((clients, who), []).append(run)
+                        print(who, clients, run, flush=True)
+    rows: dict[str, Any] = {"settings": {k: v for k, v in vars(args).items() if v is not None}}
+    for clients in args.clients:
+        rows[f"{clients} clients"] = {
+            who: {
+                name: round(median(run[name] for run in found[clients, who]), 4)
+                for name in ("tokens_per_second", "first_p50", "first_p95")
+            }
+            for who in ("groundup", "llama.cpp")
+        }
+        ours, theirs = (
+            rows[f"{clients} clients"][who]["tokens_per_second"]
+            for who in ("groundup", "llama.cpp")
+        )
+        rows[f"{clients} clients"]["ratio"] = round(ours / theirs, 2)
+    report(args.out, rows)
+
+
+if __name__ == "__main__":
+    main()

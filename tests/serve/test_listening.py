@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from groundup.errors import UserError
+from groundup.serve.listening import address_of, listen
+from groundup.tokenizers import BPETokenizer
+from tests.assistants import save_assistant
+
+Fails = Callable[..., str]
+
+
+def test_a_port_in_use_names_its_owner_and_the_next_free_one() -> None:
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port {port} is in use") as told:
+            listen("127.0.0.1", port)
+        free = int(re.findall(r"try --port (\d+)", str(told.value))[0])
+        assert free > port and str(os.getpid()) in str(told.value)
+        listen("127.0.0.1", free).close()
+
+
+def test_addresses() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert address_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with listen("0.0.0.0", 0) as listener:
+        assert address_of(listener).startswith("http://127.0.0.1:")
+    with pytest.raises(UserError, match="host is 'no such host'"):
+        listen("no such host", 0)
+    with pytest.raises(UserError, match=r"cannot listen on 192\.0\.2\.1"):
+        listen("192.0.2.1", 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends signals otherwise")
+def test_the_command_serves_until_ctrl_c(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    model = save_assistant(tmp_path / "mine", tokenizer)
+    command = [sys.executable, "-m", "groundup", "serve", str(model), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = process.stderr.readline()
+            found = re.fullmatch(r"serving mine at (http://127\.0\.0\.1:\d+)\n", line)
+            assert found, line + process.stderr.read()
+            until = time.monotonic() + 20
+            while True:
+                try:
+                    assert httpx.get(f"{found[1]}/health").json() == {"status": "ok"}
+                    break
+                except httpx.TransportError:
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
+
+
+def test_what_is_wrong_is_said_in_a_sentence(
+    fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GROUNDUP_API_KEY", raising=False)
+    assert "there is no model directory" in fails("serve", tmp_path / "nothing", "--port=0")
+    assert "give a key with --api-key" in fails("serve", tmp_path, "--host=0.0.0.0")
+    assert "max_batch is 0" in fails("serve", tmp_path, "--max-batch=0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} is in use" in fails("serve", tmp_path, f"--port={port}")
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert "pip install 'groundup[serve]'" in fails("serve", tmp_path, "--port=0")
