@@ -136,7 +136,7 @@ def test_an_answer_can_be_stopped(visit: Visit, lively: Served) -> None:
 
 def test_seeds_repeat_and_sliders_are_sent(visit: Visit) -> None:
     sent: list[dict[str, Any]] = []
-    visit.page.on("request", lambda r: r.method == "POST" and sent.append(json.loads(r.post_data)))
+    visit.page.on("request", lambda request: sent.append(json.loads(request.post_data or "null")))
     for name, value in {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "min_p": 0.02}.items():
         setting(visit, name, value)
     visit.page.locator("#chat-seed").fill("7")

@@ -17,7 +17,7 @@ export function throughTime(context, model) {
   const text = element("textarea", { id: "time-text", rows: 2, maxlength: 2000, required: true });
   const problem = element("p", { class: "problem", role: "alert", hidden: true });
   const stage = element("div");
-  const form = element("form", { class: "asking", submit: (event) => {
+  const form = element("form", { class: "asking", hidden: true, submit: (event) => {
     event.preventDefault();
     state.begin(text.value);
   } },
@@ -56,9 +56,9 @@ export function throughTime(context, model) {
       if (!able || !history.length || same) return;
       state.steps = history;
       if (!state.text) {
-        text.value = state.prompt || "The";
+        text.value ||= state.prompt || "The";
         state.begin(text.value);
-      } else {
+      } else if (!state.busy) {
         loadAll(state);
       }
     },
@@ -68,11 +68,12 @@ export function throughTime(context, model) {
 /** Read another text: the newest snapshot first, which says what there is to follow. */
 async function beginText(state, text) {
   state.stop();
-  Object.assign(state, { text, picked: null, cache: new Map() });
+  Object.assign(state, { text, picked: null, cache: new Map(), busy: true });
   const turn = ++state.turn;
   state.stage.classList.add("waiting");
   const last = await load(state, state.steps.at(-1), turn);
   if (turn !== state.turn) return;
+  state.busy = false;
   state.stage.classList.remove("waiting");
   if (!last) return;
   state.picked = last.next.at(-1).ids[0];

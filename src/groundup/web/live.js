@@ -102,6 +102,7 @@ function reading(context, text, picture, state, fail) {
     try {
       await context.stream("page/xray", { model, text, silenced }, (event) => {
         if (event.xray) {
+          picture.removeAttribute("aria-busy");
           const { tokens, next, lens, attention, norms, words } = event.xray;
           view.update({ tokens, next, lens, attention, norms, words });
         }
