@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import re
 import tempfile
 import time
@@ -147,6 +148,24 @@ def window_losses(ours: Any, theirs: Any, ids: torch.Tensor) -> dict[str, float]
     return {name: total / y.numel() for name, total in sums.items()}
 
 
+@torch.no_grad()
+def quantized(model_file: Path, data: Path) -> dict[str, Any]:
+    """A text's perplexity with fewer bytes per weight, in windows of 512 tokens."""
+    found: dict[str, Any] = {}
+    for kind in (None, "fp16", "int8", "int4"):
+        model, tokenizer = load_model(model_file, quantize=kind)
+        words = (data / "wikitext-2-valid.txt").read_text(encoding="utf-8")
+        ids = torch.tensor(tokenizer.encode(words)[: 40 * 512 + 1])
+        x, y = ids[:-1].view(-1, 512), ids[1:].view(-1, 512)
+        pairs = zip(x.split(4), y.split(4), strict=True)
+        loss = sum(model(a, targets=b).item() for a, b in pairs) / y.numel()
+        found[kind or "fp32"] = {"loss": round(loss, 5), "perplexity": round(math.exp(loss), 3)}
+        print(kind, found[kind or "fp32"], flush=True)
+    for values in found.values():
+        values["more"] = round(values["perplexity"] / found["fp32"]["perplexity"] - 1, 5)
+    return found
+
+
 def assistant(model_file: Path, data: Path, kept: Path) -> dict[str, Any]:
     """LoRA on the course's instructions; right answers and validation loss, before and after."""
     entries, asked = data / "instruction-data.json", kept / "test.json"
@@ -210,11 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a real pretrained model")
     parser.add_argument("model", type=Path, help="SmolLM2-135M-Instruct as .gguf, or a directory")
     parser.add_argument("data", type=Path)
-    parser.add_argument("part", choices=["text", "assistant"])
+    parser.add_argument("part", choices=["text", "quantized", "assistant"])
     parser.add_argument("--keep", type=Path, default=Path("smollm2-assistant"), help="its folder")
     args = parser.parse_args()
     if args.part == "text":
         found = text(args.model, args.data)
+    elif args.part == "quantized":
+        found = quantized(args.model, args.data)
     else:
         found = assistant(args.model, args.data, args.keep)
     report("real_model", kept_results("real_model") | {args.part: found})

@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,43 +51,34 @@ class Took(NamedTuple):
 @contextmanager
 def server(who: str, model: Path, gguf: Path, threads: int, context: int) -> Iterator[str]:
     """One of the two, in a process of its own; yield its address."""
-    slots = max(CLIENTS)
-    command = [sys.executable, __file__, "--serve", who, str(gguf if who == "llama.cpp" else model)]
-    command += ["--threads", str(threads), "--slots", str(slots), "--context", str(context)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    slots = str(max(CLIENTS))
+    ours = ["-m", "groundup", "serve", f"{NAME}={model}", "--port", "0", "--precision", "fp32"]
+    ours += ["--max-batch", slots, "--queue", slots]
+    theirs = [__file__, "--serve", str(gguf), "--slots", slots, "--context", str(context)]
+    theirs += ["--threads", str(threads)]
+    command = [sys.executable, *(ours if who == "groundup" else theirs)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http"), f"{who} did not start: {url}"
-        yield url
+        assert process.stderr is not None
+        url = None
+        while url is None and (line := process.stderr.readline()):
+            url = re.search(r" at (http://\S+)", line)
+        assert url is not None, f"{who} did not start"
+        yield url[1]
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def be_server(who: str, path: Path, threads: int, slots: int, context: int) -> None:
-    """What the process does."""
-    torch.set_num_threads(threads)
-    if who == "llama.cpp":
-        from llama_server import serve
+def be_llama(path: Path, threads: int, slots: int, context: int) -> None:
+    """What the process of llama.cpp does."""
+    from llama_server import serve
 
-        with serve(path, threads, slots=slots, context=context) as url:
-            print(url.removesuffix("/v1"), flush=True)
-            while True:
-                time.sleep(60)
-
-    from groundup.runtime import resolve_runtime
-    from groundup.serve.app import make_app
-    from groundup.serve.config import ServeConfig
-    from groundup.serve.listening import address_of, listen, run
-    from groundup.serve.opening import Loading, open_models
-
-    options = ServeConfig(port=0, max_batch=slots, queue=slots)
-    loading = Loading(resolve_runtime("cpu", "fp32"))
-    models = open_models([f"{NAME}={path}"], loading, options, lambda text: None)
-    with listen(options.host, options.port) as listener:
-        print(address_of(listener), flush=True)
-        run(make_app(models, options), options, listener)
+    with serve(path, threads, slots=slots, context=context) as url:
+        print("serving at", url.removesuffix("/v1"), file=sys.stderr, flush=True)
+        while True:
+            time.sleep(60)
 
 
 async def ask(client: httpx.AsyncClient, name: str, prompt: list[int], new: int) -> Took:
@@ -142,12 +135,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", default="serve")
-    parser.add_argument("--serve", nargs=2, metavar=("WHO", "PATH"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--slots", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--context", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        be_server(args.serve[0], Path(args.serve[1]), args.threads, args.slots, args.context)
+        be_llama(args.serve, args.threads, args.slots, args.context)
     torch.manual_seed(1)
     tokenizer = get_gpt2_tokenizer()
     shape = preset(args.preset).replace(vocab_size=tokenizer.vocab_size, drop_rate=0.0)

@@ -55,7 +55,7 @@ def live(*served: Served, **options: Any) -> Iterator[Live]:
             assert not thread.is_alive()
 
 
-def wait_until(true: Any, seconds: float = 10) -> None:
+def wait_until(true: Any, seconds: float = 30) -> None:
     """Wait for something that another thread brings about."""
     until = time.monotonic() + seconds
     while not true():

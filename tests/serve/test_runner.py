@@ -37,7 +37,7 @@ async def all_of(writing: Writing) -> list[Piece]:
 
 
 async def until(true: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.005)
 

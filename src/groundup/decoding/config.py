@@ -22,6 +22,7 @@ class SamplingConfig:
     presence_penalty: float = option(0.0, "take so much off a score once it was written")
     logit_bias: dict[str, float] | None = option(None, "add so much to the score of a token's id")
     seed: int | None = option(None, "make the random choices repeatable")
+    guess: bool = option(True, "write faster what repeats itself; the text stays the same")
     num_samples: int = option(1, "how many texts to write")
 
     def check(self, vocab_size: int) -> None:

@@ -22,12 +22,14 @@ from groundup.decoding.sequence import Logprob, Sequence
 from groundup.errors import UserError
 from groundup.model.cache import grown
 from groundup.model.door import (
+    computes_rows_alike,
     context_length,
     device_of,
     known_context_length,
     new_cache,
     scores,
 )
+from groundup.model.linear import FEW_ROWS
 from groundup.tokenizers import Tokenizer
 
 
@@ -75,6 +77,7 @@ class Engine:
         self.use_adapter, self._adapter = use_adapter, None
         self.cache = new_cache(model, 0)
         cached = self.cache is not None
+        limits.setdefault("rows", FEW_ROWS if computes_rows_alike(model) else 1)
         self.scheduler = Scheduler(max_batch, context, cached=cached, **limits)
 
     def __len__(self) -> int:
@@ -113,41 +116,57 @@ class Engine:
         Raises:
             UserError: the model's scores are not numbers.
         """
+        rows = [row for row in self.scheduler.running if row.ahead]
+        if rows:  # a guess was right, so what follows it is known
+            chosen = self._choose(rows, torch.stack([row.ahead[0] for row in rows]))
+            for row in rows:
+                row.ahead.pop(0)
+            return self._write(rows, chosen)
         batch = self.scheduler.next()
         if batch is None:
             return []
         logits, complete = self._score(batch), batch.complete
         rows = [batch.rows[i] for i in complete]
         logits = logits if len(rows) == len(logits) else logits[complete]
-        chosen = self._choose(rows, logits) if rows else []
+        chosen = self._choose(rows, logits[:, 0]) if rows else []
         self.scheduler.done(batch)
+        for row, following in zip(rows, logits, strict=True):
+            row.ahead = list(following[1 : 1 + row.guessed])
+        return self._write(rows, chosen)
+
+    def _write(self, rows: list[Sequence], chosen: list[int]) -> list[Written]:
+        """Give each row its next token."""
         written = []
         for row, token in zip(rows, chosen, strict=True):
             written.append(Written(row, token, row.push(token)))
-            if row.finish_reason is not None:
+            if row.finish_reason is None:
+                self.scheduler.written(row)
+            else:
                 self.scheduler.remove(row)
         return written
 
     @torch.no_grad()
     def _score(self, batch: Batch) -> Tensor:
-        """The scores ``(B, V)`` of what follows each row's new tokens."""
+        """The scores ``(B, K, V)`` of what follows each row's new tokens, and each guess."""
         if batch.adapter != self._adapter and self.use_adapter is not None:
             self.use_adapter(batch.adapter)
             self._adapter = batch.adapter
-        T = max(batch.counts)
+        T, K = max(map(len, batch.ids)), 1 + max(map(len, batch.guesses))
         padded = [ids + [0] * (T - len(ids)) for ids in batch.ids]
         idx = torch.tensor(padded, device=self.device)
-        last = torch.tensor(batch.counts, device=self.device) - 1
+        at = torch.tensor(batch.counts, device=self.device) - 1  # (B,)
+        if K > 1:
+            at = (at[:, None] + torch.arange(K, device=self.device)).clamp_max(T - 1)  # (B, K)
         if self.cache is None:
-            return scores(self.model, idx, at=last)
+            return scores(self.model, idx, at=at)[:, None]
         try:
             self._prepare(batch, max(batch.lengths) + T)
         except BaseException:
             self.forget()  # rows that were to be moved may be anywhere
             raise
-        return scores(
-            self.model, idx, at=last, cache=self.cache.rows(batch.first, batch.lengths, T)
-        )
+        cache = self.cache.rows(batch.first, batch.lengths, T)
+        logits = scores(self.model, idx, at=at, cache=cache)
+        return logits if K > 1 else logits[:, None]
 
     def _prepare(self, batch: Batch, tokens: int) -> None:
         """Make the cache as large as it needs to be, and bring its rows where they belong."""
@@ -225,7 +244,7 @@ def generate(
     if max_new_tokens < 1 or not len(idx):
         return idx
     sampler = make_sampler(temperature, top_k, top_p, generator)  # one: rows are drawn together
-    config = SamplingConfig(max_new_tokens=max_new_tokens)
+    config = SamplingConfig(max_new_tokens=max_new_tokens, guess=False)
     together: dict[str, Any] = {"chunk": sys.maxsize, "prompt_tokens": sys.maxsize, "share": False}
     engine = Engine(model, max_batch=len(idx), context=context_size, **together)
     rows = [

@@ -48,10 +48,16 @@ class Move(NamedTuple):
 
 @dataclass
 class Batch:
-    """One call of the model: so many further tokens of each of these, whose rows stand together."""
+    """One call of the model: so many further tokens of each of these, whose rows stand together.
+
+    The slots hold what was guessed like anything else that was computed; :meth:`Scheduler.written`
+    drops what turns out wrong.
+    """
 
     rows: list[Sequence]
     counts: list[int]
+    guesses: list[list[int]]
+    """What may follow these; computed behind them."""
     first: int
     """The first of their rows in the cache."""
     lengths: list[int]
@@ -62,12 +68,14 @@ class Batch:
 
     @cached_property
     def ids(self) -> list[list[int]]:
-        """The tokens to compute."""
-        starts = [row.start + n for row, n in zip(self.rows, self.lengths, strict=True)]
-        return [
-            row.ids[start : start + count]
-            for row, start, count in zip(self.rows, starts, self.counts, strict=True)
-        ]
+        """The tokens to compute, guesses included."""
+        found = []
+        for row, n, count, guess in zip(
+            self.rows, self.lengths, self.counts, self.guesses, strict=True
+        ):
+            start = row.start + n
+            found.append(row.ids[start : start + count] + guess)
+        return found
 
     @property
     def complete(self) -> list[int]:
@@ -92,6 +100,7 @@ class Scheduler:
         cached: whether there is a cache. Without one, whole windows are computed, of equal length
             only (a model that takes only ids knows no padding).
         share: whether one goes on from what another has computed of the same beginning.
+        rows: a call that writes further tokens may compute so many, with those that are guessed.
     """
 
     def __init__(
@@ -104,7 +113,9 @@ class Scheduler:
         prompt_tokens: int = 8192,
         cached: bool = True,
         share: bool = True,
+        rows: int = 1,
     ) -> None:
+        self.rows = rows if cached else 1
         self.max_batch, self.context, self.cached = max_batch, context, cached
         self.share = share and cached
         self.max_tokens = max_tokens or max_batch * context
@@ -171,11 +182,24 @@ class Scheduler:
 
     def done(self, batch: Batch) -> None:
         """Note that a batch was computed."""
-        for row, new in zip(batch.rows, batch.ids, strict=True):
+        for row, new, guess in zip(batch.rows, batch.ids, batch.guesses, strict=True):
             slot = _slot(row)
             slot.used = row.served = self.turn
+            row.guessed = len(guess)
             if self.cached:
                 slot.ids += new
+
+    def written(self, row: Sequence) -> None:
+        """Note that a sequence has another token; if it was guessed otherwise, drop the guess."""
+        if not row.guessed:
+            return
+        right = row.guessed - len(row.ahead)
+        if row.ahead:
+            slot, place = _slot(row), len(row.ids) - 1 - row.start
+            if slot.ids[place] == row.ids[-1]:
+                return
+            del slot.ids[place:]
+        row.learn(right)
 
     def pending(self, row: Sequence) -> int:
         """How many tokens of a running sequence are to be computed before its next is known."""
@@ -196,6 +220,9 @@ class Scheduler:
         self._moves.clear()
         for slot in self.slots:
             slot.ids = []
+        for row in self.running:
+            row.ahead.clear()
+            row.guessed = 0
 
     def _need(self, sequence: Sequence) -> int:
         return min(self.context, sequence.prompt_length + sequence.most - 1)
@@ -219,7 +246,14 @@ class Scheduler:
         lengths = [len(_slot(row).ids) for row in rows]
         counts = [min(T, self.pending(row)) for row in rows]
         moves, self._moves = self._moves, []
-        return Batch(rows, counts, first, lengths, moves, lead.adapter)
+        guesses = self._guesses(rows) if T == 1 else [[] for _ in rows]
+        return Batch(rows, counts, guesses, first, lengths, moves, lead.adapter)
+
+    def _guesses(self, rows: list[Sequence]) -> list[list[int]]:
+        """What may follow the last token of each, as far as there is room for it."""
+        most = self.rows // len(rows) - 1
+        rooms = [self._need(row) - len(_slot(row).ids) - 1 for row in rows]
+        return [row.guess(min(most, room)) for row, room in zip(rows, rooms, strict=True)]
 
     # Slots
 

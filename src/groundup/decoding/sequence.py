@@ -10,6 +10,7 @@ import collections.abc
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from groundup.decoding.config import SamplingConfig
+from groundup.decoding.guessing import Guesser
 from groundup.decoding.text import FinishReason, TextWriter, check_stop
 from groundup.errors import UserError
 from groundup.tokenizers import Tokenizer
@@ -61,6 +62,8 @@ class Sequence:
         logprobs: of each token written, if asked for.
         slot: where its keys and values are; the scheduler's.
         start: where the window begins in ``ids``; the scheduler's.
+        guessed: so many tokens were guessed, and which of them are right isn't known yet.
+        ahead: the scores ``(V,)`` after each of them; the engine's.
 
     Raises:
         UserError: the prompt or a stop string is empty, or an option makes no sense.
@@ -98,8 +101,11 @@ class Sequence:
         penalties = config.frequency_penalty, config.presence_penalty, config.repetition_penalty - 1
         self.adjusts = any(penalties) or bool(config.logit_bias) or constraint is not None
         self._writer = TextWriter(tokenizer, stop) if tokenizer else None
+        self._guesser = Guesser() if config.guess else None
         self.slot: Slot | None = None
         self.start = 0
+        self.guessed = 0
+        self.ahead: list[Tensor] = []
         self.fresh = True  # nothing of it was computed yet
         self.served = 0  # the scheduler's turn that computed of it last
 
@@ -107,6 +113,18 @@ class Sequence:
     def token_ids(self) -> list[int]:
         """What was written: without the end-of-text token, but with those of a stop string."""
         return self._writer.token_ids if self._writer else self.ids[self.prompt_length :]
+
+    def guess(self, most: int) -> list[int]:
+        """What may be written next: at most so many tokens; see ``guessing.py``."""
+        most = min(most, self.most - (len(self.ids) - self.prompt_length) - 1)
+        return self._guesser.guess(self.ids, most) if self._guesser and most > 0 else []
+
+    def learn(self, right: int) -> None:
+        """Let go of what was guessed, now that one knows how much of it was right."""
+        if self._guesser is not None:
+            self._guesser.learn(right, self.guessed)
+        self.guessed = 0
+        self.ahead.clear()
 
     def adjust(self, logits: Tensor) -> Tensor:
         """Scores ``(V,)`` as penalties, biases and the constraint make them."""

@@ -115,6 +115,20 @@ def known_context_length(model: nn.Module) -> int:
     return found
 
 
+def computes_rows_alike(model: nn.Module) -> bool:
+    """Whether a token's scores don't depend on how many are computed with it, but for rounding.
+
+    So it is where ``GPTModel`` itself computes in fp32 on a CPU. Other precisions have other
+    kernels for other numbers of rows, and a subclass with a ``forward`` of its own may do anything.
+    """
+    inner = unwrapped(model)
+    if not isinstance(inner, GPTModel) or type(inner).forward is not GPTModel.forward:
+        return False
+    weight = inner.tok_emb.weight
+    on_cpu = weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return on_cpu and weight.dtype == torch.float32
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights are."""
     return next(model.parameters()).device

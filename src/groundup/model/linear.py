@@ -25,9 +25,9 @@ class Linear(nn.Linear):
     PyTorch's product is made for many rows; two to eight take it twice as long as they must.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``(…, C) -> (…, R)``."""
-        return linear(x, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

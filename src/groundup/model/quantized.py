@@ -17,7 +17,6 @@ from groundup.config import Quantization
 from groundup.errors import UserError
 from groundup.kernels.products import GROUP, dequantized, product, quantized_int4, quantized_int8
 from groundup.model.gpt import GPTModel
-from groundup.model.linear import Linear
 from groundup.model.lora import has_lora
 
 
@@ -96,7 +95,7 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
         raise UserError("the model is quantized already; open it anew to quantize it otherwise")
     if has_lora(model):
         raise UserError("the model has LoRA layers; merge them first (merge_lora)")
-    layers = {name: m for name, m in model.named_modules() if type(m) in (nn.Linear, Linear)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     for name, layer in layers.items():
         if not layer.weight.isfinite().all():
             raise UserError(f"{name} holds numbers that are not finite; the model is damaged")

@@ -61,6 +61,7 @@ def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=75,  # longer than clients keep theirs, so that none is cut off
             limit_concurrency=options.max_connections + 1,
             timeout_graceful_shutdown=max(1, round(options.grace)),
             backlog=2048,
