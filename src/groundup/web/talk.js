@@ -131,6 +131,7 @@ async function answer(talk) {
     else if (turns.includes(turn)) turns.splice(turns.indexOf(turn), 1);
     problem.textContent = visible(error.message);
     problem.hidden = false;
+    problem.scrollIntoView({ block: "nearest" });
   }
   if (talk.writing === writing) talk.writing = null;
   log.removeAttribute("aria-busy");
