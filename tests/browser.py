@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -15,15 +15,33 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's Chromium; Playwright's own is never downloaded."""
+    found = executable()
+    with sync_playwright() as playwright:
+        browser = launched(playwright.chromium, found)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def without_javascript(beside: Browser) -> Iterator[Browser]:
+    """A Chromium that runs no JavaScript, beside another one."""
+    browser = launched(beside.browser_type, executable(), "--blink-settings=scriptEnabled=false")
+    yield browser
+    browser.close()
+
+
+def executable() -> str:
+    """Where it is; the test is skipped if it is missing."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         missing = "no chromium here; install the package `chromium`, so that pages are tested"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    with sync_playwright() as playwright:
-        # In a container Chromium's sandbox has no place; pages here are our own.
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    return found
+
+
+def launched(kind: BrowserType, path: str, *flags: str) -> Browser:
+    # In a container Chromium's sandbox has no place; pages here are our own.
+    return kind.launch(executable_path=path, args=["--no-sandbox", *flags])
 
 
 class Opened:

@@ -1,5 +1,6 @@
-"""What a model computes, once more in plain matrices, with a part left out if that is asked."""
+"""What a model computes, once more in plain matrices, with parts left out if that is asked."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ class Plain:
 
 
 @torch.no_grad()
-def plainly(model: GPTModel, ids: list[int], without: Part | None = None) -> Plain:
+def plainly(model: GPTModel, ids: list[int], without: Collection[Part] = ()) -> Plain:
     """Read a text by GPT-2's formulas, or Llama's and Qwen3's."""
     cfg, weights = model.cfg, model.state_dict()
     T, H, D = len(ids), cfg.n_heads, cfg.head_size
@@ -40,7 +41,7 @@ def plainly(model: GPTModel, ids: list[int], without: Part | None = None) -> Pla
         return x * weights[f"{name}.scale"] + shift
 
     def missing(layer: int, kind: str, head: int | None = None) -> bool:
-        return without == Part(layer, kind, head)
+        return Part(layer, kind, head) in without
 
     found = Plain()
     x = weights["tok_emb.weight"][ids]

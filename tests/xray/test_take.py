@@ -4,6 +4,7 @@ import json
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,10 +13,11 @@ from groundup import BPETokenizer, GPTModel, add_lora, merge_lora, to_classifier
 from groundup.decoding.sampling import keep_top_k
 from groundup.errors import UserError
 from groundup.facts import Facts
+from groundup.output import visible
 from groundup.xray import XRay, changes, take_xray
-from groundup.xray.changes import parts_of
+from groundup.xray.changes import Part, parts_of
 from groundup.xray.data import Packed
-from groundup.xray.take import CHOICES, GUESSES, NEIGHBOURS, TEMPERATURES
+from groundup.xray.take import CHOICES, GUESSES, NEIGHBOURS, TEMPERATURES, Reading
 from tests.conftest import ARCHITECTURES
 from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
@@ -77,7 +79,7 @@ def test_what_is_taken_out_is_missing(
     assert len(seen.changes) == len(parts) == 2 * (4 + 2)
     for part, change in zip(parts, seen.changes, strict=True):
         assert (change.layer, change.part, change.head) == (part.layer, part.kind, part.head)
-        logs = plainly(model, ids, without=part).says[-1].log_softmax(-1)
+        logs = plainly(model, ids, without=[part]).says[-1].log_softmax(-1)
         effect = (logs - base).gather(-1, answers)[:, 0]
         assert effect.abs().max() > 1e-3
         close(torch.tensor(change.effect), effect, atol=1e-3, rtol=1e-3)
@@ -204,3 +206,52 @@ def test_one_token_is_enough(tokenizer: BPETokenizer) -> None:
     seen = take_xray(grown("qwen3"), tokenizer, "x")
     assert isinstance(seen, XRay) and len(seen.tokens) == 1 and seen.probability(0) is None
     assert seen.attention.unpacked(2, 4, 1).tolist() == [[[[1.0]]] * 4] * 2
+
+
+SILENCED = [Part(0, "head", 1), Part(1, "head", 3), Part(1, "feed_forward")]
+
+
+def test_parts_can_be_silenced_all_the_while(architecture: str, tokenizer: BPETokenizer) -> None:
+    model, ids = grown(architecture), tokenizer.encode(READ)
+    before = take_xray(model, tokenizer, READ)
+    reading = Reading(model, tokenizer, READ, silenced=SILENCED)
+    seen, plain = reading.xray(), plainly(model, ids, without=SILENCED)
+    logs = plain.says[-1].log_softmax(-1)
+    close(torch.stack(plain.attention), torch.tensor(unpacked(seen)).float(), atol=1e-4, rtol=0)
+    close(torch.tensor(seen.norms.stream), lengths(plain.stream), atol=1e-3, rtol=1e-3)
+    surprises = [token.surprise for token in seen.tokens[1:]]
+    close(torch.tensor(surprises), -logs[range(len(ids) - 1), ids[1:]], atol=1e-3, rtol=1e-3)
+    assert [row.ids[0] for row in seen.next] == logs.argmax(-1).tolist()
+    assert take_xray(model, tokenizer, READ) == before  # nothing stays behind in the model
+
+
+@pytest.mark.parametrize("silenced", [[], SILENCED])
+def test_it_writes_on_token_by_token(
+    architecture: str, tokenizer: BPETokenizer, silenced: list[Part]
+) -> None:
+    model, ids = grown(architecture), tokenizer.encode(READ)
+    reading = Reading(model, tokenizer, READ, silenced=silenced)
+    reading.xray()
+    texts = []
+    while (text := reading.write_on()) is not None:
+        texts.append(text)
+    for _ in texts:
+        ids.append(int(plainly(model, ids, without=silenced).says[-1][-1].argmax()))
+    written = ids[len(reading.ids) :]
+    assert texts and texts[-1] == visible(tokenizer.decode(written).removesuffix("\ufffd"))
+    if len(ids) < model.cfg.context_length:
+        following = plainly(model, ids, without=silenced).says[-1][-1].argmax()
+        assert following == tokenizer.eot_token
+
+
+def test_a_part_that_is_not_there_is_refused(tokenizer: BPETokenizer) -> None:
+    with pytest.raises(UserError, match="no head 4 of layer 0: the model has 2 layers of 4 heads"):
+        Reading(grown("gpt2"), tokenizer, READ, silenced=[Part(0, "head", 4)])
+
+
+def unpacked(seen: XRay) -> np.ndarray:
+    return seen.attention.unpacked(seen.n_layers, seen.n_heads, len(seen.tokens))
+
+
+def lengths(stream: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([x.norm(dim=-1) for x in stream])

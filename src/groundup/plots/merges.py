@@ -9,6 +9,7 @@ from typing import Any
 from groundup.errors import UserError
 from groundup.plots.boxes import PASTELS, Look, Sheet
 from groundup.plots.style import GRAY, shorten, token_text, width_of
+from groundup.tokenizers.steps import merge_steps, ranks_of
 
 MOST_BYTES = 40
 
@@ -78,25 +79,18 @@ def plot_merges(word: str | bytes, merges: Sequence[tuple[bytes, bytes]]) -> Any
 def _merged(data: bytes, merges: Sequence[tuple[bytes, bytes]]) -> list[_Node]:
     """Join neighbours, always by the earliest merge, of equals the leftmost."""
     try:
-        ranks = {(bytes(left), bytes(right)): rank for rank, (left, right) in enumerate(merges)}
+        ranks = ranks_of(merges)
     except (TypeError, ValueError):
         raise UserError(
             "merges are no pairs of bytes; give a tokenizer's, as in tokenizer.merges"
         ) from None
     nodes = [_Node(data[i : i + 1], i, i + 1) for i in range(len(data))]
-    while True:
-        pairs = list(zip(nodes, nodes[1:], strict=False))
-        found = [
-            (ranks[a.token, b.token], i)
-            for i, (a, b) in enumerate(pairs)
-            if (a.token, b.token) in ranks
-        ]
-        if not found:
-            return nodes
-        rank, i = min(found)
-        a, b = nodes[i : i + 2]
+    for step in merge_steps(data, ranks):
+        a, b = nodes[step.place : step.place + 2]
         height = 1 + max(a.height, b.height)
-        nodes[i : i + 2] = [_Node(a.token + b.token, a.begin, b.end, height, rank, (a, b))]
+        joined = _Node(a.token + b.token, a.begin, b.end, height, step.rank, (a, b))
+        nodes[step.place : step.place + 2] = [joined]
+    return nodes
 
 
 def _all(node: _Node) -> list[_Node]:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
-from groundup.serve import classify, embeddings, ollama, ollama_models, openai
+from groundup.serve import classify, embeddings, ollama, ollama_models, openai, page
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.errors import answer, as_problem
@@ -28,6 +28,7 @@ ROUTES: list[Callable[[Models], Sequence[BaseRoute]]] = [
     ollama.routes,
     ollama_models.routes,
     classify.routes,
+    page.routes,
 ]
 """What makes the routes of each part: one line per module."""
 

@@ -7,7 +7,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from groundup.tokenizers.byte_level import END_OF_TEXT, AllowedSpecial, split_special
+from groundup.tokenizers.byte_level import (
+    END_OF_TEXT,
+    AllowedSpecial,
+    check_text,
+    split_special,
+    splitter,
+)
 from groundup.tokenizers.files import write_template, write_vocabulary
 from groundup.tokenizers.vocabulary import Merge, Vocabulary
 
@@ -52,6 +58,20 @@ class Tokenizer(Protocol):
         """
         for part, is_special in split_special(text, special):
             yield part, self.special_tokens[part] if is_special else None
+
+    def pieces(self, text: str) -> Iterator[list[int]]:
+        """Yield the ids of each piece that the text is cut into; no merge, and no token, spans two.
+
+        Raises:
+            UserError: as :meth:`encode`.
+        """
+        check_text(text)
+        added = self.vocabulary.added_tokens
+        for part, is_added in split_special(text, added):
+            if is_added:
+                yield [added[part]]
+            else:
+                yield from map(self.encode, splitter()(part))
 
     @abstractmethod
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ class LibraryTokenizer(Tokenizer):
             else:
                 ids.append(index)
         return ids
+
+    def pieces(self, text: str) -> Iterator[list[int]]:
+        """Yield the ids of each piece that the text is cut into; no merge, and no token, spans two.
+
+        Raises:
+            UserError: as :meth:`encode`.
+        """
+        check_text(text)
+        found = self._library.encode(text, add_special_tokens=False)
+        numbered = zip(found.word_ids, found.ids, strict=True)
+        for _, piece in groupby(numbered, key=lambda each: each[0]):
+            yield [index for _, index in piece]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of token ids; one that is left out in the vocabulary has none.

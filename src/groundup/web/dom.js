@@ -2,6 +2,19 @@
 
 const SIGNS = { " ": "·", "\n": "↵", "\t": "→" };
 
+// C0 but tab and line feed, DEL, C1; line separators, directions of writing; halves of characters.
+const STEERING =
+  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+
+/** Text in which what would steer a terminal, or turn letters around, stands by its code. */
+export function visible(text) {
+  return text.replace(STEERING, (sign) => {
+    if (sign === "\r") return "\\r";
+    const code = sign.charCodeAt(0).toString(16);
+    return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+  });
+}
+
 /** An HTML element; functions among the attributes listen to events, strings among children are text. */
 export function element(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);

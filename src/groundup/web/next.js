@@ -3,6 +3,7 @@
 import { barList, scaleFor } from "./bars.js";
 import { element, percent, section } from "./dom.js";
 import { distribution } from "./sampling.js";
+import { sliderBox } from "./sliders.js";
 
 const SHOWN = 12;
 const SLIDERS = [
@@ -15,27 +16,11 @@ export function nextSection(view) {
   const { data } = view;
   const bars = barList("likeliest next tokens");
   const axis = element("p", { class: "axis", "aria-hidden": true }, element("span", {}, "0"), element("span"));
-  const inputs = SLIDERS.map((slider) => {
-    const output = element("output");
-    const { min, max, step, start } = slider;
-    const input = element("input", { type: "range", id: slider.name, min, max, step, value: start, input: draw });
-    const label = element("label", { for: slider.name }, slider.label);
-    return { ...slider, input, output, row: element("div", { class: "slider" }, label, input, output) };
-  });
-  const reset = element("button", { type: "button", class: "plain", click: () => {
-    for (const { input, start } of inputs) input.value = start;
-    draw();
-  } }, "as trained");
+  const sliders = sliderBox(SLIDERS, draw);
 
   function settings() {
-    const found = {};
-    for (const { name, input, output, told } of inputs) {
-      const value = Number(input.value);
-      output.textContent = told(value);
-      input.setAttribute("aria-valuetext", told(value));
-      found[name] = name === "topK" && value === 51 ? null : value;
-    }
-    return found;
+    const { temperature, topK, topP } = sliders.values();
+    return { temperature, topK: topK === 51 ? null : topK, topP };
   }
   function draw() {
     const next = data.next[view.token];
@@ -72,7 +57,7 @@ export function nextSection(view) {
     "What comes next?",
     "The model gives every token that it knows a probability. Temperature sharpens or flattens them, " +
       "top-k keeps the best few, top-p the fewest that have so much together; then one is drawn.",
-    element("div", { class: "sliders" }, ...inputs.map((each) => each.row), reset),
+    sliders.box,
     axis,
     bars.list,
   );

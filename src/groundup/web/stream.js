@@ -4,7 +4,7 @@ import { barList } from "./bars.js";
 import { element, section } from "./dom.js";
 
 export function streamSection(view) {
-  const { norms } = view.data;
+  const { data } = view;
   const body = element("tbody");
   const most = (rows) => Math.max(1e-9, ...rows.map((row) => row[view.token]));
   const cell = (value, scale, kind = "") => {
@@ -13,6 +13,7 @@ export function streamSection(view) {
     return element("td", {}, element("span", { class: "track" }, fill), element("span", { class: "number" }, value.toPrecision(3)));
   };
   view.follow(() => {
+    const { norms } = data;
     const scale = most(norms.stream);
     const parts = Math.max(most(norms.attention), most(norms.feed_forward));
     body.replaceChildren(

@@ -7,16 +7,12 @@ export function tokensSection(view) {
   const { data } = view;
   const most = Math.log(data.vocab_size); // the surprise of who knows nothing
   const chips = data.tokens.map((token, i) => {
-    const text = view.word(token.id);
-    const level = token.surprise === null ? 0 : Math.min(1, token.surprise / most);
-    const made = element(
+    return element(
       "button",
       {
         type: "button",
         class: token.surprise === null ? "token first" : "token",
         role: "radio",
-        "aria-label": `token ${i + 1}, ${spoken(text)}, ${surpriseOf(token)}`,
-        title: surpriseOf(token),
         click: () => view.choose({ token: i }),
         keydown: (event) => {
           const to = step(event.key, i, chips.length);
@@ -26,12 +22,10 @@ export function tokensSection(view) {
           chips[to].focus();
         },
       },
-      word(text),
+      word(view.word(token.id)),
     );
-    made.style.setProperty("--surprise", level.toFixed(3));
-    return made;
   });
-  const ghost = element("span", { class: "ghost", title: "what the model would write next" }, word(view.word(data.next.at(-1).ids[0])));
+  const ghost = element("span", { class: "ghost", title: "what the model would write next" });
   const strip = element("div", { class: "tokens", role: "radiogroup", "aria-label": "the text, token by token" });
   data.tokens.forEach((token, i) => {
     strip.append(chips[i]);
@@ -40,7 +34,13 @@ export function tokensSection(view) {
   strip.append(ghost);
   const told = element("p", { class: "told", id: "story", "aria-live": "polite" });
   view.follow(() => {
+    ghost.replaceChildren(word(view.word(data.next.at(-1).ids[0])));
     chips.forEach((chip, i) => {
+      const token = data.tokens[i];
+      const level = token.surprise === null ? 0 : Math.min(1, token.surprise / most);
+      chip.style.setProperty("--surprise", level.toFixed(3));
+      chip.title = surpriseOf(token);
+      chip.setAttribute("aria-label", `token ${i + 1}, ${spoken(view.word(token.id))}, ${surpriseOf(token)}`);
       chip.setAttribute("aria-checked", i === view.token);
       chip.tabIndex = i === view.token ? 0 : -1;
     });
@@ -69,7 +69,7 @@ export function compass(view) {
     name.replaceChildren("after ", word(view.word(view.data.tokens[view.token].id)), at);
   });
   const [back, on] = [go(-1, "the token before", "‹"), go(1, "the token after", "›")];
-  return element("nav", { class: "compass", "aria-label": "chosen token" }, back, name, on);
+  return element("nav", { class: "compass", "aria-label": "chosen token" }, back, name, on, ...(view.live ? [view.live.bar] : []));
 }
 
 function surpriseOf({ surprise, rank }) {

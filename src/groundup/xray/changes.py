@@ -16,7 +16,6 @@ from torch import Tensor
 from groundup.model.door import scores
 from groundup.model.gpt import GPTModel
 from groundup.model.watch import watch
-from groundup.output import progress_bar
 from groundup.xray.data import Change, Guess
 
 TOKENS_AT_ONCE = 512
@@ -53,6 +52,12 @@ def parts_of(layers: int, heads: int) -> list[Part]:
     ]
 
 
+def batched(parts: Sequence[Part], tokens: int, most: int | None = None) -> list[Sequence[Part]]:
+    """Parts in batches of which each has at most so many tokens, in as many copies of the text."""
+    at_once = max(1, (most or TOKENS_AT_ONCE) // tokens)
+    return [parts[i : i + at_once] for i in range(0, len(parts), at_once)]
+
+
 def changes_without(
     model: GPTModel, idx: Tensor, parts: Sequence[Part], base: Tensor, few: int
 ) -> list[Change]:
@@ -61,23 +66,37 @@ def changes_without(
     Args:
         model: in eval mode.
         idx: the text ``(1, T)``.
-        parts: what to take out.
+        parts: what to take out: one of the batches of :func:`batched`.
         base: log-probabilities ``(T, V)`` with nothing taken out.
         few: how many guesses to keep of each position.
     """
     answers = base.argmax(dim=-1)  # (T,)
     positions = torch.arange(len(answers), device=answers.device)
-    at_once = max(1, TOKENS_AT_ONCE // idx.shape[1])
     changes: list[Change] = []
-    batches = [parts[i : i + at_once] for i in range(0, len(parts), at_once)]
-    for batch in progress_bar(batches, desc="taking parts out", unit="batch"):
-        with watch(model, edit=_edits(batch)):
-            logits = scores(model, idx.expand(len(batch), -1))  # (B, T, V)
-        for part, row in zip(batch, logits.float().log_softmax(dim=-1), strict=True):
-            effect = (row - base)[positions, answers]
-            top = guesses(row, few)
-            changes.append(Change(part.layer, part.kind, part.head, rounded(effect), top))
+    with watch(model, edit=edits((part, row) for row, part in enumerate(parts))):
+        logits = scores(model, idx.expand(len(parts), -1))  # (B, T, V)
+    for part, row in zip(parts, logits.float().log_softmax(dim=-1), strict=True):
+        effect = (row - base)[positions, answers]
+        top = guesses(row, few)
+        changes.append(Change(part.layer, part.kind, part.head, rounded(effect), top))
     return changes
+
+
+def edits(missing: Iterable[tuple[Part, int | slice]]) -> dict[str, Callable[[Tensor], None]]:
+    """What ``watch(model, edit=…)`` takes to let parts give nothing in certain rows of a batch."""
+    places: dict[str, list[tuple[int | slice, ...]]] = {}
+    for part, row in missing:
+        place = (row,) if part.head is None else (row, part.head)
+        places.setdefault(part.name, []).append(place)
+
+    def emptying(places: list[tuple[int | slice, ...]]) -> Callable[[Tensor], None]:
+        def empty(x: Tensor) -> None:
+            for place in places:
+                x[place] = 0
+
+        return empty
+
+    return {name: emptying(found) for name, found in places.items()}
 
 
 def guesses(log_probabilities: Tensor, few: int) -> list[list[Guess]]:
@@ -95,20 +114,3 @@ def rounded(values: Tensor | Iterable[float]) -> list[float]:
 def short(value: float) -> float:
     """Five digits of a number."""
     return float(f"{value:.5g}")
-
-
-def _edits(batch: Sequence[Part]) -> dict[str, Callable[[Tensor], None]]:
-    """For each name, what empties the rows in which that part is to be missing."""
-    rows: dict[str, list[tuple[int, ...]]] = {}
-    for row, part in enumerate(batch):
-        place = (row,) if part.head is None else (row, part.head)
-        rows.setdefault(part.name, []).append(place)
-
-    def emptying(places: list[tuple[int, ...]]) -> Callable[[Tensor], None]:
-        def empty(x: Tensor) -> None:
-            for place in places:
-                x[place] = 0
-
-        return empty
-
-    return {name: emptying(places) for name, places in rows.items()}
