@@ -23,7 +23,7 @@ LARGEST_SCHEMA = 1 << 20
 
 
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As Python's ``json`` writes it. Where any white space will do, small models write nothing else."""
+"""As Python's ``json`` writes it. Where any white space will do, small models write only that."""
 
 
 class Constraint:
