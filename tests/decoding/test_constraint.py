@@ -97,3 +97,19 @@ def test_what_cannot_be_parsed_or_satisfied_is_refused(
     with pytest.raises(UserError, match=message) as caught:
         Constraint(tokenizer, schema, regex)
     assert "\n" not in str(caught.value)
+
+
+def test_white_space_is_that_of_pythons_json(tokenizer: BPETokenizer) -> None:
+    """If it may be anything, a model can write it for ever."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [1]}, "b": {"enum": [[2, 3]]}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    constraint = Constraint(tokenizer, schema)
+    for token in tokenizer.encode(json.dumps({"a": 1, "b": [2, 3]})):
+        constraint.take(token)
+    assert constraint.ended
+    with pytest.raises(UserError):
+        Constraint(tokenizer, schema).take(tokenizer.encode(" ")[0])

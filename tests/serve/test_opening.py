@@ -142,4 +142,10 @@ def test_names(tmp_path: Path, base: Path) -> None:
 def test_quantized_adapters_are_merged(base: Path) -> None:
     models = opened(base, adapter_of(base, "one", 5), quantize="int8")
     assert len({id(served.model) for served in models}) == 2
-    models.close()
+    count = load_model(base)[0].num_parameters()
+    with client_of(*models) as client:
+        shown = client.post("/api/show", json={"model": "base"}).json()
+        assert shown["details"]["quantization_level"] == "INT8"
+        assert shown["model_info"]["general.parameter_count"] == count
+        asked = {"model": "one", "prompt": "The fox", "max_tokens": 5}
+        assert client.post("/v1/completions", json=asked).status_code == 200

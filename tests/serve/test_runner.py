@@ -12,7 +12,7 @@ from groundup.decoding.engine import generate
 from groundup.decoding.sequence import Sequence
 from groundup.errors import UserError
 from groundup.serve.models import Models, NotServed, Served
-from groundup.serve.runner import Broken, Busy, Piece, Writing
+from groundup.serve.writing import Broken, Busy, Piece, Writing
 from tests.assistants import lively_model
 
 pytestmark = pytest.mark.anyio

@@ -22,6 +22,10 @@ LARGEST_SCHEMA = 1 << 20
 """Bytes of a schema that people write."""
 
 
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python's ``json`` writes it. Where any white space will do, small models write only that."""
+
+
 class Constraint:
     """What the tokens of one text may be; it has ended when nothing may follow.
 
@@ -46,10 +50,10 @@ class Constraint:
         else:
             text = schema if isinstance(schema, str) else json.dumps(schema)
             try:
-                json.loads(text)
+                is_object = isinstance(json.loads(text), dict)
             except ValueError as error:
                 raise UserError(f"the JSON schema is not JSON: {error}") from None
-            grammar = matcher.grammar_from_json_schema(text)
+            grammar = matcher.grammar_from_json_schema(text, LAYOUT if is_object else None)
         self._matcher = matcher(_known_tokens(tokenizer), grammar, log_level=0)
         self._size, self._eot = tokenizer.vocab_size, tokenizer.eot_token
         self._check()

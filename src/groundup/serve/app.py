@@ -30,7 +30,7 @@ from groundup.serve.errors import answer, as_problem
 from groundup.serve.guard import Guard
 from groundup.serve.metrics import Counting, Metrics
 from groundup.serve.models import Models
-from groundup.serve.runner import Broken
+from groundup.serve.writing import Broken
 
 ROUTES: list[Callable[[Models], Sequence[BaseRoute]]] = [
     openai.routes,

@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response
 
 from groundup.serve.asking import Problem
 from groundup.serve.models import NotServed
-from groundup.serve.runner import Broken, Busy
+from groundup.serve.writing import Broken, Busy
 
 
 def as_problem(error: Exception) -> Problem:

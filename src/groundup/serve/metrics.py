@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundup.serve.models import Models
-from groundup.serve.runner import Writing
+from groundup.serve.writing import Writing
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 RATES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

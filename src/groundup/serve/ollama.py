@@ -17,9 +17,9 @@ from groundup.serve.asking import read_body
 from groundup.serve.errors import as_problem, error_body
 from groundup.serve.models import Models, Served
 from groundup.serve.ollama_shapes import Asked, ChatAsked, TextAsked
-from groundup.serve.runner import Piece, Writing
 from groundup.serve.streams import Streamed, as_line, unless_gone
 from groundup.serve.texts import begin, chat_ids, check_length, language_model, prompt_ids
+from groundup.serve.writing import Piece, Writing
 
 LATEST = ":latest"
 """What Ollama's clients write after a name without a tag."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from groundup import __version__
 from groundup.errors import UserError
+from groundup.model.quantized import QuantizedLinear
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
 from groundup.serve.ollama import LATEST, named, stamp
@@ -87,7 +88,7 @@ def _shown(served: Served) -> dict[str, Any]:
     family = _family(served)
     info = {
         "general.architecture": family,
-        "general.parameter_count": served.model.num_parameters(),
+        "general.parameter_count": _parameters(served),
         f"{family}.context_length": cfg.context_length,
         f"{family}.embedding_length": cfg.emb_dim,
         f"{family}.block_count": cfg.n_layers,
@@ -106,17 +107,32 @@ def _shown(served: Served) -> dict[str, Any]:
 
 
 def _details(served: Served) -> dict[str, Any]:
-    count, family = served.model.num_parameters(), _family(served)
+    count, family = _parameters(served), _family(served)
     size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
-    kind = next((t.dtype for t in _tensors(served) if t.dim() == 2), None)
+    quantized = _quantized(served)
+    kind = quantized[0].kind if quantized else {2: "f16", 4: "f32"}[_tensors(served)[0].itemsize]
     return {
         "parent_model": "",
         "format": "groundup",
         "family": family,
         "families": [family],
         "parameter_size": size,
-        "quantization_level": str(kind).removeprefix("torch.").upper(),
+        "quantization_level": kind.upper(),
     }
+
+
+def _parameters(served: Served) -> int:
+    """How many there are, those too that are kept in fewer bytes (a tied matrix counts once)."""
+    own = [layer for layer in _quantized(served) if layer is not served.model.out_head]
+    if not served.model.cfg.tie_weights:
+        own = _quantized(served)
+    kept = sum(layer.in_features * layer.out_features for layer in own)
+    biases = sum(layer.bias.numel() for layer in own if layer.bias is not None)
+    return served.model.num_parameters() + kept + biases
+
+
+def _quantized(served: Served) -> list[QuantizedLinear]:
+    return [m for m in served.model.modules() if isinstance(m, QuantizedLinear)]
 
 
 def _family(served: Served) -> str:

@@ -11,7 +11,7 @@ from groundup.decoding.sequence import Logprob
 from groundup.decoding.text import FinishReason
 from groundup.errors import UserError
 from groundup.serve.models import Served
-from groundup.serve.runner import Piece, Writing
+from groundup.serve.writing import Piece, Writing
 from groundup.tokenizers import Tokenizer
 
 

@@ -14,7 +14,7 @@ from groundup.errors import UserError
 from groundup.prompts import Message
 from groundup.serve.asking import BadRequest
 from groundup.serve.models import Models, Served
-from groundup.serve.runner import Writing
+from groundup.serve.writing import Writing
 
 
 def language_model(models: Models, name: str) -> Served:

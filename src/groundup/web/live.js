@@ -49,77 +49,88 @@ export async function mount(root, context) {
 
 /** One text that is read: it shows itself in the picture, as it becomes known. */
 function reading(context, text, picture, state, fail) {
-  const model = context.model.name;
-  let [asking, view] = [new AbortController(), null];
-  const all = new AbortController();
-  const live = liveParts(() => silence());
-
-  async function first() {
-    let known = 0;
-    await context.stream("page/xray", { model, text }, (event) => {
-      if (event.xray) {
-        const data = event.xray;
-        data.changes = partsOf(data);
-        live.intact = { ...data };
-        view = mountXray(picture, data, live);
-        live.view = view;
-      }
-      if (event.written !== undefined) live.wrote(event.written, false);
-      if (event.changes) {
-        event.changes.forEach((change, i) => Object.assign(view.data.changes[known + i], change));
-        Object.assign(view.data.words, event.words);
-        known += event.changes.length;
-        state.textContent = `Trying its parts, one at a time: ${known} of ${view.data.changes.length}`;
-        view.choose({});
-      }
-      if (event.done) finish();
-    }, all.signal);
-  }
-  function finish() {
-    state.textContent = `${view.data.tokens.length} tokens read`;
-    if (live.touched || live.silenced.size) return;
-    const part = strongest(view.data, view.token);
-    const { layer, head } = view.data.changes[part];
-    view.choose({ part, layer, head });
-  }
-  /** Read the text once more without the parts that are silenced, or show it as it was. */
-  async function silence() {
-    asking.abort();
-    asking = new AbortController();
-    if (!live.silenced.size) {
-      const { tokens, next, lens, attention, norms } = live.intact;
-      live.wrote(null, true);
-      view.update({ tokens, next, lens, attention, norms });
-      return;
-    }
-    view.choose({});
-    picture.setAttribute("aria-busy", true);
-    const silenced = [...live.silenced].map((i) => {
-      const { layer, part, head } = view.data.changes[i];
-      return { layer, part, head };
-    });
-    live.wrote("", true);
-    try {
-      await context.stream("page/xray", { model, text, silenced }, (event) => {
-        if (event.xray) {
-          picture.removeAttribute("aria-busy");
-          const { tokens, next, lens, attention, norms, words } = event.xray;
-          view.update({ tokens, next, lens, attention, norms, words });
-        }
-        if (event.written !== undefined) live.wrote(event.written, true);
-      }, asking.signal);
-    } catch (error) {
-      fail(error);
-    }
-    picture.removeAttribute("aria-busy");
-  }
+  const one = { context, asked: { model: context.model.name, text }, picture, state, fail, view: null };
+  one.all = new AbortController();
+  one.again = new AbortController();
+  one.live = liveParts(() => readAgain(one));
   return {
-    done: first(),
+    done: readFirst(one),
     stop() {
-      all.abort();
-      asking.abort();
+      one.all.abort();
+      one.again.abort();
     },
   };
+}
+
+/** Read the text with all parts, and try each of them. */
+async function readFirst(one) {
+  const { context, asked, live, state } = one;
+  let known = 0;
+  await context.stream("page/xray", asked, (event) => {
+    if (event.xray) {
+      const data = event.xray;
+      data.changes = partsOf(data);
+      live.intact = { ...data };
+      one.view = live.view = mountXray(one.picture, data, live);
+      live.first = one.view.part;
+    }
+    if (event.written !== undefined) live.wrote(event.written, false);
+    if (event.changes) {
+      const { data } = one.view;
+      event.changes.forEach((change, i) => Object.assign(data.changes[known + i], change));
+      Object.assign(data.words, event.words);
+      known += event.changes.length;
+      state.textContent = `Trying its parts, one at a time: ${known} of ${data.changes.length}`;
+      one.view.choose({});
+    }
+    if (event.done) finish(one);
+  }, one.all.signal);
+}
+
+/** All is known: choose the head that matters most, unless somebody has chosen one. */
+function finish({ view, live, state }) {
+  state.textContent = `${view.data.tokens.length} tokens read`;
+  if (live.touched || view.part !== live.first) return;
+  const part = strongest(view.data, view.token);
+  const { layer, head } = view.data.changes[part];
+  view.choose({ part, layer, head });
+}
+
+/** Read the text once more without the parts that are silenced, or show it as it was. */
+async function readAgain(one) {
+  const { context, asked, live, view, picture } = one;
+  one.again.abort();
+  one.again = new AbortController();
+  if (!live.silenced.size) {
+    live.wrote(null, true);
+    view.update(numbersOf(live.intact));
+    picture.removeAttribute("aria-busy");
+    return;
+  }
+  view.choose({});
+  picture.setAttribute("aria-busy", true);
+  live.wrote("", true);
+  const silenced = [...live.silenced].map((i) => {
+    const { layer, part, head } = view.data.changes[i];
+    return { layer, part, head };
+  });
+  try {
+    await context.stream("page/xray", { ...asked, silenced }, (event) => {
+      if (event.xray) {
+        view.update({ ...numbersOf(event.xray), words: event.xray.words });
+        picture.removeAttribute("aria-busy");
+      }
+      if (event.written !== undefined) live.wrote(event.written, true);
+    }, one.again.signal);
+  } catch (error) {
+    if (error.name !== "AbortError") picture.removeAttribute("aria-busy");
+    one.fail(error);
+  }
+}
+
+/** What another reading of the same text changes. */
+function numbersOf({ tokens, next, lens, attention, norms }) {
+  return { tokens, next, lens, attention, norms };
 }
 
 /** All parts of a model, of which nothing is known yet. */
