@@ -21,12 +21,13 @@ from groundup.pages import web_file
 from groundup.prompts import get_style
 from groundup.serve.looking import AT_ONCE, WRITTEN
 from groundup.serve.models import Served
-from groundup.serve.page import HISTORY, takes_system
+from groundup.serve.page import takes_system
 from groundup.serve.tokenizing import STEPPED, taken_apart
 from groundup.tokenizers import BPETokenizer, LibraryTokenizer
 from groundup.tokenizers.opening import open_tokenizer
 from groundup.tokenizers.reading import TokenizerFiles
 from groundup.train.tracking import METRICS
+from groundup.weights.finding import HISTORY
 from groundup.xray import MAX_TOKENS, take_xray
 from groundup.xray.changes import Part
 from tests.conftest import tiny_config

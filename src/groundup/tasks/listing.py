@@ -25,7 +25,8 @@ State = Literal[
 ]
 
 NOT_COMPARED = frozenset(
-    {"threads", "device", "parallel", "keep", "keep_history", "save_freq", "save_minutes", "tensorboard", "wandb"}
+    {"threads", "device", "parallel", "tensorboard", "wandb"}
+    | {"keep", "keep_history", "save_freq", "save_minutes"}
     | {"start_context", "sample_tokens", "sample_temperature", "sample_answers"}
 )
 """Options that say where a run was made, how it is saved and watched; not what is learned."""
