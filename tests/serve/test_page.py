@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,9 @@ def test_silenced_parts_give_nothing(client: TestClient, served: Served) -> None
     with_all = events(client, text=READ)[0]["xray"]
     assert with_all["next"] != first["xray"]["next"]
     assert events(client, text=READ)[0]["xray"] == with_all  # nothing stays silent
+    began = time.perf_counter()  # however often one is named, it is silenced once
+    assert events(client, text=READ, silenced=asked * 20_000)[0]["xray"] == first["xray"]
+    assert time.perf_counter() - began < 10
 
 
 def test_xrays_have_bounds(client: TestClient) -> None:
@@ -264,6 +268,12 @@ def test_prompts_are_what_the_model_reads(tokenizer: BPETokenizer) -> None:
         text = ask(client, "prompt", text="The quick")
         assert [token["id"] for token in text["tokens"]] == tokenizer.encode("The quick")
         assert "user's" in refused(client, "prompt", messages=said[:3])
+        assert "messages[0].content is 5" in refused(
+            client, "prompt", messages=[{"role": "user", "content": 5}]
+        )
+        long = [{"role": "user", "content": "a" * 200_001}]
+        assert "200,001 characters" in refused(client, "prompt", messages=long)
+        assert "200,001 characters" in refused(client, "prompt", text="a" * 200_001)
 
 
 def test_a_model_without_a_style_reads_no_messages(client: TestClient) -> None:
