@@ -22,6 +22,7 @@ from groundup.serve.listening import address_of, listen, server_of
 from groundup.serve.models import Models, Served
 from groundup.tokenizers import BPETokenizer
 from tests.assistants import save_assistant
+from tests.serve.live import live, wait_until
 
 Fails = Callable[..., str]
 
@@ -88,7 +89,7 @@ def test_what_is_wrong_is_said_in_a_sentence(
 
 @pytest.mark.anyio
 async def test_at_the_end_of_the_grace_clients_are_told(
-    lively: Served, caplog: pytest.LogCaptureFixture
+    lively: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ServeConfig(port=0, grace=0.2)
     models, at_work = Models([lively]), lively.model.forward
@@ -113,4 +114,17 @@ async def test_at_the_end_of_the_grace_clients_are_told(
         for late in (await whole, await slow):
             assert late.status_code == 503 and late.headers["retry-after"] == "1", late.text
     await asyncio.wait_for(serving, 10)
-    assert not caplog.records and not lively.runner.alive
+    assert capsys.readouterr().err == "" and not lively.runner.alive
+
+
+def test_who_is_cut_off_by_a_second_ctrl_c_is_no_bug(
+    lively: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with live(lively) as page, socket.create_connection(page.address) as stalled:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        stalled.sendall(head)
+        wait_until(lambda: page.server.server_state.tasks)
+        page.server.should_exit = page.server.force_exit = True
+        page.thread.join(timeout=30)
+        assert not page.thread.is_alive()
+    assert capsys.readouterr().err == ""

@@ -147,7 +147,9 @@ def address_of(listener: socket.socket) -> str:
 
 def _is_no_cancelling(record: logging.LogRecord) -> bool:
     """Who is cut off at last is no bug, and nobody wants to see its traceback."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    error = record.exc_info[1] if record.exc_info else None
+    told = record.getMessage()  # of the lifespan's end the traceback is the message
+    return not (isinstance(error, asyncio.CancelledError) or "exceptions.CancelledError" in told)
 
 
 def _bound(host: str, port: int) -> socket.socket:
