@@ -43,8 +43,9 @@ def test_top_p_keeps_what_transformers_keeps(p: float) -> None:
 
 def test_the_farthest_options_still_draw() -> None:
     logits = 100 * torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    leasts: list[dict[str, Any]] = [{"top_p": 1e-300}, {"min_p": 1.0}, {"top_k": 1}]
     for temperature in (1e-300, 1e-6, 1.0):
-        for least in ({"top_p": 1e-300}, {"min_p": 1.0}, {"top_k": 1}):
+        for least in leasts:
             drawn = make_sampler(temperature, **least)(logits)
             assert torch.equal(drawn, logits.argmax(dim=-1)), (temperature, least)
     scores, far = logits[0], SamplingConfig(logit_bias={"3": FARTHEST, "4": -FARTHEST})

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from groundup.data.instructions import encode_prompt
 from groundup.data.model_style import style_of
-from groundup.facts import Facts
+from groundup.facts import NAME, Facts
 from groundup.pages import web_file
 from groundup.prompts import get_style
 from groundup.serve.looking import AT_ONCE, WRITTEN
@@ -121,7 +121,9 @@ def test_modules_find_each_other() -> None:
 
 def test_what_the_page_knows_of_models(tokenizer: BPETokenizer, tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text("", encoding="utf-8")
-    (tmp_path / HISTORY / "step-1").mkdir(parents=True)
+    for name in ("step-1", "step-2"):  # one is half written
+        (tmp_path / HISTORY / name).mkdir(parents=True)
+    (tmp_path / HISTORY / "step-1" / NAME).write_text("{}", encoding="utf-8")
     run = Served.of("run", grown("llama"), tokenizer, directory=tmp_path, style=get_style("alpaca"))
     sorter = grown("gpt2")
     sorter.facts = Facts(kind="classifier", labels=["ham", EVIL])

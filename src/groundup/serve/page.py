@@ -20,8 +20,8 @@ from groundup.serve import looking, tokenizing
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
 from groundup.serve.ollama_shapes import Said
+from groundup.train.history import snapshots
 from groundup.train.tracking import METRICS
-from groundup.weights.finding import HISTORY
 from groundup.xray.take import architecture
 
 TYPES = {
@@ -90,7 +90,6 @@ def routes(models: Models) -> list[BaseRoute]:
 def facts_of(served: Served) -> dict[str, Any]:
     """What the page says of a model, and chooses its tabs by."""
     cfg, directory = served.model.cfg, served.directory
-    history = directory / HISTORY if directory else None
     return {
         "name": served.name,
         "kind": "classifier" if served.is_classifier else "language model",
@@ -104,7 +103,7 @@ def facts_of(served: Served) -> dict[str, Any]:
         "system": served.style is not None and takes_system(served.style),
         "default_system": served.style.default_system if served.style else None,
         "run": directory is not None and (directory / METRICS).is_file(),
-        "history": len([*history.iterdir()]) if history and history.is_dir() else 0,
+        "history": len(snapshots(directory)) if directory else 0,
         "judged": len(reports_in(directory)) if directory else 0,
     }
 
