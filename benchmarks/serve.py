@@ -4,7 +4,8 @@
     python benchmarks/serve.py --preset nano --new 8 --requests 1 --rounds 1   # does it run?
 
 1, 4, 16 and 64 clients at once stream completions of prompts of 64 tokens, each its own, and 64 new
-tokens, greedily, in fp32; each client asks several times, one after the other. Both servers are
+tokens, drawn from the likeliest 40 (greedy texts of random weights go in circles, which groundup
+guesses), in fp32; each client asks several times, one after the other. Both servers are
 processes of their own with two threads, as many slots as clients, and take turns; llama.cpp
 (``xllamacpp``) reads our own GGUF export. The client is the same, and shares the machine.
 """
@@ -82,7 +83,8 @@ def be_llama(path: Path, threads: int, slots: int, context: int) -> None:
 
 
 async def ask(client: httpx.AsyncClient, name: str, prompt: list[int], new: int) -> Took:
-    asked: dict[str, Any] = {"model": name, "prompt": prompt, "max_tokens": new, "temperature": 0}
+    asked: dict[str, Any] = {"model": name, "prompt": prompt, "max_tokens": new, "seed": prompt[0]}
+    asked |= {"temperature": 1, "top_k": 40, "top_p": 1, "min_p": 0}
     asked |= {"stream": True, "stream_options": {"include_usage": True}}
     begin, first, tokens = time.perf_counter(), None, 0
     async with client.stream("POST", "/v1/completions", json=asked) as answer:

@@ -123,16 +123,16 @@ void product(const Weight *w, const float *scale, const float *bias, const float
 
 constexpr int64_t GROUP = 32;  // weights of 4 bits that share a scale
 
-// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and eight
-// times the sum of those, which takes off what was added to the weights.
+// Activations in 8 bits: whole numbers from -127 to 127, a step for each 32 of them, and the sum of
+// those, which each weight's lowest value is multiplied by.
 struct Eights {
     std::vector<int8_t> whole;
-    std::vector<float> step, sum8;
+    std::vector<float> step, sum;
 };
 
 Eights eight_bits(const float *x, int64_t groups) {
     Eights e;
-    e.whole.resize(groups * GROUP), e.step.resize(groups), e.sum8.resize(groups);
+    e.whole.resize(groups * GROUP), e.step.resize(groups), e.sum.resize(groups);
     for (int64_t g = 0; g < groups; g++) {
         const float *from = x + g * GROUP;
         int8_t *to = e.whole.data() + g * GROUP;
@@ -145,17 +145,18 @@ Eights eight_bits(const float *x, int64_t groups) {
             to[j] = static_cast<int8_t>(nearest);
             sum += nearest;
         }
-        e.step[g] = step, e.sum8[g] = 8.0f * step * static_cast<float>(sum);
+        e.step[g] = step, e.sum[g] = step * static_cast<float>(sum);
     }
     return e;
 }
 
-// One row of 4-bit weights times N rows of activations in 8 bits. Byte j of a group holds weight j
-// in its lower half and weight j + 16 in its upper one, each with 8 added. Within a group the
-// products are of whole numbers, which is exact; what the 8 added to them is taken off in the end.
+// One row of 4-bit weights times N rows of activations in 8 bits. A weight is lowest + step * whole,
+// with a lowest and a step (fp16) for each group. Byte j of a group holds the whole number (0 to 15)
+// of weight j in its lower half and that of weight j + 16 in its upper one. Within a group the
+// products are of whole numbers, which is exact.
 template <int N>
-inline void dots_i4(const uint8_t *w, const float *scale, const Eights &x, int64_t i,
-                    int64_t groups, float *sums) {
+inline void dots_i4(const uint8_t *w, const uint16_t *scale, const uint16_t *lowest,
+                    const Eights &x, int64_t i, int64_t groups, float *sums) {
     const int8_t *whole = x.whole.data() + i * groups * GROUP;
     const float *step = x.step.data() + i * groups;
 #ifdef WIDE
@@ -166,12 +167,13 @@ inline void dots_i4(const uint8_t *w, const float *scale, const Eights &x, int64
         const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i *>(w + g * 16));
         const __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);  // upper, lower
         const __m256i weights = _mm256_and_si256(both, low);                       // 32 of 0 to 15
+        const float factor = _cvtsh_ss(scale[g]);
         for (int k = 0; k < N; k++) {
             const __m256i acts = _mm256_loadu_si256(
                 reinterpret_cast<const __m256i *>(whole + (k * groups + g) * GROUP));
             const __m256i pairs = _mm256_maddubs_epi16(weights, acts);  // 16 sums of two
             const __m256 eight = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, ones));
-            a[k] = _mm256_fmadd_ps(eight, _mm256_set1_ps(scale[g] * step[k * groups + g]), a[k]);
+            a[k] = _mm256_fmadd_ps(eight, _mm256_set1_ps(factor * step[k * groups + g]), a[k]);
         }
     }
     for (int k = 0; k < N; k++) sums[k] = sum8(a[k]);
@@ -185,13 +187,13 @@ inline void dots_i4(const uint8_t *w, const float *scale, const Eights &x, int64
                 const uint8_t two = w[g * 16 + j];
                 sum += (two & 15) * acts[j] + (two >> 4) * acts[j + 16];
             }
-            sums[k] += scale[g] * step[k * groups + g] * static_cast<float>(sum);
+            sums[k] += load1(scale[g]) * step[k * groups + g] * static_cast<float>(sum);
         }
     }
 #endif
-    float eights[N];
-    dots<N>(scale, x.sum8.data() + i * groups, groups, eights);
-    for (int k = 0; k < N; k++) sums[k] -= eights[k];
+    float below[N];
+    dots<N>(lowest, x.sum.data() + i * groups, groups, below);
+    for (int k = 0; k < N; k++) sums[k] += below[k];
 }
 
 }  // namespace
@@ -216,26 +218,27 @@ void product_i8(const int8_t *w, const float *scale, const float *bias, const fl
     product(w, scale, bias, x, y, n, rows, cols);
 }
 
-// Weights of 4 bits, a scale for each 32. Widening so many to fp32 would take longer than reading
+// Weights of 4 bits, a step and a lowest value for each 32. Widening so many to fp32 would take longer than reading
 // them, so the activations are rounded to 8 bits first.
-void product_i4(const uint8_t *w, const float *w_scale, const float *bias, const float *x, float *y,
-                int64_t n, int64_t rows, int64_t cols) {
+void product_i4(const uint8_t *w, const uint16_t *w_scale, const uint16_t *w_lowest,
+                const float *bias, const float *x, float *y, int64_t n, int64_t rows,
+                int64_t cols) {
     const int64_t groups = cols / GROUP;
     const Eights eights = eight_bits(x, n * groups);
 #pragma omp parallel for schedule(dynamic, CHUNK) if (rows * cols > SMALL)
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *row = w + r * groups * 16;
-        const float *scale = w_scale + r * groups;
+        const uint16_t *scale = w_scale + r * groups, *lowest = w_lowest + r * groups;
         const float more = bias ? bias[r] : 0.0f;
         float sums[MANY];
         const auto store = [&](int64_t i, int count) {
             for (int k = 0; k < count; k++) y[(i + k) * rows + r] = sums[k] + more;
         };
         const auto four = [&](int64_t i) {
-            dots_i4<MANY>(row, scale, eights, i, groups, sums), store(i, MANY);
+            dots_i4<MANY>(row, scale, lowest, eights, i, groups, sums), store(i, MANY);
         };
         const auto one = [&](int64_t i) {
-            dots_i4<1>(row, scale, eights, i, groups, sums), store(i, 1);
+            dots_i4<1>(row, scale, lowest, eights, i, groups, sums), store(i, 1);
         };
         each(n, four, one);
     }

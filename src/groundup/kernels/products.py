@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from groundup.kernels.build import library
 
 GROUP = 32
-"""Weights of 4 bits that share a scale."""
+"""Weights of 4 bits that share a step and a lowest value."""
 
 FEW = 16
 """Up to so many rows the kernel is faster: each row of the matrix is widened once per row of
@@ -27,7 +27,8 @@ def product(
     Args:
         x: activations.
         weight: fp32 or fp16 ``(R, C)``; int8 ``(R, C)``; or uint8 ``(R, C / 2)``, two weights each.
-        scale: none for fp32 and fp16; ``(R,)`` for int8; ``(R, C / 32)`` for uint8.
+        scale: none for fp32 and fp16; fp32 ``(R,)`` for int8; fp16 ``(2, R, C / 32)`` for uint8,
+            steps and lowest values.
         bias: fp32 ``(R,)``.
     """
     if torch.compiler.is_compiling():
@@ -46,9 +47,10 @@ def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | Non
     rest = b, acts.data_ptr(), y.data_ptr(), rows, len(weight), x.shape[-1]
     if scale is None:
         (found.product_f32 if weight.dtype == torch.float32 else found.product_f16)(w, *rest)
+    elif weight.dtype == torch.int8:
+        found.product_i8(w, scale.data_ptr(), *rest)
     else:
-        kernel = found.product_i8 if weight.dtype == torch.int8 else found.product_i4
-        kernel(w, scale.data_ptr(), *rest)
+        found.product_i4(w, scale[0].data_ptr(), scale[1].data_ptr(), *rest)
     return y.to(x.dtype)
 
 
@@ -67,18 +69,21 @@ def quantized_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def quantized_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix in whole numbers from -8 to 7, two per byte, and a step for each 32 of a row.
+    """A matrix in whole numbers from 0 to 15, and for each 32 of a row a step and a lowest value.
 
-    The number of the largest size becomes -8, as in llama.cpp's Q4_0: so 16 steps are used, not 15.
-    Byte ``j`` of a group holds weight ``j`` and, in its upper half, weight ``j + 16``; 8 is added.
+    Both ends of a group are met exactly, so what was of this form (llama.cpp's Q4_1) stays as it
+    is. Byte ``j`` of a group holds weight ``j`` and, in its upper half, weight ``j + 16``.
+
+    Returns:
+        uint8 ``(R, C / 2)``, and fp16 ``(2, R, C / 32)``.
     """
     groups = weight.float().unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
-    largest = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))  # (R, C / 32, 1)
-    step = largest / -8
+    lowest = groups.amin(dim=2, keepdim=True).half().float()
+    step = ((groups.amax(dim=2, keepdim=True) - lowest) / 15).half().float()
     step = torch.where(step == 0, torch.ones_like(step), step)
-    whole = (groups / step).round().clamp(-8, 7).add(8).to(torch.uint8)
+    whole = ((groups - lowest) / step).round().clamp(0, 15).to(torch.uint8)
     low, high = whole.chunk(2, dim=2)
-    return (low | (high << 4)).flatten(1), step[..., 0].contiguous()
+    return (low | (high << 4)).flatten(1), torch.stack((step, lowest))[..., 0].half()
 
 
 def dequantized(weight: Tensor, scale: Tensor | None) -> Tensor:
@@ -88,5 +93,6 @@ def dequantized(weight: Tensor, scale: Tensor | None) -> Tensor:
     if weight.dtype == torch.int8:
         return weight * scale[:, None]
     pairs = weight.unflatten(1, (-1, GROUP // 2))  # (R, C / 32, 16)
-    whole = torch.cat((pairs & 15, pairs >> 4), dim=2).float() - 8  # (R, C / 32, 32)
-    return (whole * scale[..., None]).flatten(1)
+    whole = torch.cat((pairs & 15, pairs >> 4), dim=2).float()  # (R, C / 32, 32)
+    step, lowest = scale.float()[..., None]  # (R, C / 32, 1) twice
+    return (whole * step + lowest).flatten(1)

@@ -24,7 +24,7 @@ class QuantizedLinear(nn.Module):
     """An ``nn.Linear`` with fewer bytes per weight: ``y = x W^T + b``.
 
     ``fp16`` rounds to 11 significant bits; ``int8`` to 255 steps per row of the matrix, ``int4`` to
-    16 steps per 32 weights of a row (0.63 bytes per weight).
+    16 steps between the lowest and the highest of 32 weights of a row (0.63 bytes per weight).
 
     Args:
         linear: the layer to copy.
@@ -85,7 +85,7 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
 
     Args:
         model: changed in place, and in eval mode afterwards.
-        kind: ``fp16``, ``int8`` or ``int4``.
+        kind: ``fp16``, ``int8`` or ``int4`` (the output layer in int8 then).
 
     Raises:
         UserError: the model is quantized already, has LoRA layers, holds NaN, or has a layer that
@@ -99,7 +99,13 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
     for name, layer in layers.items():
         if not layer.weight.isfinite().all():
             raise UserError(f"{name} holds numbers that are not finite; the model is damaged")
-    replaced = {name: QuantizedLinear(layer, kind) for name, layer in layers.items()}
+    # What rounding spoils in the output layer nothing after it can mend; llama.cpp's q4_0 also
+    # keeps it in more bits.
+    last: Quantization = "int8" if kind == "int4" else kind
+    replaced = {
+        name: QuantizedLinear(layer, last if name == "out_head" else kind)
+        for name, layer in layers.items()
+    }
     for name, layer in replaced.items():
         model.set_submodule(name, layer)
     return model.requires_grad_(False).eval()

@@ -21,19 +21,24 @@ from groundup.model.frequencies import frequencies
 
 
 def turns(positions: Tensor, cfg: ModelConfig) -> Tensor:
-    """Cosine and sine of each pair's angle: positions ``(T,)`` or ``(B, T)`` to ``(2, …, T, D/2)``.
+    """What :func:`rotate` multiplies by: positions ``(T,)`` or ``(B, T)`` to ``(2, …, T, D)``.
 
-    For rows of their own positions there is a dimension of 1 for the heads: ``(2, B, 1, T, D/2)``.
+    First the cosine of each column's angle; then its sine, negative for the first column of a pair.
+    For rows of their own positions there is a dimension of 1 for the heads: ``(2, B, 1, T, D)``.
     Angles are computed in fp32 in any case: bf16 counts no further than 256.
     """
     speeds, factor = frequencies(cfg.head_size, cfg.rope_theta, cfg.rope_scaling)
     angles = positions[..., None].float() * torch.tensor(speeds, device=positions.device)
     angles = angles if positions.dim() == 1 else angles[:, None]
-    return torch.stack((angles.cos(), angles.sin())) * factor
+    cos, sin = angles.cos() * factor, angles.sin() * factor
+    return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn each pair of every head's columns: ``(B, H, T, D) -> (B, H, T, D)``."""
+    """Turn each pair ``(a, b)`` of every head's columns: ``(B, H, T, D) -> (B, H, T, D)``.
+
+    ``a`` becomes ``a cos - b sin``, and ``b`` becomes ``b cos + a sin``.
+    """
     cos, sin = turn
-    a, b = x.chunk(2, dim=-1)  # (B, H, T, D/2) twice
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    other = x.roll(x.shape[-1] // 2, dims=-1)  # b stands where a is in x, and a where b is
+    return x * cos + other * sin
