@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,11 @@ def test_long_numbers(tmp_path: Path) -> None:
 def test_a_key_that_is_there_twice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the key 'a' is there twice"):
         from_json('[{"a": 1, "b": 2, "a": 1}]')
+    began = time.process_time()
+    many = ",".join(f'"{i}": 1' for i in range(50_000))
+    with pytest.raises(ValueError, match="the key '49999' is there twice"):
+        from_json(f'{{{many}, "49999": 1}}')
+    assert time.process_time() - began < 2
     for text in (
         "seed = 1\nseed = 2",
         "[model]\nseed = 1\n[training]\nseed = 2",

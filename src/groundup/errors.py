@@ -112,7 +112,8 @@ def read_error(path: Path, error: Exception) -> UserError:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'emb_dim'?"`` for the nearest known word, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    # Comparing takes time and memory with the length, and nothing that is known is so long.
+    nearest = difflib.get_close_matches(word[:200], list(known), n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 

@@ -53,6 +53,15 @@ def test_a_random_model_writes_what_the_schema_says(kind: str, tokenizer: BPETok
     assert re.fullmatch("(yes|no), [0-9]{2}[a-c]", tokens.decode(matched.token_ids))
 
 
+def test_copies_go_their_own_ways(tokenizer: BPETokenizer) -> None:
+    model = lively_model(tokenizer)
+    made = Constraint(tokenizer, None, "[a-z]{3} [0-9]{3}")
+    texts = write(model, tokenizer, *(made.copy() for _ in range(3)))
+    written = {tokenizer.decode(text.token_ids) for text in texts}
+    assert len(written) > 1 and all(re.fullmatch("[a-z]{3} [0-9]{3}", one) for one in written)
+    assert not made.ended  # and what they are copies of has gone nowhere
+
+
 def test_a_text_may_end_or_go_on_where_the_form_allows_both(tokenizer: BPETokenizer) -> None:
     model = lively_model(tokenizer)
     head = model.out_head.weight.data

@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.generation.logits_process import SequenceBiasLogitsProcessor
 
-from groundup.decoding.config import SamplingConfig
+from groundup.decoding.config import FARTHEST, SamplingConfig
 from groundup.decoding.sampling import (
     add_bias,
     greedy,
@@ -39,6 +39,22 @@ def test_top_p_keeps_what_transformers_keeps(p: float) -> None:
     logits = 3 * torch.randn(8, 50)
     expected = TopPLogitsWarper(p)(UNUSED, logits)
     assert torch.equal(keep_top_p(logits, p), expected)
+
+
+def test_the_farthest_options_still_draw() -> None:
+    logits = 100 * torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    leasts: list[dict[str, Any]] = [{"top_p": 1e-300}, {"min_p": 1.0}, {"top_k": 1}]
+    for temperature in (1e-300, 1e-6, 1.0):
+        for least in leasts:
+            drawn = make_sampler(temperature, **least)(logits)
+            assert torch.equal(drawn, logits.argmax(dim=-1)), (temperature, least)
+    scores, far = logits[0], SamplingConfig(logit_bias={"3": FARTHEST, "4": -FARTHEST})
+    far.check(vocab_size=50)
+    for penalty in (1 / FARTHEST, FARTHEST):
+        changed = penalise_repetition(scores, range(50), penalty)
+        changed = penalise_frequency(changed, [3] * 10_000, penalty * FARTHEST, FARTHEST)
+        changed = add_bias(changed, far.logit_bias or {})
+        assert torch.softmax(changed / 1e-6, dim=-1).isfinite().all()
 
 
 @pytest.mark.parametrize("p", [0.0, 0.01, 0.2, 1.0])
@@ -121,6 +137,14 @@ def test_it_draws_as_the_course_does() -> None:
         ({"logit_bias": {"100": 1.0}}, "logit_bias has '100'; expected ids, 0 to 99"),
         ({"logit_bias": {"x": 1.0}}, "logit_bias has 'x'"),
         ({"logit_bias": {"5": math.inf}}, "logit_bias of 5 is inf"),
+        ({"logit_bias": {str(i): 1.0 for i in range(101)}}, "logit_bias has 101 ids"),
+        # Beyond what fp32 holds these make scores of no number.
+        ({"logit_bias": {"5": 1e39}}, "logit_bias of 5 is 1e"),
+        ({"frequency_penalty": -1e300}, "frequency_penalty is -1e"),
+        ({"presence_penalty": 1e300}, "presence_penalty is 1e"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty is 1e"),
+        ({"repetition_penalty": 1e300}, "repetition_penalty is 1e"),
+        ({"temperature": 1e300}, "temperature is 1e"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:

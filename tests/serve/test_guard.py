@@ -126,4 +126,7 @@ def test_the_key_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
     options.check()
     assert options.key == "from there" and "from there" not in repr(options)
     assert ServeConfig(api_key="given").key == "given"
+    assert ServeConfig(api_key=" given\n").key == "given"  # what a header says has no ends either
+    with pytest.raises(UserError, match="api_key is empty"):
+        ServeConfig(api_key=" ").check()
     assert ServeConfig(no_auth=True).key is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,14 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from groundup.errors import UserError
-from groundup.serve.listening import address_of, listen
+from groundup.serve.app import make_app
+from groundup.serve.config import ServeConfig
+from groundup.serve.listening import address_of, listen, server_of
+from groundup.serve.models import Models, Served
 from groundup.tokenizers import BPETokenizer
 from tests.assistants import save_assistant
+from tests.serve.live import live, wait_until
 
 Fails = Callable[..., str]
 
@@ -79,3 +85,46 @@ def test_what_is_wrong_is_said_in_a_sentence(
         assert f"port {port} is in use" in fails("serve", tmp_path, f"--port={port}")
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert "pip install 'groundup[serve]'" in fails("serve", tmp_path, "--port=0")
+
+
+@pytest.mark.anyio
+async def test_at_the_end_of_the_grace_clients_are_told(
+    lively: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ServeConfig(port=0, grace=0.2)
+    models, at_work = Models([lively]), lively.model.forward
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.02)  # the whole context takes seconds
+        return at_work(*args, **kwargs)
+
+    lively.model.forward = slowly  # pyright: ignore[reportAttributeAccessIssue]
+    listener = listen("127.0.0.1", 0)
+    server = server_of(make_app(models, options), options, models.stop)
+    serving = asyncio.create_task(server.serve([listener]))
+    asked = {"model": "lively", "prompt": "fox", "max_tokens": 300, "logit_bias": {"125": -100}}
+    async with httpx.AsyncClient(base_url=address_of(listener), timeout=30) as client:
+        whole = asyncio.create_task(client.post("/v1/completions", json=asked))
+        embedding = {"model": "lively", "input": ["fox"] * 250}
+        slow = asyncio.create_task(client.post("/v1/embeddings", json=embedding))
+        async with client.stream("POST", "/v1/completions", json={**asked, "stream": True}) as one:
+            server.should_exit = True
+            lines = [line async for line in one.aiter_lines() if line]
+        assert "the server is shutting down" in lines[-1] and len(lines) > 1
+        for late in (await whole, await slow):
+            assert late.status_code == 503 and late.headers["retry-after"] == "1", late.text
+    await asyncio.wait_for(serving, 10)
+    assert capsys.readouterr().err == "" and not lively.runner.alive
+
+
+def test_who_is_cut_off_by_a_second_ctrl_c_is_no_bug(
+    lively: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with live(lively) as page, socket.create_connection(page.address) as stalled:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        stalled.sendall(head)
+        wait_until(lambda: page.server.server_state.tasks)
+        page.server.should_exit = page.server.force_exit = True
+        page.thread.join(timeout=30)
+        assert not page.thread.is_alive()
+    assert capsys.readouterr().err == ""

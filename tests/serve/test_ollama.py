@@ -11,6 +11,8 @@ from starlette.testclient import TestClient
 from groundup.data.instructions import encode_prompt
 from groundup.prompts import get_style
 from groundup.serve.models import Served
+from groundup.tokenizers import BPETokenizer
+from tests.assistants import lively_model
 from tests.serve.conftest import client_of
 from tests.serve.test_openai import greedy
 
@@ -82,6 +84,9 @@ def test_options_are_honoured_or_refused_by_name(client: TestClient) -> None:
     assert ask(options={"top_k": 1, "temperature": 2}).json()["response"] == text
     for more, message in (
         ({"options": {"num_gpu": 1}}, "options.num_gpu cannot be honoured"),
+        ({"options": {"num_gpu": 0}}, "options.num_gpu cannot be honoured"),
+        ({"options": {"stop": [""]}}, "options.stop has an empty text"),
+        ({"options": {"stop": ["x"] * 17}}, "options.stop has 17 texts; expected 16 at most"),
         ({"options": {"mirostat": 1}}, "options.mirostat cannot be honoured"),
         ({"options": {"temprature": 1}}, "no field options.temprature; did you mean"),
         ({"options": {"seed": "x"}}, "options.seed is 'x'; expected a whole number"),
@@ -104,6 +109,17 @@ def test_a_format_is_followed(client: TestClient) -> None:
     assert text.lstrip().startswith("{")
     text = client.post("/api/chat", json={**asked, "format": "json"}).json()["message"]["content"]
     assert text.lstrip().startswith("{")
+
+
+def test_a_tag_may_be_part_of_a_name(tokenizer: BPETokenizer) -> None:
+    model = Served.of("tiny:latest", lively_model(tokenizer), tokenizer)
+    with client_of(model) as client:
+        (tag,) = client.get("/api/tags").json()["models"]
+        asked = {"model": tag["name"], "prompt": "lazy", "stream": False, "options": OPTIONS}
+        assert client.post("/api/generate", json=asked).json()["response"]
+        asked = {"model": tag["name"], "input": "lazy"}
+        assert len(client.post("/api/embed", json=asked).json()["embeddings"]) == 1
+    model.runner.close()
 
 
 def test_models_are_described(client: TestClient, lively: Served) -> None:

@@ -161,6 +161,7 @@ REFUSALS = [
     ({"messages": HELLO, "n": 0}, "n is 0; expected at least 1"),
     ({"messages": HELLO, "n": 100}, "100 texts at a time; this server takes 80 at most"),
     ({"messages": HELLO, "stop": [""]}, "stop has an empty text"),
+    ({"messages": HELLO, "max_completion_tokens": 0}, "max_completion_tokens is 0"),
     ({"messages": HELLO, "top_logprobs": 2}, "top_logprobs is given, but logprobs is not true"),
     ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "expected 0 to 20"),
     ({"messages": HELLO, "logit_bias": {"99999": 1}}, "logit_bias has '99999'"),
@@ -214,6 +215,9 @@ def test_what_is_no_request_is_told(client: TestClient, lively: Served) -> None:
     assert half.status_code == 400 and "half of a character" in half.text
     huge = {"model": "lively", "prompt": "x", "logit_bias": {"9" * 5000: 1}}
     assert post("/v1/completions", json=huge).status_code == 400
+    wordy = {"model": "lively", "prompt": "x", "logit_bias": {f"x{i}": 1 for i in range(400)}}
+    told = post("/v1/completions", json=wordy).json()["error"]["message"]
+    assert told.startswith("logit_bias has") and len(told) < 2_010
     for number in ("NaN", "Infinity", "1e999", "9" * 400):
         for name in ("temperature", "top_p", "min_p", "presence_penalty", "n", "top_k"):
             data = f'{{"model": "lively", "prompt": "x", "{name}": {number}}}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from groundup.data.instructions import encode_prompt
 from groundup.data.model_style import style_of
-from groundup.facts import Facts
+from groundup.facts import NAME, Facts
 from groundup.pages import web_file
 from groundup.prompts import get_style
 from groundup.serve.looking import AT_ONCE, WRITTEN
@@ -120,7 +121,9 @@ def test_modules_find_each_other() -> None:
 
 def test_what_the_page_knows_of_models(tokenizer: BPETokenizer, tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text("", encoding="utf-8")
-    (tmp_path / HISTORY / "step-1").mkdir(parents=True)
+    for name in ("step-1", "step-2"):  # one is half written
+        (tmp_path / HISTORY / name).mkdir(parents=True)
+    (tmp_path / HISTORY / "step-1" / NAME).write_text("{}", encoding="utf-8")
     run = Served.of("run", grown("llama"), tokenizer, directory=tmp_path, style=get_style("alpaca"))
     sorter = grown("gpt2")
     sorter.facts = Facts(kind="classifier", labels=["ham", EVIL])
@@ -201,6 +204,9 @@ def test_silenced_parts_give_nothing(client: TestClient, served: Served) -> None
     with_all = events(client, text=READ)[0]["xray"]
     assert with_all["next"] != first["xray"]["next"]
     assert events(client, text=READ)[0]["xray"] == with_all  # nothing stays silent
+    began = time.perf_counter()  # however often one is named, it is silenced once
+    assert events(client, text=READ, silenced=asked * 20_000)[0]["xray"] == first["xray"]
+    assert time.perf_counter() - began < 10
 
 
 def test_xrays_have_bounds(client: TestClient) -> None:
@@ -264,6 +270,12 @@ def test_prompts_are_what_the_model_reads(tokenizer: BPETokenizer) -> None:
         text = ask(client, "prompt", text="The quick")
         assert [token["id"] for token in text["tokens"]] == tokenizer.encode("The quick")
         assert "user's" in refused(client, "prompt", messages=said[:3])
+        assert "messages[0].content is 5" in refused(
+            client, "prompt", messages=[{"role": "user", "content": 5}]
+        )
+        long = [{"role": "user", "content": "a" * 200_001}]
+        assert "200,001 characters" in refused(client, "prompt", messages=long)
+        assert "200,001 characters" in refused(client, "prompt", text="a" * 200_001)
 
 
 def test_a_model_without_a_style_reads_no_messages(client: TestClient) -> None:

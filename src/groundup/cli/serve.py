@@ -87,6 +87,6 @@ def serve(
         say(f"serving {', '.join(served.name for served in models)} at {address}")
         say(f"OpenAI's API at {address}/v1, Ollama's at {address}; Ctrl-C ends it")
         try:
-            run(make_app(models, options), options, listener)
+            run(make_app(models, options), options, listener, models.stop)
         finally:
             models.close()

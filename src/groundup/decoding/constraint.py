@@ -6,6 +6,7 @@ score of minus infinity. The library llguidance says which these are.
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -64,6 +65,12 @@ class Constraint:
     def ended(self) -> bool:
         """Whether the text is whole, so that nothing may follow."""
         return self._matcher.is_stopped()
+
+    def copy(self) -> Constraint:
+        """The same for another text; making it anew would take a large schema long."""
+        other = copy.copy(self)
+        other._matcher = self._matcher.deep_copy()
+        return other
 
     def mask(self, logits: Tensor) -> Tensor:
         """Set the scores ``(V,)`` of what may not follow to minus infinity."""

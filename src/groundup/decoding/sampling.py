@@ -39,7 +39,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, order = logits.sort(descending=True)
     probs = torch.softmax(ordered, dim=-1)
     before = probs.cumsum(dim=-1) - probs  # probability of everything likelier; 0 for the first
-    ordered = ordered.masked_fill(before >= p, -torch.inf)
+    out = (before >= p) & (before > 0)  # in fp32 a small p may be 0: the first stays all the same
+    ordered = ordered.masked_fill(out, -torch.inf)
     return torch.empty_like(logits).scatter_(-1, order, ordered)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -71,9 +72,14 @@ async def read_body(request: Request, shape: type[T]) -> T:
         Problem: it is too large (413), or does not arrive (408).
     """
     data = await _read(request)
+    # Large ones take a while to read, and others want to be answered meanwhile.
+    small = len(data) < 1 << 14
+    return _read_as(data, shape) if small else await asyncio.to_thread(_read_as, data, shape)
+
+
+def _read_as(data: bytes, shape: type[T]) -> T:
     try:
-        # Large ones take a while to parse, and others want to be answered meanwhile.
-        value = from_json(data) if len(data) < 1 << 16 else await asyncio.to_thread(from_json, data)
+        value = from_json(data)
     except ValueError as error:
         raise BadRequest(f"the request is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -137,12 +143,13 @@ def from_object(value: Mapping[str, Any], shape: type[T], where: str = "") -> T:
     Raises:
         BadRequest: a field is unknown, missing, or of a wrong type; the message names it.
     """
-    hints = typing.get_type_hints(shape)
+    hints = _hints(shape)
     fields = dataclasses.fields(typing.cast(Any, shape))
     refused: Mapping[str, str] = getattr(shape, "REFUSED", {})
     names = [field.name for field in fields]
     for name, given in value.items():
-        if name in refused and given not in (None, [], {}, False):
+        nothing = given is None or given is False or given in ([], {})  # 0 may say something
+        if name in refused and not nothing:
             raise BadRequest(f"{where}{name} cannot be honoured: {refused[name]}", where + name)
         if name not in names and name not in refused:
             hint = did_you_mean(name, names) or f"; there are: {', '.join(names)}"
@@ -173,10 +180,15 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_object(value, typing.cast(Any, hint), f"{name}.")
     if origin is list and isinstance(value, list):
+        if not dataclasses.is_dataclass(of[0]) and fits(value, hint):  # fast: it may be long
+            return value
         return [_converted(part, of[0], f"{name}[{i}]") for i, part in enumerate(value)]
     if dataclasses.is_dataclass(hint) or not fits(value, hint):
         raise _wrong(value, _describe(hint), name)
     return value
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _same_kind(value: Any, hint: Any) -> bool:

@@ -43,6 +43,8 @@ class ServeConfig:
             raise UserError("; ".join(problems))
         if not 0 <= self.port <= 65535:
             problems.append(f"port is {self.port}; expected 0 to 65535")
+        if self.api_key is not None and not self.api_key.strip():
+            problems.append("api_key is empty; give what clients have to send, or leave it out")
         for name in ("max_batch", "max_connections"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -67,4 +69,5 @@ class ServeConfig:
     @property
     def key(self) -> str | None:
         """The key that clients have to send; None if they need none."""
-        return None if self.no_auth else self.api_key or os.environ.get(KEY) or None
+        given = self.api_key or os.environ.get(KEY) or ""  # of a file it may end with a line's end
+        return None if self.no_auth else given.strip() or None

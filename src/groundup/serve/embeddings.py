@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from groundup.model.door import device_of
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
+from groundup.serve.ollama import named
 from groundup.serve.ollama_shapes import EmbedAsked
 from groundup.serve.openai_shapes import EmbeddingsAsked, prompts_of
 from groundup.serve.texts import check_length, language_model, prompt_ids
@@ -39,7 +40,7 @@ def routes(models: Models) -> list[BaseRoute]:
 
     async def ollama(request: Request) -> Response:
         asked = await read_body(request, EmbedAsked)
-        served = language_model(models, asked.model.removesuffix(":latest"))
+        served = named(models, asked.model)
         _check_size(asked.dimensions, served)
         vectors, tokens = await _embed(served, prompts_of(asked.input))
         return JSONResponse(

@@ -8,6 +8,9 @@ from groundup.serve.asking import Problem
 from groundup.serve.models import NotServed
 from groundup.serve.writing import Broken, Busy
 
+LONGEST = 2_000
+"""Characters of a message."""
+
 
 def as_problem(error: Exception) -> Problem:
     """What a client is told of an error."""
@@ -30,14 +33,17 @@ def answer(path: str, problem: Problem) -> Response:
 
 def error_body(path: str, problem: Problem) -> dict[str, object]:
     """The JSON of a problem."""
+    message = str(problem)
+    if len(message) > LONGEST:  # a request may have a hundred thousand mistakes
+        message = f"{message[:LONGEST]} …"
     if path.startswith("/api/"):
-        return {"error": str(problem)}
+        return {"error": message}
     kind = "authentication_error" if problem.status == 401 else "invalid_request_error"
     if problem.status >= 500:
         kind = "server_error"
     return {
         "error": {
-            "message": str(problem),
+            "message": message,
             "type": kind,
             "param": problem.field,
             "code": problem.code,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import math
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +22,9 @@ from groundup.serve.config import ServeConfig
 
 TRIED = 100
 """Ports after one that is in use among which a free one is looked for."""
+
+LAST_WORDS = 5
+"""Seconds after ``--grace`` in which clients are told that the server ends."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,15 +50,37 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}: {error.strerror or error}") from None
 
 
-def run(app: ASGIApp, options: ServeConfig, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM comes; what runs then has ``--grace`` seconds to end."""
+def run(
+    app: ASGIApp, options: ServeConfig, listener: socket.socket, stop: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM comes; what runs then has ``--grace`` seconds to end.
+
+    ``stop`` then tells whoever is not done.
+    """
     with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
-        asyncio.run(server_of(app, options).serve([listener]))
+        asyncio.run(server_of(app, options, stop).serve([listener]))
 
 
-def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that tells its clients before it cuts them off; ``stop`` does so."""
+
+    def __init__(self, config: uvicorn.Config, grace: float, stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._grace, self._stop = grace, stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and end when all is answered."""
+        timer = asyncio.get_running_loop().call_later(self._grace, self._stop)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+
+def server_of(
+    app: ASGIApp, options: ServeConfig, stop: Callable[[], None] = lambda: None
+) -> Server:
     """The server, not yet listening."""
-    return uvicorn.Server(
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancelling)
+    return Server(
         uvicorn.Config(
             app,
             http=Protocol,
@@ -63,9 +91,11 @@ def server_of(app: ASGIApp, options: ServeConfig) -> uvicorn.Server:
             proxy_headers=False,
             timeout_keep_alive=75,  # longer than clients keep theirs, so that none is cut off
             limit_concurrency=options.max_connections + 1,
-            timeout_graceful_shutdown=max(1, round(options.grace)),
+            timeout_graceful_shutdown=math.ceil(options.grace) + LAST_WORDS,
             backlog=2048,
-        )
+        ),
+        options.grace,
+        stop,
     )
 
 
@@ -113,6 +143,13 @@ def address_of(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_no_cancelling(record: logging.LogRecord) -> bool:
+    """Who is cut off at last is no bug, and nobody wants to see its traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    told = record.getMessage()  # of the lifespan's end the traceback is the message
+    return not (isinstance(error, asyncio.CancelledError) or "exceptions.CancelledError" in told)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -101,7 +101,7 @@ def _begin(served: Served, asked: Text) -> tuple[Reading, XRay]:
             "long one with groundup xray --max-tokens",
             "text",
         )
-    silenced = [Part(each.layer, each.part, each.head) for each in asked.silenced]
+    silenced = list(dict.fromkeys(Part(s.layer, s.part, s.head) for s in asked.silenced))
     reading = Reading(
         served.model, served.tokenizer, asked.text, name=served.name, silenced=silenced
     )

@@ -135,7 +135,13 @@ class Models:
             )
         return self._by_name[name]
 
+    def stop(self) -> None:
+        """Take no more requests, and end those that there are."""
+        for runner in {served.runner for served in self}:
+            runner.stop()
+
     def close(self) -> None:
-        """Stop the threads."""
+        """The same, and wait for the threads."""
+        self.stop()
         for runner in {served.runner for served in self}:
             runner.close()

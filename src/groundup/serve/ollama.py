@@ -66,7 +66,8 @@ def named(models: Models, name: str) -> Served:
         NotServed: there is none.
         BadRequest: it is a classifier.
     """
-    return language_model(models, name.removesuffix(LATEST))
+    called_so = any(served.name == name for served in models)
+    return language_model(models, name if called_so else name.removesuffix(LATEST))
 
 
 def stamp(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from groundup.decoding.config import SamplingConfig
 from groundup.prompts import Message
 from groundup.serve.asking import BadRequest
-from groundup.serve.openai_shapes import NO_TOOLS, ONLY_TEXT
+from groundup.serve.openai_shapes import NO_TOOLS, ONLY_TEXT, check_stops
 
 AT_START = "how this server computes is said when it is started"
 NO_SUCH = "this server samples by temperature, top_k, top_p and min_p"
@@ -50,11 +50,10 @@ class Options:
         """The strings that end a text.
 
         Raises:
-            BadRequest: one is empty.
+            BadRequest: one is empty, or there are too many.
         """
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if "" in stops:
-            raise BadRequest("options.stop has an empty text", "options.stop")
+        check_stops(stops, "options.stop")
         return stops
 
     def context(self, longest: int) -> int:

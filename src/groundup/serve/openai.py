@@ -14,7 +14,14 @@ from groundup.serve.models import Models, Served
 from groundup.serve.openai_forms import ChatForm, CompletionForm, Form
 from groundup.serve.openai_shapes import Asked, ChatAsked, CompletionAsked
 from groundup.serve.streams import Streamed, as_event, unless_gone
-from groundup.serve.texts import begin, chat_ids, check_length, language_model, prompt_ids
+from groundup.serve.texts import (
+    begin,
+    chat_ids,
+    check_count,
+    check_length,
+    language_model,
+    prompt_ids,
+)
 
 
 def routes(models: Models) -> list[BaseRoute]:
@@ -32,11 +39,10 @@ def routes(models: Models) -> list[BaseRoute]:
         served = language_model(models, asked.model)
         ids = await chat_ids(served, asked.conversation)
         check_length(ids, served.context_length, "messages")
-        most = asked.max_completion_tokens or asked.max_tokens
         writing = await begin(
             served,
             [ids],
-            asked.sampling(most, served.tokenizer.vocab_size),
+            asked.sampling(asked.most, served.tokenizer.vocab_size),
             stop=[*served.style_stops, *asked.stops],
             logprobs=asked.top_logprobs or 0 if asked.logprobs else None,
             schema=asked.response_format.schema() if asked.response_format else None,
@@ -48,6 +54,7 @@ def routes(models: Models) -> list[BaseRoute]:
         asked = await read_body(request, CompletionAsked)
         asked.check()
         served = language_model(models, asked.model)
+        check_count(served, len(asked.prompts), asked.n)
         prompts = [await prompt_ids(served, prompt) for prompt in asked.prompts]
         for ids in prompts:
             check_length(ids, served.context_length)

@@ -103,12 +103,7 @@ class Asked:
             raise BadRequest(f"n is {self.n}; expected at least 1", "n")
         if self.stream_options is not None and not self.stream:
             raise BadRequest("stream_options is given, but stream is not true", "stream_options")
-        if len(self.stops) > MOST_STOPS:
-            raise BadRequest(
-                f"stop has {len(self.stops)} texts; expected {MOST_STOPS} at most", "stop"
-            )
-        if "" in self.stops:
-            raise BadRequest("stop has an empty text; expected what should end the answer", "stop")
+        check_stops(self.stops, "stop")
 
     @property
     def stops(self) -> Sequence[str]:
@@ -167,12 +162,22 @@ class ChatAsked(Asked):
     def check(self) -> None:
         """Raise ``BadRequest`` if the fields don't go together."""
         super().check()
+        if self.max_completion_tokens is not None and self.max_completion_tokens < 1:
+            raise BadRequest(
+                f"max_completion_tokens is {self.max_completion_tokens}; expected at least 1",
+                "max_completion_tokens",
+            )
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise BadRequest("give max_tokens or max_completion_tokens, not both", "max_tokens")
         if self.top_logprobs is not None:
             if not self.logprobs:
                 raise BadRequest("top_logprobs is given, but logprobs is not true", "top_logprobs")
             _check_range("top_logprobs", self.top_logprobs, 20)
+
+    @property
+    def most(self) -> int | None:
+        """The most tokens to write, by the older name or the newer."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def conversation(self) -> list[Message]:
@@ -232,6 +237,14 @@ def prompts_of(given: str | list[Any]) -> list[str | list[int]]:
     if given and isinstance(given[0], int):
         return [given]
     return list(given)
+
+
+def check_stops(stops: Sequence[str], name: str) -> None:
+    """Raise ``BadRequest`` if one is empty or there are too many: each token meets them all."""
+    if len(stops) > MOST_STOPS:
+        raise BadRequest(f"{name} has {len(stops)} texts; expected {MOST_STOPS} at most", name)
+    if "" in stops:
+        raise BadRequest(f"{name} has an empty text; expected what should end the answer", name)
 
 
 def _check_range(name: str, value: int, most: int) -> None:

@@ -19,8 +19,9 @@ from groundup.prompts import Message, PromptStyle
 from groundup.serve import looking, tokenizing
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
+from groundup.serve.ollama_shapes import Said
+from groundup.train.history import snapshots
 from groundup.train.tracking import METRICS
-from groundup.weights.finding import HISTORY
 from groundup.xray.take import architecture
 
 TYPES = {
@@ -42,6 +43,9 @@ HEADERS = {
     "Cache-Control": "no-cache",  # asked for anew, and answered by its ETag: updates show at once
 }
 
+LONGEST = 200_000
+"""Characters of a prompt: each of its tokens is drawn."""
+
 _PROBE = "Xanadu"
 
 
@@ -50,8 +54,13 @@ class Prompt:
     """What is to be shown as a model reads it: a conversation, or a text."""
 
     model: str
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[Said] = field(default_factory=list)
     text: str | None = None
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The messages."""
+        return [{"role": said.role, "content": said.content} for said in self.messages]
 
 
 def routes(models: Models) -> list[BaseRoute]:
@@ -63,6 +72,9 @@ def routes(models: Models) -> list[BaseRoute]:
     async def prompt(request: Request) -> Response:
         asked = await read_body(request, Prompt)
         served = models.get(asked.model)
+        tokenizing.check_length(
+            "".join([asked.text or "", *(said.content for said in asked.messages)]), LONGEST
+        )
         return JSONResponse(await served.work(lambda: prompt_of(served, asked)))
 
     return [
@@ -78,7 +90,6 @@ def routes(models: Models) -> list[BaseRoute]:
 def facts_of(served: Served) -> dict[str, Any]:
     """What the page says of a model, and chooses its tabs by."""
     cfg, directory = served.model.cfg, served.directory
-    history = directory / HISTORY if directory else None
     return {
         "name": served.name,
         "kind": "classifier" if served.is_classifier else "language model",
@@ -92,7 +103,7 @@ def facts_of(served: Served) -> dict[str, Any]:
         "system": served.style is not None and takes_system(served.style),
         "default_system": served.style.default_system if served.style else None,
         "run": directory is not None and (directory / METRICS).is_file(),
-        "history": len([*history.iterdir()]) if history and history.is_dir() else 0,
+        "history": len(snapshots(directory)) if directory else 0,
         "judged": len(reports_in(directory)) if directory else 0,
     }
 
@@ -123,7 +134,7 @@ def prompt_of(served: Served, asked: Prompt) -> dict[str, Any]:
             f"{served.name} has no prompt style, so it reads no messages; give a text", "messages"
         )
     else:
-        ids = encode_prompt(asked.messages, tokenizer, served.style)
+        ids = encode_prompt(asked.conversation, tokenizer, served.style)
     special = set(tokenizer.special_tokens.values())
     return {
         "tokens": [

@@ -104,8 +104,8 @@ class Runner:
                     f"{self.room}; ask again in a moment"
                 )
             self._taken += len(texts)
-        writing = Writing(texts, name, self.abort, asyncio.get_running_loop())
-        self._inbox.put(partial(self._begin, writing))
+            writing = Writing(texts, name, self.abort, asyncio.get_running_loop())
+            self._inbox.put(partial(self._begin, writing))
         return writing
 
     def check_room(self, texts: int) -> None:
@@ -118,7 +118,11 @@ class Runner:
         self._inbox.put(partial(self._drop, writing))
 
     async def call(self, function: Callable[[], T], adapter: str | None = None) -> T:
-        """What ``function()`` gives in this thread, between two steps, with an adapter on."""
+        """What ``function()`` gives in this thread, between two steps, with an adapter on.
+
+        Raises:
+            Busy: the server is shutting down.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -140,14 +144,21 @@ class Runner:
                     self._switch(before)
             _tell(loop, settle, value, trouble)
 
-        self._inbox.put(do)
+        with self._lock:
+            if self._closing:
+                raise Busy("the server is shutting down")
+            self._inbox.put(do)
         return await future
 
-    def close(self) -> None:
-        """Take no more, end what is written, and stop the thread."""
+    def stop(self) -> None:
+        """Take no more, and tell whoever is still written for; the thread ends soon."""
         with self._lock:
             self._closing = True
-        self._inbox.put(None)
+            self._inbox.put(None)
+
+    def close(self) -> None:
+        """The same, and wait for the thread."""
+        self.stop()
         self._thread.join(timeout=60)
 
     # In the thread

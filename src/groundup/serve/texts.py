@@ -71,6 +71,18 @@ async def prompt_ids(served: Served, prompt: str | Sequence[int]) -> list[int]:
     return await asyncio.to_thread(tokenizer.encode_alone, prompt) or [tokenizer.eot_token or 0]
 
 
+def check_count(served: Served, prompts: int, each: int) -> None:
+    """Refuse more texts than there can ever be room for, before any prompt is read.
+
+    Raises:
+        BadRequest: there are more; the message has both numbers.
+    """
+    try:
+        served.runner.check_room(prompts * each)
+    except UserError as error:
+        raise BadRequest(str(error), "n" if prompts == 1 else "prompt") from None
+
+
 def check_length(ids: Sequence[int], context: int, field: str = "prompt") -> None:
     """Refuse a prompt that a context has no room for.
 
@@ -101,7 +113,7 @@ async def begin(
         Busy: there is no room for them now.
     """
 
-    def text(prompt: Sequence[int], index: int) -> Text:
+    def text(prompt: Sequence[int], index: int, form: Constraint | None) -> Text:
         return Text(
             prompt,
             config,
@@ -110,15 +122,16 @@ async def begin(
             index=index,
             adapter=served.adapter,
             logprobs=logprobs,
-            constraint=None if schema is None else Constraint(served.tokenizer, schema),
+            constraint=form and form.copy(),
         )
 
     def all_texts() -> list[Text]:
-        return [text(prompt, i) for prompt in prompts for i in range(config.num_samples)]
+        form = None if schema is None else Constraint(served.tokenizer, schema)
+        return [text(prompt, i, form) for prompt in prompts for i in range(config.num_samples)]
 
+    check_count(served, len(prompts), config.num_samples)
     try:
         config.check(served.tokenizer.vocab_size)
-        served.runner.check_room(len(prompts) * config.num_samples)
         texts = all_texts() if schema is None else await asyncio.to_thread(all_texts)
     except ValueError as error:  # a UserError, or an id of thousands of digits
         raise BadRequest(str(error)) from None
