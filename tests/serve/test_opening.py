@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,16 @@ def test_adapters_of_one_base_share_its_weights_and_are_chosen_by_name(base: Pat
             expected[name] = greedy(next(iter(alone)), ids, 12)
             alone.close()
         assert len(set(expected.values())) == 3
-        for name in ("one", "second", "base", "one", "base", "second"):
+
+        def written(name: str) -> str:
             answer = client.post("/v1/completions", json={**asked, "model": name}).json()
-            assert answer["choices"][0]["text"] == expected[name], name
+            return answer["choices"][0]["text"]
+
+        many = [*expected] * 5
+        with ThreadPoolExecutor(8) as pool:  # also when all ask at once
+            assert [*pool.map(written, many)] == [expected[name] for name in many]
+        for name in ("one", "second", "base", "one", "base", "second"):
+            assert written(name) == expected[name], name
             asked_here = {"model": name, "input": "The fox"}
             vector = client.post("/v1/embeddings", json=asked_here).json()["data"][0]["embedding"]
             merged = load_model({"base": base, "one": one, "second": two}[name])[0]
