@@ -136,6 +136,25 @@ def test_a_text_in_circles_takes_fewer_calls(kind: str | None) -> None:
     assert calls < 30 and 4 <= rows <= 8
 
 
+def test_a_guess_leaves_room_for_the_fullest_of_the_batch() -> None:
+    """All rows of a call are padded alike, and none may come out longer than the context."""
+    model = repetitive("gpt2")
+    context = model.cfg.context_length
+    config = SamplingConfig(max_new_tokens=50)
+    full = Sequence([*range(40, 40 + context - 20)], config, on_full="slide", keep=context)
+    circles = Sequence(ABC * 3, config, on_full="slide")
+    write(model, [full, circles])
+    for row in (full, circles):
+        alone = Sequence(
+            row.ids[: row.prompt_length],
+            SamplingConfig(max_new_tokens=50, guess=False),
+            on_full="slide",
+            keep=row.keep,
+        )
+        write(model, [alone])
+        assert alone.ids == row.ids
+
+
 def test_other_precisions_and_other_models_get_one_token_at_a_time() -> None:
     class Own(GPTModel):
         def forward(self, *args, **options):  # pyright: ignore

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.decoding.config import SamplingConfig
-from groundup.decoding.scheduler import SHARED, Batch, Scheduler
+from groundup.decoding.rows import Batch
+from groundup.decoding.scheduler import SHARED, Scheduler
 from groundup.decoding.sequence import Sequence
 from groundup.errors import UserError
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.decoding.config import SamplingConfig
+from groundup.decoding.rows import Batch
 from groundup.decoding.sampling import Sampler, make_sampler, sampler_of
-from groundup.decoding.scheduler import Batch, Scheduler
+from groundup.decoding.scheduler import Scheduler
 from groundup.decoding.sequence import Logprob, Sequence
 from groundup.errors import UserError
 from groundup.model.cache import grown

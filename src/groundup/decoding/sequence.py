@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from groundup.decoding.constraint import Constraint
+    from groundup.decoding.rows import Slot
     from groundup.decoding.sampling import Sampler
-    from groundup.decoding.scheduler import Slot
 
 OnFull = Literal["slide", "end"]
 """What happens when the context is full: the beginning goes out of sight, or the text ends."""
