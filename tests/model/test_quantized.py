@@ -7,7 +7,7 @@ from groundup.config import ModelConfig, Quantization
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora
-from groundup.model.quantized import QuantizedLinear, is_quantized, quantize
+from groundup.model.quantized import QuantizedLinear, count_parameters, is_quantized, quantize
 from tests.conftest import ARCHITECTURES, tiny_config
 from tests.labelled import perturbed
 
@@ -76,3 +76,11 @@ def test_what_cannot_be_quantized_is_refused_and_stays_as_it_was() -> None:
     broken.out_head.weight.data[3, 3] = torch.nan
     with pytest.raises(UserError, match="out_head holds numbers that are not finite"):
         quantize(broken, "int8")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_are_counted_that_are_kept_in_fewer_bytes(tied: bool) -> None:
+    model = GPTModel(tiny_config(tie_weights=tied))
+    before = model.num_parameters()
+    assert count_parameters(model) == before
+    assert count_parameters(quantize(model, "int8")) == before

@@ -111,6 +111,16 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
     return model.requires_grad_(False).eval()
 
 
+def count_parameters(model: GPTModel) -> int:
+    """How many there are, those too that are kept in fewer bytes (a tied matrix counts once)."""
+    layers = [layer for layer in model.modules() if isinstance(layer, QuantizedLinear)]
+    if model.cfg.tie_weights:
+        layers = [layer for layer in layers if layer is not model.out_head]
+    kept = sum(layer.in_features * layer.out_features for layer in layers)
+    biases = sum(layer.bias.numel() for layer in layers if layer.bias is not None)
+    return model.num_parameters() + kept + biases
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether any layer is."""
     return any(isinstance(module, QuantizedLinear) for module in model.modules())

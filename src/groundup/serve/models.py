@@ -11,6 +11,7 @@ from typing import TypeVar
 from groundup.errors import UserError, did_you_mean
 from groundup.facts import Facts
 from groundup.model.gpt import GPTModel
+from groundup.model.quantized import count_parameters
 from groundup.prompts import PromptStyle
 from groundup.serve.runner import Runner, Use
 from groundup.tokenizers import Tokenizer
@@ -37,6 +38,7 @@ class Served:
         style: the prompt style that it is asked in, if it has one.
         adapter: the LoRA adapter that makes it this one, among those of the same model.
         since: when it was opened, in seconds since 1970.
+        parameters: how many it has, without an adapter's.
     """
 
     name: str
@@ -49,6 +51,10 @@ class Served:
     style: PromptStyle | None = None
     adapter: str | None = None
     since: float = field(default_factory=time.time)
+    parameters: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = count_parameters(self.model)  # now: adapters come and go
 
     @classmethod
     def of(

@@ -88,7 +88,7 @@ def _shown(served: Served) -> dict[str, Any]:
     family = _family(served)
     info = {
         "general.architecture": family,
-        "general.parameter_count": _parameters(served),
+        "general.parameter_count": served.parameters,
         f"{family}.context_length": cfg.context_length,
         f"{family}.embedding_length": cfg.emb_dim,
         f"{family}.block_count": cfg.n_layers,
@@ -107,7 +107,7 @@ def _shown(served: Served) -> dict[str, Any]:
 
 
 def _details(served: Served) -> dict[str, Any]:
-    count, family = _parameters(served), _family(served)
+    count, family = served.parameters, _family(served)
     size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
     quantized = _quantized(served)
     kind = quantized[0].kind if quantized else {2: "f16", 4: "f32"}[_tensors(served)[0].itemsize]
@@ -119,16 +119,6 @@ def _details(served: Served) -> dict[str, Any]:
         "parameter_size": size,
         "quantization_level": kind.upper(),
     }
-
-
-def _parameters(served: Served) -> int:
-    """How many there are, those too that are kept in fewer bytes (a tied matrix counts once)."""
-    own = [layer for layer in _quantized(served) if layer is not served.model.out_head]
-    if not served.model.cfg.tie_weights:
-        own = _quantized(served)
-    kept = sum(layer.in_features * layer.out_features for layer in own)
-    biases = sum(layer.bias.numel() for layer in own if layer.bias is not None)
-    return served.model.num_parameters() + kept + biases
 
 
 def _quantized(served: Served) -> list[QuantizedLinear]:

@@ -72,7 +72,7 @@ def routes(models: Models) -> list[BaseRoute]:
     async def prompt(request: Request) -> Response:
         asked = await read_body(request, Prompt)
         served = models.get(asked.model)
-        tokenizing.check_length(
+        looking.check_length(
             "".join([asked.text or "", *(said.content for said in asked.messages)]), LONGEST
         )
         return JSONResponse(await served.work(lambda: prompt_of(served, asked)))
@@ -94,7 +94,7 @@ def facts_of(served: Served) -> dict[str, Any]:
         "name": served.name,
         "kind": "classifier" if served.is_classifier else "language model",
         "architecture": architecture(cfg),
-        "parameters": served.model.num_parameters(),
+        "parameters": served.parameters,
         "vocab_size": cfg.vocab_size,
         "context_length": cfg.context_length,
         "labels": served.facts.labels,
