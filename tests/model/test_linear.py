@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.kernels import build, products
+from groundup.kernels.products import FEW
 from groundup.model import linear as module
-from groundup.model.linear import FEW_ROWS, Linear, linear
+from groundup.model.linear import Linear, linear
 
 SHAPE = 512, 512
 
@@ -26,7 +27,7 @@ def kernels(layer: nn.Module, x: Tensor) -> int:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1, 64])
+@pytest.mark.parametrize("rows", [1, 2, FEW, FEW + 1, 64])
 def test_it_computes_what_pytorchs_does(bias: bool, rows: int) -> None:
     ours = layer(bias)
     theirs = nn.Linear(*SHAPE, bias=bias)
@@ -49,8 +50,8 @@ def test_only_a_few_plain_rows_are_our_kernels() -> None:
     assert kernels(ours, x) == 0, "gradients are PyTorch's"
     with torch.no_grad():
         assert kernels(ours, x) == 1
-        assert kernels(ours, x.expand(FEW_ROWS, 1, -1).contiguous()) == 1
-        assert kernels(ours, torch.randn(FEW_ROWS + 1, SHAPE[0])) == 0
+        assert kernels(ours, x.expand(FEW, 1, -1).contiguous()) == 1
+        assert kernels(ours, torch.randn(FEW + 1, SHAPE[0])) == 0
         assert kernels(ours.double(), x.double()) == 0
         ours.float()
         with torch.autocast("cpu", torch.bfloat16):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.decoding.config import SamplingConfig
+from groundup.decoding.guessing import WITH_GUESSES
 from groundup.decoding.rows import Batch
 from groundup.decoding.sampling import Sampler, make_sampler, sampler_of
 from groundup.decoding.scheduler import Scheduler
@@ -30,7 +31,6 @@ from groundup.model.door import (
     new_cache,
     scores,
 )
-from groundup.model.linear import FEW_ROWS
 from groundup.tokenizers import Tokenizer
 
 
@@ -78,7 +78,7 @@ class Engine:
         self.use_adapter, self._adapter = use_adapter, None
         self.cache = new_cache(model, 0)
         cached = self.cache is not None
-        limits.setdefault("rows", FEW_ROWS if computes_rows_alike(model) else 1)
+        limits.setdefault("rows", WITH_GUESSES if computes_rows_alike(model) else 1)
         self.scheduler = Scheduler(max_batch, context, cached=cached, **limits)
 
     def __len__(self) -> int:

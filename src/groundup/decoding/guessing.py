@@ -21,6 +21,9 @@ FIRST = 3
 
 LONGEST_REST = 64
 
+WITH_GUESSES = 8
+"""Tokens in a call: more take clearly longer than one does."""
+
 
 class Guesser:
     """The guesses for one text; a text that doesn't repeat itself is soon left in peace."""
