@@ -10,13 +10,13 @@ import torch
 from groundup.errors import UserError
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import add_lora, lora_layers
-from groundup.runtime import resolve_runtime
 from groundup.serve.config import ServeConfig
 from groundup.serve.models import Models
-from groundup.serve.opening import Loading, open_models
+from groundup.serve.opening import open_models
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.load import load_model
 from groundup.weights.lora import save_adapter
+from groundup.weights.open_config import OpenConfig
 from tests.assistants import save_assistant
 from tests.labelled import save_classifier
 from tests.serve.conftest import client_of
@@ -24,9 +24,9 @@ from tests.serve.test_openai import greedy
 
 
 def opened(*sources: Any, said: list[str] | None = None, **how: Any) -> Models:
-    loading = Loading(resolve_runtime("cpu", "fp32"), **how)
+    opening = OpenConfig(device="cpu", precision="fp32", **how)
     say = (said if said is not None else []).append
-    return open_models([str(source) for source in sources], loading, ServeConfig(), say)
+    return open_models([str(source) for source in sources], opening, ServeConfig(), say)
 
 
 @pytest.fixture

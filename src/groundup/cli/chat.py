@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, with_options
+from groundup.cli.app import pick, with_options
 from groundup.cli.instruct import instruct
-from groundup.config import PrecisionChoice, Quantization
 from groundup.decoding.answer_config import ChatConfig
 from groundup.errors import UserError, did_you_mean
 from groundup.output import say, show
 from groundup.prompts import DEFAULT_STYLE
+from groundup.weights.open_config import OpenConfig
 
 if TYPE_CHECKING:
     from groundup.decoding.chat import Chat
@@ -35,20 +35,12 @@ A space before a message's first / makes it no command."""
 
 
 @instruct.command
-@with_options(Sampling=ChatConfig)
+@with_options(Opening=OpenConfig, Sampling=ChatConfig)
 def chat(
     model: str,
     /,
     *,
     system: str | None = None,
-    style: str | None = None,
-    device: str = "auto",
-    precision: PrecisionChoice = "auto",
-    tokenizer: str | None = None,
-    n_heads: WholeNumber | None = None,
-    checkpoint: str | None = None,
-    quantize: Quantization | None = None,
-    no_verify: Flag = False,
     # One answer per message: there is no such flag.
     num_samples: Annotated[int, Parameter(parse=False)] = 1,
     given: dict[str, Any],
@@ -61,34 +53,21 @@ def chat(
         model: a model directory, a GGUF file, a .pth of the course, or the name of a downloaded or
             imported model.
         system: what the model is told before the conversation.
-        style: the prompt style (alpaca, chatml, phi3, plain; model is its own chat template) of a
-            model that does not say it.
-        device: auto, cpu, cuda, cuda:1, mps.
-        precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
-        tokenizer: gpt2 or a directory, for a .pth that brings none.
-        n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
-        no_verify: open it though a file is not as it was saved.
     """
-    options = ChatConfig(**given)
+    opening = OpenConfig(**pick(given, OpenConfig))
+    options = ChatConfig(**pick(given, ChatConfig))
 
     from groundup.decoding.chat import Chat
-    from groundup.runtime import resolve_runtime
     from groundup.tasks.assistant import Assistant
 
-    runtime = resolve_runtime(device, precision)
+    runtime = opening.runtime
     assistant = Assistant.load(
         model,
         runtime.device,
-        style=style,
+        style=opening.style,
         fallback=DEFAULT_STYLE,
-        tokenizer=tokenizer,
-        n_heads=n_heads,
-        checkpoint=checkpoint,
-        quantize=quantize,
-        verify=not no_verify,
         say=say,
+        **opening.how,
     )
     assistant.model.to(runtime.dtype)
     conversation = Chat(

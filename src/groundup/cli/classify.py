@@ -20,6 +20,7 @@ from groundup.errors import UserError
 from groundup.facts import Facts
 from groundup.output import console, data_stream, say, show, table
 from groundup.tasks.config import ClassifyConfig
+from groundup.weights.open_config import OpenConfig
 
 if TYPE_CHECKING:
     from groundup.evaluate.classification_report import Report
@@ -113,7 +114,12 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in decided}
 
 
+ELSEWHERE = ("style", "precision", "quantize", "tokenizer", "n_heads")
+"""Options of opening a model that classifiers don't have."""
+
+
 @classify.command
+@with_options(hide=ELSEWHERE, Opening=OpenConfig)
 def evaluate(
     model: str,
     /,
@@ -124,9 +130,7 @@ def evaluate(
     text_column: str | None = None,
     label_column: str | None = None,
     separator: str | None = None,
-    device: str = "auto",
-    checkpoint: str | None = None,
-    no_verify: Flag = False,
+    given: dict[str, Any],
 ) -> None:
     """Measure a classifier: accuracy, precision, recall, F1, what is mistaken for what.
 
@@ -140,20 +144,18 @@ def evaluate(
         text_column: the texts' column, if it cannot be told by its name.
         label_column: the labels' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
-        device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        no_verify: open it though a file is not as it was saved.
     """
+    opening = OpenConfig(**given)
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another --out")
 
     from groundup.evaluate.classification_report import write_report
     from groundup.evaluate.classifier import Classifier
-    from groundup.runtime import resolve_device
     from groundup.tasks.splits import reports_on_file
 
-    where, verify = resolve_device(device), not no_verify
-    classifier = Classifier.load(model, where, checkpoint=checkpoint, verify=verify)
+    classifier = Classifier.load(
+        model, opening.runtime.device, checkpoint=opening.checkpoint, verify=opening.verify
+    )
     facts = classifier.model.facts or Facts()
     columns = {"text_column": text_column, "label_column": label_column, "separator": separator}
     asked = {name: value for name, value in columns.items() if value is not None}
@@ -166,6 +168,7 @@ def evaluate(
 
 
 @classify.command
+@with_options(hide=ELSEWHERE, Opening=OpenConfig)
 def predict(
     model: str,
     text: str | None = None,
@@ -175,9 +178,7 @@ def predict(
     out: Path | None = None,
     text_column: str | None = None,
     separator: str | None = None,
-    device: str = "auto",
-    checkpoint: str | None = None,
-    no_verify: Flag = False,
+    given: dict[str, Any],
 ) -> None:
     """Say which class texts belong to, with the probability.
 
@@ -188,10 +189,8 @@ def predict(
         out: a file for these rows, instead of stdout.
         text_column: the texts' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
-        device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        no_verify: open it though a file is not as it was saved.
     """
+    opening = OpenConfig(**given)
     if (text is None) == (file is None):
         raise UserError('give one of a text, "-" for stdin, and --file FILE')
     if out is not None and out.exists():
@@ -200,10 +199,10 @@ def predict(
         raise UserError("--out, --text-column and --separator are for --file; leave them out")
 
     from groundup.evaluate.classifier import Classifier
-    from groundup.runtime import resolve_device
 
-    where, verify = resolve_device(device), not no_verify
-    classifier = Classifier.load(model, where, checkpoint=checkpoint, verify=verify)
+    classifier = Classifier.load(
+        model, opening.runtime.device, checkpoint=opening.checkpoint, verify=opening.verify
+    )
     if file is not None:
         _predict_file(classifier, file, out, text_column, separator)
     elif text == STDIN:

@@ -7,28 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, app, with_options
-from groundup.config import Quantization
+from groundup.cli.app import app, pick, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.output import say, show
+from groundup.weights.open_config import OpenConfig
 
 if TYPE_CHECKING:
     from groundup.evaluate.perplexity import TextScore
 
 
 @app.command
-@with_options(Reading=PerplexityConfig)
+@with_options(hide=["style"], Opening=OpenConfig, Reading=PerplexityConfig)
 def evaluate(
     model: str,
     /,
     *files: str,
     document_separator: str | None = None,
-    device: str = "auto",
-    tokenizer: str | None = None,
-    n_heads: WholeNumber | None = None,
-    checkpoint: str | None = None,
-    quantize: Quantization | None = None,
-    no_verify: Flag = False,
     as_json: Annotated[bool, Parameter("--json", negative=(), show_default=False)] = False,
     given: dict[str, Any],
 ) -> None:
@@ -41,33 +35,18 @@ def evaluate(
             imported model.
         files: the text: files (UTF-8, .gz too), directories, globs, or - for stdin.
         document_separator: a text that separates documents within a file.
-        device: auto, cpu, cuda, cuda:1, mps.
-        tokenizer: gpt2 or a directory, for a .pth that brings none.
-        n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        quantize: keep the matrices in fewer bytes, and see what it costs.
-        no_verify: open it though a file is not as it was saved.
         as_json: print one JSON object.
     """
-    config = PerplexityConfig(**given)
+    opening = OpenConfig(**pick(given, OpenConfig))
+    config = PerplexityConfig(**pick(given, PerplexityConfig))
 
     from groundup.data.text import read_documents
     from groundup.evaluate.perplexity import evaluate_text
-    from groundup.runtime import resolve_device
     from groundup.weights.load import expect_language_model, load_model
 
-    where = resolve_device(device)
+    where = opening.runtime.device
     documents = read_documents(files, document_separator, say=say)
-    gpt, tokens = load_model(
-        model,
-        where,
-        n_heads=n_heads,
-        tokenizer=tokenizer,
-        checkpoint=checkpoint,
-        expect=expect_language_model,
-        quantize=quantize,
-        verify=not no_verify,
-    )
+    gpt, tokens = load_model(model, where, expect=expect_language_model, **opening.how)
     score = evaluate_text(gpt, tokens, documents, config, say=say)
     if as_json:
         show(json.dumps({"model": model, "files": files} | score.as_dict(), indent=2))

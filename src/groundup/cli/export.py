@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from groundup.cli.app import Flag, WholeNumber, app
+from groundup.cli.app import app, with_options
 from groundup.output import say, show
+from groundup.weights.open_config import OpenConfig
 
 
 @app.command
+@with_options(hide=["style", "device", "precision", "quantize"], Opening=OpenConfig)
 def export(
     model: str,
     /,
@@ -17,10 +19,7 @@ def export(
     to: Literal["hf", "gguf", "course"],
     out: Path,
     dtype: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] | None = None,
-    tokenizer: str | None = None,
-    n_heads: WholeNumber | None = None,
-    checkpoint: str | None = None,
-    no_verify: Flag = False,
+    given: dict[str, Any],
 ) -> None:
     """Write a model for others: transformers, llama.cpp and Ollama, the course.
 
@@ -33,21 +32,11 @@ def export(
         to: hf (a directory), gguf (a directory with Ollama's Modelfile), course (a .pth).
         out: what to write; it must not exist.
         dtype: of the weights in a GGUF file (f16 unless given); q8_0 to q4_0 take 8 to 4 bits each.
-        tokenizer: gpt2 or a directory, for a .pth that brings none.
-        n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        no_verify: open it though a file is not as it was saved.
     """
     from groundup.weights.export import export as write
     from groundup.weights.load import load_model
 
-    gpt, tokens = load_model(
-        model,
-        n_heads=n_heads,
-        tokenizer=tokenizer,
-        checkpoint=checkpoint,
-        verify=not no_verify,
-    )
+    gpt, tokens = load_model(model, **OpenConfig(**given).how)
     written = write(gpt, tokens, to, out, dtype=dtype)
     for path in written:
         show(path)

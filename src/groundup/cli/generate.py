@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, WholeNumber, app, with_options
-from groundup.config import PrecisionChoice, Quantization
+from groundup.cli.app import WholeNumber, app, pick, with_options
 from groundup.data.finding import STDIN
 from groundup.data.text import read_stdin
 from groundup.decoding.config import SamplingConfig
 from groundup.errors import UserError
 from groundup.output import say, show
+from groundup.weights.open_config import OpenConfig
 
 if TYPE_CHECKING:
     from groundup.decoding.engine import Engine
@@ -27,7 +27,7 @@ MOST_AT_A_TIME = 16
 
 
 @app.command
-@with_options(Sampling=SamplingConfig)
+@with_options(hide=["style"], Opening=OpenConfig, Sampling=SamplingConfig)
 def generate(
     model: str,
     prompt: str = "",
@@ -37,13 +37,6 @@ def generate(
     json_schema: Path | None = None,
     regex: str | None = None,
     beams: WholeNumber = 1,
-    device: str = "auto",
-    precision: PrecisionChoice = "auto",
-    tokenizer: str | None = None,
-    n_heads: WholeNumber | None = None,
-    checkpoint: str | None = None,
-    quantize: Quantization | None = None,
-    no_verify: Flag = False,
     given: dict[str, Any],
 ) -> None:
     """Continue a prompt with a model, streaming the text.
@@ -56,21 +49,14 @@ def generate(
         json_schema: a file with a JSON schema that the text follows.
         regex: a regular expression that the text matches.
         beams: find the likeliest text as a whole, with so many side by side (beam search).
-        device: auto, cpu, cuda, cuda:1, mps.
-        precision: fp32, bf16, or auto: bf16 where the hardware is fast at it.
-        tokenizer: gpt2 or a directory, for a .pth that brings none.
-        n_heads: attention heads, for a .pth that cannot say it.
-        checkpoint: of a run: last, step-N, or history/step-N (its best one unless given).
-        quantize: keep the matrices in fewer bytes, which is faster and a little less exact.
-        no_verify: open it though a file is not as it was saved.
     """
-    options = SamplingConfig(**given)
+    opening = OpenConfig(**pick(given, OpenConfig))
+    options = SamplingConfig(**pick(given, SamplingConfig))
     stops = ["-" if text == STDIN else text for text in stop or ()]
 
     from groundup.decoding.constraint import Constraint, read_schema
     from groundup.decoding.engine import Engine
     from groundup.decoding.sequence import Sequence
-    from groundup.runtime import resolve_runtime
     from groundup.weights.load import expect_language_model, load_model
 
     shaped = json_schema is not None or regex is not None
@@ -79,17 +65,8 @@ def generate(
     schema = read_schema(json_schema) if json_schema else None
     if prompt == STDIN:
         prompt = read_stdin()
-    runtime = resolve_runtime(device, precision)
-    gpt, tokens = load_model(
-        model,
-        runtime.device,
-        n_heads=n_heads,
-        tokenizer=tokenizer,
-        checkpoint=checkpoint,
-        quantize=quantize,
-        expect=expect_language_model,
-        verify=not no_verify,
-    )
+    runtime = opening.runtime
+    gpt, tokens = load_model(model, runtime.device, expect=expect_language_model, **opening.how)
     gpt.to(runtime.dtype)
     options.check(gpt.cfg.vocab_size)
     ids = tokens.encode_alone(prompt) or [tokens.eot_token or 0]

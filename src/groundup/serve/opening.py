@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from groundup.config import Quantization
 from groundup.data.model_style import style_of
 from groundup.errors import UserError
 from groundup.facts import Facts
@@ -16,7 +15,6 @@ from groundup.files import read_json
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import lora_layers
 from groundup.prompts import PromptStyle
-from groundup.runtime import Runtime
 from groundup.serve.config import ServeConfig
 from groundup.serve.models import Models, Served
 from groundup.tasks.assistant import choose_style
@@ -24,21 +22,9 @@ from groundup.tokenizers import Tokenizer
 from groundup.weights.finding import resolve_source
 from groundup.weights.load import expect_language_model, load_model, read_facts, says_heads
 from groundup.weights.lora import ADAPTER_CONFIG, put_adapter, read_adapter
+from groundup.weights.open_config import OpenConfig
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How models are opened; as for ``groundup generate``."""
-
-    runtime: Runtime
-    style: str | None = None
-    tokenizer: str | None = None
-    n_heads: int | None = None
-    checkpoint: str | None = None
-    quantize: Quantization | None = None
-    verify: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,9 @@ class _Named:
         return resolve_source(self.base or self.source).resolve()
 
 
-def open_models(sources: Sequence[str], loading: Loading, options: ServeConfig, say: Say) -> Models:
+def open_models(
+    sources: Sequence[str], opening: OpenConfig, options: ServeConfig, say: Say
+) -> Models:
     """Open what the command line names: ``MODEL``, or ``NAME=MODEL``.
 
     Adapters of one base model share its weights, with each other and with the base itself.
@@ -62,7 +50,7 @@ def open_models(sources: Sequence[str], loading: Loading, options: ServeConfig, 
     Raises:
         UserError: one cannot be opened, two have the same name, or the style is none of theirs.
     """
-    opener = _Opener(loading, options, say, several=len(sources) > 1)
+    opener = _Opener(opening, options, say, several=len(sources) > 1)
     named = [opener.named(source) for source in sources]
     _check_names(named)
     places = [one.place for one in named]
@@ -111,7 +99,7 @@ class Adapters:
 
 @dataclass(frozen=True)
 class _Opener:
-    loading: Loading
+    opening: OpenConfig
     options: ServeConfig
     say: Say
     several: bool
@@ -138,7 +126,7 @@ class _Opener:
         adapters = Adapters(model)
         facts = {}
         for one in group:
-            facts[one.name] = read_facts(one.source, verify=self.loading.verify)
+            facts[one.name] = read_facts(one.source, verify=self.opening.verify)
             if one.base is not None:
                 adapters.add(one.name, resolve_source(one.source))
         first = self._served(group[0], model, tokenizer, use_adapter=adapters.use)
@@ -158,21 +146,15 @@ class _Opener:
         }
 
     def _load(self, source: str, n_heads: int | None = None) -> tuple[GPTModel, Tokenizer]:
-        how = self.loading
-        model, tokenizer = load_model(
-            source,
-            how.runtime.device,
-            n_heads=how.n_heads or (None if n_heads is None or says_heads(source) else n_heads),
-            tokenizer=how.tokenizer,
-            checkpoint=how.checkpoint,
-            quantize=how.quantize,
-            verify=how.verify,
-        )
-        model.to(how.runtime.dtype)
+        how, runtime = self.opening.how, self.opening.runtime
+        if how["n_heads"] is None and n_heads is not None and not says_heads(source):
+            how["n_heads"] = n_heads
+        model, tokenizer = load_model(source, runtime.device, **how)
+        model.to(runtime.dtype)
         return model, tokenizer
 
     def _style(self, source: str, facts: Facts, tokenizer: Tokenizer) -> PromptStyle | None:
-        asked = self.loading.style
+        asked = self.opening.style
         if facts.is_classifier or (facts.prompt_style is None and asked is None):
             return None
         if facts.prompt_style is not None and self.several:
@@ -186,10 +168,10 @@ class _Opener:
 
     def _base(self, source: str) -> str | None:
         """The language model that an adapter adapts, if its layers can be switched on and off."""
-        config = resolve_source(source, self.loading.checkpoint) / ADAPTER_CONFIG
-        if self.loading.quantize or not config.is_file():
+        config = resolve_source(source, self.opening.checkpoint) / ADAPTER_CONFIG
+        if self.opening.quantize or not config.is_file():
             return None
-        facts = read_facts(source, verify=self.loading.verify)
+        facts = read_facts(source, verify=self.opening.verify)
         if facts.kind != "adapter" or facts.is_classifier:
             return None
         base = str(read_json(config).get("base_model_name_or_path"))
