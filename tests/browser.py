@@ -44,16 +44,30 @@ def launched(kind: BrowserType, path: str, *flags: str) -> Browser:
     return kind.launch(executable_path=path, args=["--no-sandbox", *flags])
 
 
+def complaints_of(page: Page) -> list[str]:
+    """What a page will complain about: in its console, by errors, by dialogs that it opens."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text))
+    page.on("pageerror", lambda error: found.append(str(error)))
+    page.on("dialog", lambda dialog: found.append(dialog.message))
+    return found
+
+
+def check_width(page: Page) -> None:
+    """Nothing sticks out of it on the right."""
+    wide, visible = page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert wide <= visible
+
+
 class Opened:
     """A page that was opened from a file, and what it has complained about or asked for."""
 
     def __init__(self, page: Page, path: Path) -> None:
         self.page = page
-        self.complaints: list[str] = []
+        self.complaints = complaints_of(page)
         self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(path.as_uri())
         assert self.requests == [path.as_uri()]
@@ -62,7 +76,4 @@ class Opened:
         """It was silent and asked for nothing, and nothing sticks out of it on the right."""
         assert self.complaints == []
         assert len(self.requests) == 1
-        wide, visible = self.page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert wide <= visible
+        check_width(self.page)

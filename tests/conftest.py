@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,6 +19,9 @@ from groundup.facts import NAME, Facts
 from groundup.model.gpt import GPTModel
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.checkpoint import save_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog. A model learns what follows what: "
@@ -131,6 +135,15 @@ def unvouched(directory: Path) -> Path:
     del values["sha256"], values["digests"]
     path.write_text(json.dumps(values), "utf-8")
     return directory
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    from tests.browser import chromium
+
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

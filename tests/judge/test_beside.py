@@ -1,7 +1,6 @@
 """Answers side by side: what is told of them, and the report's page in a real browser."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from groundup.errors import UserError
 from groundup.judge.beside import beside, read_beside, reports_in
 from groundup.judge.config import JudgeConfig
 from groundup.judge.run import judge_responses
-from tests.browser import Opened, chromium
+from tests.browser import Opened
 from tests.judge.conftest import Write, rows
 from tests.judge.fake_llm import FakeLLM
 
@@ -97,12 +96,6 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 def numbers(page: Page) -> list[int]:

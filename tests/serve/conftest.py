@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -35,3 +36,17 @@ def client_of(*served: Served, **options: object) -> TestClient:
     """A client of a server with these models, within this process."""
     app = make_app(Models(served), ServeConfig(**options))  # pyright: ignore[reportArgumentType]
     return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+def asked_page(client: TestClient, where: str, *, model: str, **body: Any) -> Any:
+    """What the page is told."""
+    response = client.post(f"/page/{where}", json={"model": model} | body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refused_page(client: TestClient, where: str, *, model: str, **body: Any) -> str:
+    """Why the page is told nothing."""
+    response = client.post(f"/page/{where}", json={"model": model} | body)
+    assert 400 <= response.status_code < 500
+    return response.json()["error"]["message"]

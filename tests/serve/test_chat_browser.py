@@ -19,18 +19,11 @@ from groundup.output import visible
 from groundup.prompts import Message, get_style
 from groundup.serve.models import Served
 from tests.assistants import lively_model
-from tests.browser import chromium
 from tests.serve.live import live
 from tests.serve.visits import Visit
 from tests.xray.conftest import EVIL
 
 STYLE = get_style("chatml")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from playwright.sync_api import Browser, Locator, Page
-from starlette.testclient import TestClient
 
 from groundup.data.classification import LabelledTexts
 from groundup.evaluate.classification_report import (
@@ -21,9 +21,9 @@ from groundup.serve import classifying
 from groundup.serve.models import Served
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.load import load_model
-from tests.browser import chromium
+from tests.browser import check_width, complaints_of
 from tests.labelled import labelled, save_classifier
-from tests.serve.conftest import client_of
+from tests.serve.conftest import asked_page, client_of, refused_page
 from tests.serve.runs import EVIL, listening
 from tests.xray.test_browser import percent, widths
 
@@ -57,16 +57,7 @@ def serving(directory: Path, tokenizer: BPETokenizer, **how: Any) -> Iterator[Se
     found.runner.close()
 
 
-def asked(client: TestClient, where: str, **body: Any) -> Any:
-    response = client.post(f"/page/{where}", json={"model": "spam"} | body)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refused(client: TestClient, where: str, **body: Any) -> str:
-    response = client.post(f"/page/{where}", json={"model": "spam"} | body)
-    assert 400 <= response.status_code < 500
-    return response.json()["error"]["message"]
+asked, refused = partial(asked_page, model="spam"), partial(refused_page, model="spam")
 
 
 def plainly(served: Served, ids: list[int]) -> list[float]:
@@ -131,25 +122,15 @@ def test_a_language_model_is_refused(lively: Served) -> None:
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path, tokenizer: BPETokenizer) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 400, "height": 800}, reduced_motion="reduce")
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    complaints = complaints_of(page)
     for served in serving(tmp_path / "spam", tokenizer):
         with listening(served) as address:
             page.goto(f"{address}/#classifier")
             yield page
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(wide) <= 0
+    check_width(page)
     assert complaints == [] and page.locator("main img, main script").count() == 0
     page.close()
 

@@ -19,19 +19,13 @@ from groundup.serve.tokenizing import taken_apart
 from groundup.xray import XRay, take_xray
 from groundup.xray.changes import Part
 from groundup.xray.page import quoted
-from tests.browser import chromium, without_javascript
+from tests.browser import without_javascript
 from tests.serve.live import live
 from tests.serve.visits import Visit
 from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

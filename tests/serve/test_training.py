@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from groundup.tokenizers import BPETokenizer
 from groundup.train.history import snapshots
 from groundup.weights.load import load_model
 from groundup.xray.data import Packed
-from tests.serve.conftest import client_of
+from tests.serve.conftest import asked_page, client_of, refused_page
 from tests.serve.runs import EVIL, STEPS, append, made_run, record, served_run
 
 TEXT = "The quick brown fox, the quick brown"
@@ -46,16 +47,7 @@ def client(served: Served) -> TestClient:
     return client_of(served)
 
 
-def asked(client: TestClient, where: str, **body: Any) -> Any:
-    response = client.post(f"/page/{where}", json={"model": "demo"} | body)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refused(client: TestClient, where: str, **body: Any) -> str:
-    response = client.post(f"/page/{where}", json={"model": "demo"} | body)
-    assert 400 <= response.status_code < 500
-    return response.json()["error"]["message"]
+asked, refused = partial(asked_page, model="demo"), partial(refused_page, model="demo")
 
 
 def test_a_run_is_told_and_then_only_what_is_new(client: TestClient, run: Path) -> None:
@@ -69,7 +61,7 @@ def test_a_run_is_told_and_then_only_what_is_new(client: TestClient, run: Path) 
     texts = [row["text"] for row in first["samples"]["rows"]]
     assert len(texts) == 2 and "<script>" in texts[0] and "\u202e" not in texts[0]
 
-    known = {
+    known: dict[str, Any] = {
         name: {key: first[name][key] for key in ("id", "offset")} for name in ("metrics", "samples")
     }
     append(run / "metrics.jsonl", record(11))

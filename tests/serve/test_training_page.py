@@ -11,18 +11,12 @@ from playwright.sync_api import Browser, Page, Request
 
 from groundup.files import JsonLines
 from groundup.tokenizers import BPETokenizer
-from tests.browser import chromium
+from tests.browser import check_width, complaints_of
 from tests.serve.conftest import client_of
 from tests.serve.runs import EVIL, STEPS, append, listening, made_run, record, served_run
 from tests.xray.test_browser import percent, widths
 
 TEXT = "The quick brown fox. The quick brown fox. The quick"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +38,11 @@ def address(run: Path) -> Iterator[str]:
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1100, "height": 900}, reduced_motion="reduce")
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    complaints = complaints_of(page)
     page.add_init_script("window.setTimeout = ((old) => (f, ms) => old(f, ms / 10))(setTimeout)")
     page.goto(f"{address}/#training")
     yield page
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(wide) <= 0
+    check_width(page)
     refusals = "Failed to load resource: the server responded with a status of 4"
     assert [told for told in complaints if not told.startswith(refusals)] == []
     assert page.locator("main img, main script").count() == 0

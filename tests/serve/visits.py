@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Browser, Locator, Page
 
+from tests.browser import check_width, complaints_of
+
 
 class Visit:
     """A page of the server in a browser, and what it has complained about or asked for."""
@@ -11,11 +13,8 @@ class Visit:
     def __init__(self, browser: Browser, address: str, hash: str = "", **options: object) -> None:
         options = {"viewport": {"width": 1200, "height": 850}, "reduced_motion": "reduce"} | options
         self.page: Page = browser.new_page(**options)  # pyright: ignore[reportArgumentType]
-        self.complaints: list[str] = []
+        self.complaints = complaints_of(self.page)
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.address = address
         self.page.goto(f"{address}/{hash}")
@@ -37,8 +36,5 @@ class Visit:
         """It was silent, asked nobody else, and nothing sticks out of it on the right."""
         assert self.complaints == []
         assert all(url.startswith(f"{self.address}/") for url in self.requests)
-        wide, visible = self.page.evaluate(
-            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-        )
-        assert wide <= visible
+        check_width(self.page)
         self.page.close()

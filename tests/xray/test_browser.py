@@ -14,17 +14,11 @@ from groundup import BPETokenizer
 from groundup.decoding.sampling import keep_top_k, keep_top_p
 from groundup.xray import XRay, take_xray, write_xray
 from groundup.xray.page import quoted
-from tests.browser import Opened, chromium
+from tests.browser import Opened
 from tests.xray.conftest import EVIL, grown
 
 SLIDERS = [(1.0, None, 1.0), (0.5, None, 1.0), (2.0, 7, 1.0), (1.3, None, 0.6), (0.7, 20, 0.35)]
 """Temperature, top-k, top-p."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ def serve(
         models = open_models([model, *more], opening, options, say)
         address = address_of(listener)
         say(f"serving {', '.join(served.name for served in models)} at {address}")
-        say(f"OpenAI's API at {address}/v1, Ollama's at {address}; Ctrl-C ends it")
+        say(f"open it in a browser; OpenAI's API is at {address}/v1, Ollama's at {address}")
+        say("Ctrl-C ends it")
         try:
             run(make_app(models, options), options, listener, models.stop)
         finally:

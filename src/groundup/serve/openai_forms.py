@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from groundup.serve.writing import Piece, Writing
 from groundup.tokenizers import Tokenizer
 
 
-class Form:
+class Form(ABC):
     """How one kind of answer looks."""
 
     KIND: ClassVar[str]
@@ -66,11 +67,11 @@ class Form:
             "finish_reason": _reason(pieces[-1].finish_reason),
         }
 
-    def _content(self, place: int, text: str, chunk: bool) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _content(self, place: int, text: str, chunk: bool) -> dict[str, Any]: ...
 
-    def _logprobs(self, place: int, logprobs: Sequence[Logprob]) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _logprobs(self, place: int, logprobs: Sequence[Logprob]) -> dict[str, Any]: ...
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         about = {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}

@@ -11,6 +11,7 @@ import html
 import importlib.util
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,18 +45,18 @@ def check_trackers(config: TrainConfig) -> None:
             )
 
 
-class Tracker(Listener):
+class Tracker(Listener, ABC):
     """Hears what a run records, with the samples; each record's numbers once."""
 
     _step: Record = {}
 
+    @abstractmethod
     def tell(self, values: Mapping[str, float], record: Record) -> None:
         """Take the numbers of a record that were not told before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, record: Record, prompt: str, text: str) -> None:
         """Take what the model wrote."""
-        raise NotImplementedError
 
     def on_step(self, record: Record) -> None:
         """Tell a step's numbers."""
