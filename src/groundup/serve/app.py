@@ -13,23 +13,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from groundup.errors import UserError
-from groundup.serve import (
-    classify,
-    classifying,
-    embeddings,
-    judging,
-    ollama,
-    ollama_models,
-    openai,
-    page,
-    training,
-)
+from groundup.serve import classify, embeddings, ollama, ollama_models, openai
 from groundup.serve.asking import Problem
 from groundup.serve.config import ServeConfig
 from groundup.serve.errors import answer, as_problem
 from groundup.serve.guard import Guard
 from groundup.serve.metrics import Counting, Metrics
 from groundup.serve.models import Models
+from groundup.serve.page import classifier, judged, shell, tokenizer, training, xray
 from groundup.serve.writing import Broken
 
 ROUTES: list[Callable[[Models], Sequence[BaseRoute]]] = [
@@ -38,10 +29,12 @@ ROUTES: list[Callable[[Models], Sequence[BaseRoute]]] = [
     ollama.routes,
     ollama_models.routes,
     classify.routes,
-    page.routes,
+    shell.routes,
+    xray.routes,
+    tokenizer.routes,
     training.routes,
-    classifying.routes,
-    judging.routes,
+    classifier.routes,
+    judged.routes,
 ]
 """What makes the routes of each part: one line per module."""
 

@@ -17,14 +17,14 @@ from groundup.evaluate.classification_report import (
     write_report,
 )
 from groundup.evaluate.classifier import Classifier
-from groundup.serve import classifying
 from groundup.serve.models import Served
+from groundup.serve.page import classifier as classifying
 from groundup.tokenizers import BPETokenizer
 from groundup.weights.load import load_model
 from tests.browser import check_width, complaints_of
 from tests.labelled import labelled, save_classifier
 from tests.serve.conftest import asked_page, client_of, refused_page
-from tests.serve.runs import EVIL, listening
+from tests.serve.page.runs import EVIL, listening
 from tests.xray.test_browser import percent, widths
 
 TEXT = "You win a prize, call now"

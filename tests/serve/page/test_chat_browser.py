@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from groundup.prompts import Message, get_style
 from groundup.serve.models import Served
 from tests.assistants import lively_model
 from tests.serve.live import live
-from tests.serve.visits import Visit
+from tests.serve.page.visits import Visit
 from tests.xray.conftest import EVIL
 
 STYLE = get_style("chatml")
@@ -115,12 +116,14 @@ def test_a_conversation_is_edited_and_asked_again(visit: Visit, lively: Served) 
 
 def test_an_answer_can_be_stopped(visit: Visit, lively: Served) -> None:
     setting(visit, "max_tokens", 800)
+    slow = lively.model.register_forward_pre_hook(lambda *_: time.sleep(0.03))
     visit.panel.get_by_label("Message", exact=True).fill("Say fox.")
     visit.panel.get_by_label("Message", exact=True).press("Enter")
     text = visit.panel.locator(".turn:not(.mine) .text")
     expect(text).to_have_text(re.compile(r"\S{3}"))
     visit.panel.get_by_role("button", name="Stop").click()
     done(visit)
+    slow.remove()
     expect(visit.panel.locator(".turn:not(.mine) .told")).to_contain_text("stopped")
     written = text.inner_text()
     whole = shown(expected(lively, "Say fox.", length=800))

@@ -15,13 +15,13 @@ from groundup import BPETokenizer
 from groundup.output import visible
 from groundup.prompts import get_style
 from groundup.serve.models import Served
-from groundup.serve.tokenizing import taken_apart
+from groundup.serve.page.tokenizer import taken_apart
 from groundup.xray import XRay, take_xray
 from groundup.xray.changes import Part
 from groundup.xray.page import quoted
 from tests.browser import without_javascript
 from tests.serve.live import live
-from tests.serve.visits import Visit
+from tests.serve.page.visits import Visit
 from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
 

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from groundup.serve.asking import read_body
-from groundup.serve.looking import check_length
 from groundup.serve.models import Models
+from groundup.serve.page.xray import check_length
 from groundup.tokenizers import LibraryTokenizer, Tokenizer
 from groundup.tokenizers.steps import merge_steps, ranks_of
 from groundup.tokenizers.vocabulary import Merge

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from groundup.files import JsonLines
-from groundup.serve import following
-from groundup.serve.following import Place, measured, newer, written
-from tests.serve.runs import append, record
+from groundup.serve.page import following
+from groundup.serve.page.following import Place, measured, newer, written
+from tests.serve.page.runs import append, record
 
 
 def told(path: Path, place: Place | None = None) -> tuple[list[float | None], bool, Place]:

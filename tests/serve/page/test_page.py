@@ -20,10 +20,10 @@ from groundup.data.model_style import style_of
 from groundup.facts import NAME, Facts
 from groundup.pages import web_file
 from groundup.prompts import get_style
-from groundup.serve.looking import AT_ONCE, WRITTEN
 from groundup.serve.models import Served
-from groundup.serve.page import takes_system
-from groundup.serve.tokenizing import STEPPED, taken_apart
+from groundup.serve.page.shell import takes_system
+from groundup.serve.page.tokenizer import STEPPED, taken_apart
+from groundup.serve.page.xray import AT_ONCE, WRITTEN
 from groundup.tokenizers import BPETokenizer, LibraryTokenizer
 from groundup.tokenizers.opening import open_tokenizer
 from groundup.tokenizers.reading import TokenizerFiles
@@ -37,7 +37,7 @@ from tests.tokenizers.trained import trained
 from tests.xray.conftest import EVIL, READ, grown
 from tests.xray.plainly import plainly
 
-WEB = Path(__file__).parents[2] / "src" / "groundup" / "web"
+WEB = Path(__file__).parents[3] / "src" / "groundup" / "web"
 
 
 @pytest.fixture

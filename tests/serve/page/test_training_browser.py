@@ -13,7 +13,7 @@ from groundup.files import JsonLines
 from groundup.tokenizers import BPETokenizer
 from tests.browser import check_width, complaints_of
 from tests.serve.conftest import client_of
-from tests.serve.runs import EVIL, STEPS, append, listening, made_run, record, served_run
+from tests.serve.page.runs import EVIL, STEPS, append, listening, made_run, record, served_run
 from tests.xray.test_browser import percent, widths
 
 TEXT = "The quick brown fox. The quick brown fox. The quick"

@@ -16,10 +16,11 @@ from groundup.data.instructions import encode_prompt
 from groundup.errors import UserError
 from groundup.judge.beside import reports_in
 from groundup.prompts import Message, PromptStyle
-from groundup.serve import looking, tokenizing
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
 from groundup.serve.ollama_shapes import Said
+from groundup.serve.page.tokenizer import texts_of
+from groundup.serve.page.xray import check_length
 from groundup.train.history import snapshots
 from groundup.train.tracking import METRICS
 from groundup.xray.take import architecture
@@ -72,7 +73,7 @@ def routes(models: Models) -> list[BaseRoute]:
     async def prompt(request: Request) -> Response:
         asked = await read_body(request, Prompt)
         served = models.get(asked.model)
-        looking.check_length(
+        check_length(
             "".join([asked.text or "", *(said.content for said in asked.messages)]), LONGEST
         )
         return JSONResponse(await served.work(lambda: prompt_of(served, asked)))
@@ -82,8 +83,6 @@ def routes(models: Models) -> list[BaseRoute]:
         Route("/web/{name}", _web),
         Route("/page/models", list_models),
         Route("/page/prompt", prompt, methods=["POST"]),
-        *looking.routes(models),
-        *tokenizing.routes(models),
     ]
 
 
@@ -139,7 +138,7 @@ def prompt_of(served: Served, asked: Prompt) -> dict[str, Any]:
     return {
         "tokens": [
             {"id": index, "text": text, "special": index in special}
-            for index, text in zip(ids, tokenizing.texts_of(tokenizer, ids), strict=True)
+            for index, text in zip(ids, texts_of(tokenizer, ids), strict=True)
         ],
         "context_length": served.model.cfg.context_length,
         "stop": list(served.style.stop) if served.style else [],

@@ -12,16 +12,16 @@ from starlette.testclient import TestClient
 
 from groundup.errors import UserError
 from groundup.files import write_json
-from groundup.serve import training
 from groundup.serve.asking import Problem
 from groundup.serve.models import Served
-from groundup.serve.training import Snapshots
+from groundup.serve.page import training
+from groundup.serve.page.training import Snapshots
 from groundup.tokenizers import BPETokenizer
 from groundup.train.history import snapshots
 from groundup.weights.load import load_model
 from groundup.xray.data import Packed
 from tests.serve.conftest import asked_page, client_of, refused_page
-from tests.serve.runs import EVIL, STEPS, append, made_run, record, served_run
+from tests.serve.page.runs import EVIL, STEPS, append, made_run, record, served_run
 
 TEXT = "The quick brown fox, the quick brown"
 

@@ -21,8 +21,8 @@ from groundup.facts import NAME, Facts
 from groundup.files import LOCK, is_locked
 from groundup.model.gpt import GPTModel
 from groundup.serve.asking import BadRequest, Problem, read_body
-from groundup.serve.following import Place, measured, newer, written
 from groundup.serve.models import Models, Served
+from groundup.serve.page.following import Place, measured, newer, written
 from groundup.tokenizers import Tokenizer
 from groundup.train.checkpoints import LAST, step_of
 from groundup.train.history import snapshots

@@ -1,0 +1,1 @@
+"""What the live page asks: a module per tab, and its frame."""
