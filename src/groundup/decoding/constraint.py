@@ -56,7 +56,7 @@ class Constraint:
                 raise UserError(f"the JSON schema is not JSON: {error}") from None
             grammar = matcher.grammar_from_json_schema(text, LAYOUT if is_object else None)
         self._matcher = matcher(_known_tokens(tokenizer), grammar, log_level=0)
-        self._size, self._eot = tokenizer.vocab_size, tokenizer.eot_token
+        self._size = tokenizer.vocab_size
         self._check()
         if not self.ended and not self._allowed().any():
             raise UserError(f"no text of this tokenizer's tokens satisfies the {self.what}")

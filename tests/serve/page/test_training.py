@@ -21,19 +21,9 @@ from groundup.train.history import snapshots
 from groundup.weights.load import load_model
 from groundup.xray.data import Packed
 from tests.serve.conftest import asked_page, client_of, refused_page
-from tests.serve.page.runs import EVIL, STEPS, append, made_run, record, served_run
+from tests.serve.page.runs import EVIL, STEPS, append, record, served_run
 
 TEXT = "The quick brown fox, the quick brown"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: BPETokenizer) -> Path:
-    return made_run(tmp_path_factory.mktemp("runs") / "demo", tokenizer)
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "demo")
 
 
 @pytest.fixture

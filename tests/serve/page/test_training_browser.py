@@ -10,23 +10,12 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 
 from groundup.files import JsonLines
-from groundup.tokenizers import BPETokenizer
 from tests.browser import check_width, complaints_of
 from tests.serve.conftest import client_of
-from tests.serve.page.runs import EVIL, STEPS, append, listening, made_run, record, served_run
+from tests.serve.page.runs import EVIL, STEPS, append, listening, record, served_run
 from tests.xray.test_browser import percent, widths
 
 TEXT = "The quick brown fox. The quick brown fox. The quick"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: BPETokenizer) -> Path:
-    return made_run(tmp_path_factory.mktemp("runs") / "demo", tokenizer)
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "demo")
 
 
 @pytest.fixture
