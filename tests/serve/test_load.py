@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +22,9 @@ from groundup.decoding.engine import generate
 from groundup.serve import listening
 from groundup.serve.models import Served
 from groundup.tokenizers import BPETokenizer
+from groundup.weights.load import load_model
 from tests.assistants import lively_model
+from tests.labelled import save_classifier
 from tests.serve.live import Live, live, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +139,36 @@ async def test_a_client_that_hangs_up_frees_its_place(
             timeout=30,
         )
         assert answer.status_code == 200 and time.monotonic() - began < 40
+
+
+@pytest.mark.parametrize(
+    ("path", "seconds", "in_all"),
+    [("/v1/embeddings", 0.02, 200), ("/api/embed", 0.02, 200), ("/v1/classify", 0.2, 7)],
+)
+async def test_nothing_more_is_computed_for_who_hangs_up(
+    tokenizer: BPETokenizer, tmp_path: Path, path: str, seconds: float, in_all: int
+) -> None:
+    texts, calls = [f"the fox {i}" for i in range(200)], 0
+
+    def slow(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        time.sleep(seconds)
+
+    if path == "/v1/classify":
+        model, _ = load_model(save_classifier(tmp_path / "asked", tokenizer))
+    else:
+        model = lively_model(tokenizer)
+    served = Served.of("asked", model, tokenizer)
+    model.register_forward_pre_hook(slow)
+    with live(served) as server:
+        with pytest.raises(httpx.ReadTimeout):
+            asked = {"model": "asked", "input": texts}
+            httpx.post(f"{server.url}{path}", json=asked, timeout=0.1)
+        time.sleep(2 * seconds + 0.3)  # what was going on
+        before = calls
+        time.sleep(2 * seconds + 0.3)
+        assert calls == before < in_all
 
 
 async def test_who_sends_slowly_or_garbage_or_never_ends_is_let_go(

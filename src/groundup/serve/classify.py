@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from groundup.errors import UserError
-from groundup.evaluate.classifier import Classifier
+from groundup.evaluate.classifier import BATCH, Classifier, Prediction
 from groundup.serve.asking import BadRequest, read_body
 from groundup.serve.models import Models, Served
+from groundup.serve.streams import unless_gone
 
 MOST = 1024
 """Texts of one request."""
@@ -52,8 +53,17 @@ def routes(models: Models) -> list[BaseRoute]:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         if not 1 <= len(texts) <= MOST:
             raise BadRequest(f"input has {len(texts)} texts; expected 1 to {MOST}", "input")
+
+        async def sort() -> list[Prediction]:
+            """A batch at a time: others are asked in between."""
+            found: list[Prediction] = []
+            for start in range(0, len(texts), BATCH):
+                part = texts[start : start + BATCH]
+                found += await served.work(lambda part=part: classifier.predict(part))
+            return found
+
         try:
-            found = await served.work(lambda: classifier.predict(texts))
+            found = await unless_gone(request, sort())
         except UserError as error:
             raise BadRequest(f"input: {error}", "input") from None
         data = [

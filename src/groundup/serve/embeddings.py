@@ -17,6 +17,7 @@ from groundup.serve.models import Models, Served
 from groundup.serve.ollama import named
 from groundup.serve.ollama_shapes import EmbedAsked
 from groundup.serve.openai_shapes import EmbeddingsAsked, prompts_of
+from groundup.serve.streams import unless_gone
 from groundup.serve.texts import check_length, language_model, prompt_ids
 
 MOST = 256
@@ -30,7 +31,7 @@ def routes(models: Models) -> list[BaseRoute]:
         asked = await read_body(request, EmbeddingsAsked)
         served = language_model(models, asked.model)
         _check_size(asked.dimensions, served)
-        vectors, tokens = await _embed(served, prompts_of(asked.input))
+        vectors, tokens = await unless_gone(request, _embed(served, prompts_of(asked.input)))
         data = [
             {"object": "embedding", "index": i, "embedding": _as(asked.encoding_format, vector)}
             for i, vector in enumerate(vectors)
@@ -42,7 +43,7 @@ def routes(models: Models) -> list[BaseRoute]:
         asked = await read_body(request, EmbedAsked)
         served = named(models, asked.model)
         _check_size(asked.dimensions, served)
-        vectors, tokens = await _embed(served, prompts_of(asked.input))
+        vectors, tokens = await unless_gone(request, _embed(served, prompts_of(asked.input)))
         return JSONResponse(
             {"model": asked.model, "embeddings": vectors, "prompt_eval_count": tokens}
         )

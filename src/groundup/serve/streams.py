@@ -49,7 +49,9 @@ class Streamed(StreamingResponse):
             self._end()
 
 
-async def unless_gone(request: Request, doing: Awaitable[T], end: Callable[[], None]) -> T:
+async def unless_gone(
+    request: Request, doing: Awaitable[T], end: Callable[[], None] = lambda: None
+) -> T:
     """What is awaited; if the client hangs up before, it is cancelled and ``end`` called.
 
     Raises:
