@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from groundup.errors import UserError, did_you_mean
 from groundup.model.gpt import GPTModel
+from groundup.model.hollow import hollow
 from groundup.model.linear import Linear, linear
 
 TARGETS = (
@@ -85,9 +86,8 @@ class LoRALinear(nn.Module):
 
         It shares nothing with this one, and is trainable.
         """
-        # On the meta device no weights are drawn that would be thrown away.
-        has_bias = self.bias is not None
-        layer = Linear(self.in_features, self.out_features, bias=has_bias, device="meta")
+        with hollow():  # no weights are drawn that would be thrown away
+            layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
         layer.weight = nn.Parameter(self.weight + self.scaling * self.B @ self.A)
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.clone())

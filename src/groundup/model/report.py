@@ -16,6 +16,7 @@ from groundup.config import ModelConfig
 from groundup.model.activations import FP32_BYTES, activation_bytes
 from groundup.model.classifier import to_classifier
 from groundup.model.gpt import GPTModel
+from groundup.model.hollow import hollow
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def layer_table(cfg: ModelConfig, batch_size: int = 1, num_classes: int = 0) -> 
 
 
 def _build(cfg: ModelConfig, num_classes: int) -> GPTModel:
-    with torch.device("meta"):
+    with hollow():
         model = GPTModel(cfg)
         return to_classifier(model, num_classes) if num_classes else model
 

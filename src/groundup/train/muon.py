@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from groundup.runtime import fast_dtype
+from groundup.train.adamw import AdamW, Eager
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic polynomial whose iteration brings singular values near 1 (Jordan et al. 2024)."""
@@ -33,7 +34,7 @@ AT_ONCE = 2**20
 """Numbers of equally shaped matrices that are computed together; larger ones come one by one."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Eager):
     """Muon for some matrices, AdamW for other parameters, as one optimizer.
 
     Args:
@@ -57,7 +58,7 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         self.dtype = dtype
         nothing = torch.zeros((), requires_grad=True)
-        self.adamw = torch.optim.AdamW([nothing], lr=lr, betas=betas, fused=True)
+        self.adamw = AdamW([nothing], lr=lr, betas=betas, fused=True)
         super().__init__([matrices | {"momentum": momentum}], {"lr": lr, "weight_decay": 0.0})
         for group in others:
             self.add_param_group(self.adamw.defaults | {"lr": lr} | group)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from groundup.errors import UserError
+from groundup.train.adamw import AdamW
 from groundup.train.config import TrainConfig
 from groundup.train.muon import Muon
 
@@ -40,7 +41,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     groups = [group for group in groups if group["params"]]
     betas = config.beta1, config.beta2
     if not muon:
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+        return AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
     matrices = {"params": [trained[n] for n in muon], **_decay(config.weight_decay)}
     return Muon(matrices, groups, lr=config.learning_rate, betas=betas)
 

@@ -22,6 +22,7 @@ from groundup.facts import NAME, Facts
 from groundup.files import KEPT, atomic_update, read_json, write_json
 from groundup.model.classifier import is_classifier, to_classifier
 from groundup.model.gpt import GPTModel
+from groundup.model.hollow import hollow
 from groundup.model.lora import has_lora, lora_layers
 from groundup.snapshot import digests, read_whole
 from groundup.tokenizers import Tokenizer, load_tokenizer
@@ -232,7 +233,7 @@ def build_model(
     Raises:
         UserError: a tensor is missing, unexpected or misshapen; every one is listed by name.
     """
-    with torch.device("meta"):
+    with hollow():
         model = GPTModel(cfg)
         if num_classes:
             to_classifier(model, num_classes)

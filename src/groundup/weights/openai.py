@@ -18,6 +18,7 @@ from groundup.data.download import download_openai
 from groundup.errors import UserError
 from groundup.files import read_json
 from groundup.model.gpt import GPTModel
+from groundup.model.hollow import hollow
 from groundup.weights.architectures import GPT2, architecture_of
 from groundup.weights.checkpoint import build_model
 from groundup.weights.names import Row, from_theirs, openai_rows
@@ -105,7 +106,7 @@ def load_gpt2_params_from_tf_ckpt(
     bundle = TensorBundle.open(ckpt_path)
     cfg = _config(settings, bundle, "settings")
     _check_floating(bundle)
-    with torch.device("meta"):
+    with hollow():
         shapes = _shapes(GPTModel(cfg))
     rows = list(openai_rows(cfg))
     _check_shapes({n: bundle.shape_of(n) for n in bundle}, rows, shapes, str(ckpt_path))

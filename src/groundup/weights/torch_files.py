@@ -18,6 +18,7 @@ from groundup.config import ModelConfig
 from groundup.errors import UserError
 from groundup.files import atomic_file
 from groundup.model.gpt import GPTModel
+from groundup.model.hollow import hollow
 from groundup.weights.architectures import GPT2, architecture_of
 from groundup.weights.checkpoint import build_model
 from groundup.weights.names import Row, nanogpt_rows, unwrapped
@@ -120,7 +121,7 @@ def _course_config(
 
 def _course_rows(cfg: ModelConfig) -> list[Row]:
     """The course's names are ours."""
-    with torch.device("meta"):
+    with hollow():
         names = GPTModel(cfg).state_dict()
     return [Row(n, (n,)) for n in names if not (cfg.tie_weights and n == "out_head.weight")]
 
