@@ -31,13 +31,14 @@ def test_scores_stay_near_those_of_fp32(name: str, kind: Quantization) -> None:
     assert 0 < (after - before).square().mean().sqrt() < NEAR[kind] * before.std()
     cache = model.new_cache(2)
     cached = torch.cat([model(part, cache) for part in idx.split([6, 1, 5], dim=1)], dim=1)
-    tolerance = 1e-4 if kind != "int4" else 0.15 * before.std().item()  # activations of 8 bits
-    torch.testing.assert_close(cached, after, atol=tolerance, rtol=0)
+    # A few tokens' activations have 8 bits, beside weights that have no more.
+    few = {"fp16": 1e-4, "int8": 0.03, "int4": 0.06}[kind] * before.std()
+    assert (cached - after).square().mean().sqrt() < few
     loss = model(idx[:, :-1], targets=idx[:, 1:])
     expected = torch.nn.functional.cross_entropy(
         after[:, :-1].flatten(0, 1), idx[:, 1:].flatten(), reduction="sum"
     )
-    torch.testing.assert_close(loss, expected, rtol=0.02 if kind == "int4" else 1e-4, atol=0)
+    torch.testing.assert_close(loss, expected, rtol=1e-4 if kind == "fp16" else 0.02, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
@@ -64,10 +65,7 @@ def test_the_layers_are_replaced_and_nothing_trains() -> None:
 
 
 def test_what_cannot_be_quantized_is_refused_and_stays_as_it_was() -> None:
-    model = a_model(tiny_config(hidden_dim=40))
-    with pytest.raises(UserError, match="40 inputs, which cannot be cut into groups of 32"):
-        quantize(model, "int4")
-    assert not is_quantized(model)
+    model = a_model(tiny_config())
     with pytest.raises(UserError, match="quantized already"):
         quantize(quantize(model, "int8"), "int8")
     with pytest.raises(UserError, match="LoRA layers; merge them"):
@@ -76,6 +74,7 @@ def test_what_cannot_be_quantized_is_refused_and_stays_as_it_was() -> None:
     broken.out_head.weight.data[3, 3] = torch.nan
     with pytest.raises(UserError, match="out_head holds numbers that are not finite"):
         quantize(broken, "int8")
+    assert not is_quantized(broken)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,4 +1,4 @@
-"""Build ``products.cpp`` with the system's compiler, once, and open it.
+"""Build the kernels (``products.cpp``, ``tokens.cpp``) with the system's compiler, once; open them.
 
 The library lies in groundup's cache under a name made of its source, the flags, the compiler and
 the CPU, so a change of any of them builds another one. Without a compiler nobody is stopped:
@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,12 +30,15 @@ FLAGS = ("-O3", "-fPIC", "-std=c++17", "-ffp-contract=off")
 WAYS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 SECONDS = 120
 
+SOURCES = ("products.cpp", "tokens.cpp")
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
     "product_f32": [_POINTER] * 4 + [_SIZE] * 3,
     "product_f16": [_POINTER] * 4 + [_SIZE] * 3,
     "product_i8": [_POINTER] * 5 + [_SIZE] * 3,
     "product_i4": [_POINTER] * 6 + [_SIZE] * 3,
+    "rms_norm": [_POINTER] * 3 + [_SIZE] * 2 + [ctypes.c_float],
+    "rotate": [_POINTER] * 4 + [_SIZE] * 4,
 }
 
 
@@ -64,29 +68,46 @@ def _library() -> tuple[ctypes.CDLL | None, str | None]:
             problem = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
         except (OSError, subprocess.TimeoutExpired) as error:
             problem = str(error)
-    return None, f"{compiler} could not build products.cpp: {str(problem):.200}"
+    return None, f"{compiler} could not build the kernels: {str(problem):.200}"
 
 
 def _built(compiler: str, flags: tuple[str, ...]) -> Path:
     """The path of the library for this compiler and CPU; it is built if it is not there."""
     from groundup.data.sources import cache_dir  # whose neighbours load the tokenizers
 
-    source = (resources.files("groundup") / "kernels" / "products.cpp").read_bytes()
+    sources = written()
     told = "\0".join((compiler, *flags, platform.machine(), _cpu())).encode()
-    name = hashlib.sha256(source + told).hexdigest()[:16]
-    path = cache_dir() / "kernels" / f"products-{name}.so"
+    name = hashlib.sha256(b"".join(sources.values()) + told).hexdigest()[:16]
+    path = cache_dir() / "kernels" / f"kernels-{name}.so"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        code, thing, built = (Path(folder) / n for n in ("products.cpp", "products.o", "built.so"))
-        code.write_bytes(source)
-        _run([compiler, *flags, "-c", str(code), "-o", str(thing)])
-        # Without OpenMP's own library: torch has one in this process already, and two would each
-        # keep their threads waiting for work on the same cores.
-        _run([compiler, "-shared", str(thing), "-o", str(built)])
+    with tempfile.TemporaryDirectory(dir=path.parent) as there:
+        built = compiled(compiler, flags, sources, Path(there))
         built.replace(path)  # whoever builds it at the same time builds the same
     return path
+
+
+def written() -> dict[str, bytes]:
+    """The source files, by name."""
+    folder = resources.files("groundup") / "kernels"
+    return {name: (folder / name).read_bytes() for name in SOURCES}
+
+
+def compiled(
+    compiler: str, flags: tuple[str, ...], sources: Mapping[str, bytes], folder: Path
+) -> Path:
+    """A library of these files, made in a folder."""
+    things, built = [], folder / "built.so"
+    for name, text in sources.items():
+        code = folder / name
+        code.write_bytes(text)
+        things.append(str(code.with_suffix(".o")))
+        _run([compiler, *flags, "-c", str(code), "-o", things[-1]])
+    # Without OpenMP's own library: torch has one in this process already, and two would each keep
+    # their threads waiting for work on the same cores.
+    _run([compiler, "-shared", *things, "-o", str(built)])
+    return built
 
 
 def _run(command: list[str]) -> None:

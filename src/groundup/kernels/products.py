@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from groundup.kernels.build import library
 
 GROUP = 32
-"""Weights of 4 bits that share a step and a lowest value."""
+"""Quantized weights that share a step (those of 4 bits, a lowest value too)."""
 
 FEW = 16
 """Up to so many rows the kernel is faster: each row of the matrix is widened once per row of
@@ -26,9 +26,9 @@ def product(
 
     Args:
         x: activations.
-        weight: fp32 or fp16 ``(R, C)``; int8 ``(R, C)``; or uint8 ``(R, C / 2)``, two weights each.
-        scale: none for fp32 and fp16; fp32 ``(R,)`` for int8; fp16 ``(2, R, C / 32)`` for uint8,
-            steps and lowest values.
+        weight: fp32 or fp16 ``(R, C)``; or what :func:`quantized_int8` or :func:`quantized_int4`
+            makes of a matrix.
+        scale: the same; none for fp32 and fp16.
         bias: fp32 ``(R,)``.
     """
     if torch.compiler.is_compiling():
@@ -40,18 +40,21 @@ def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | Non
     rows = x.numel() // x.shape[-1]
     found = library() if rows <= FEW and x.device.type == "cpu" else None
     if found is None:
-        return F.linear(x.float(), dequantized(weight, scale), bias).to(x.dtype)
-    acts = x.float().contiguous()
-    y = torch.empty(*x.shape[:-1], len(weight))
+        matrix = dequantized(weight, scale)[:, : x.shape[-1]]
+        return F.linear(x.float(), matrix, bias).to(x.dtype)
+    acts = x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
+    if scale is not None:
+        acts = whole_groups(acts)
+    y = torch.empty(*x.shape[:-1], weight.shape[0])
     w, b = weight.data_ptr(), None if bias is None else bias.data_ptr()
-    rest = b, acts.data_ptr(), y.data_ptr(), rows, len(weight), x.shape[-1]
+    rest = b, acts.data_ptr(), y.data_ptr(), rows, weight.shape[0], acts.shape[-1]
     if scale is None:
         (found.product_f32 if weight.dtype == torch.float32 else found.product_f16)(w, *rest)
     elif weight.dtype == torch.int8:
         found.product_i8(w, scale.data_ptr(), *rest)
     else:
         found.product_i4(w, scale[0].data_ptr(), scale[1].data_ptr(), *rest)
-    return y.to(x.dtype)
+    return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
 _op = torch.library.custom_op("groundup::product", _product, mutates_args=())
@@ -62,10 +65,25 @@ def _(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> T
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
+def whole_groups(x: Tensor) -> Tensor:
+    """With zeros at the end of each row, where its last group has fewer than 32 numbers."""
+    missing = -x.shape[-1] % GROUP
+    return F.pad(x, (0, missing)) if missing else x
+
+
 def quantized_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix ``(R, C)`` in whole numbers from -127 to 127 and a step for each row, ``(R,)``."""
-    step = weight.float().abs().amax(dim=1).clamp_min(1e-12) / 127
-    return (weight.float() / step[:, None]).round().to(torch.int8), step
+    """A matrix in whole numbers from -127 to 127, and for each 32 of a row a step.
+
+    What llama.cpp's Q8_0 is, so weights out of such a file stay as they are.
+
+    Returns:
+        int8 ``(R, C)``, and fp16 ``(R, C / 32)``; zeros make ``C`` a multiple of 32.
+    """
+    groups = whole_groups(weight).float().unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
+    step = (groups.abs().amax(dim=2, keepdim=True) / 127).half().float()
+    step = torch.where(step == 0, torch.ones_like(step), step)
+    whole = (groups / step).round().clamp(-127, 127).to(torch.int8)
+    return whole.flatten(1), step[..., 0].half()
 
 
 def quantized_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,9 +93,9 @@ def quantized_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     is. Byte ``j`` of a group holds weight ``j`` and, in its upper half, weight ``j + 16``.
 
     Returns:
-        uint8 ``(R, C / 2)``, and fp16 ``(2, R, C / 32)``.
+        uint8 ``(R, C / 2)``, and fp16 ``(2, R, C / 32)``; zeros make ``C`` a multiple of 32.
     """
-    groups = weight.float().unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
+    groups = whole_groups(weight).float().unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
     lowest = groups.amin(dim=2, keepdim=True).half().float()
     step = ((groups.amax(dim=2, keepdim=True) - lowest) / 15).half().float()
     step = torch.where(step == 0, torch.ones_like(step), step)
@@ -87,11 +105,12 @@ def quantized_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantized(weight: Tensor, scale: Tensor | None) -> Tensor:
-    """The matrix ``(R, C)`` in fp32 that quantized numbers stand for."""
+    """The matrix ``(R, C)`` in fp32 that quantized numbers stand for, with the zeros of groups."""
     if scale is None:
         return weight.float()
     if weight.dtype == torch.int8:
-        return weight * scale[:, None]
+        groups = weight.unflatten(1, (-1, GROUP))  # (R, C / 32, 32)
+        return (groups * scale.float()[..., None]).flatten(1)
     pairs = weight.unflatten(1, (-1, GROUP // 2))  # (R, C / 32, 16)
     whole = torch.cat((pairs & 15, pairs >> 4), dim=2).float()  # (R, C / 32, 32)
     step, lowest = scale.float()[..., None]  # (R, C / 32, 1) twice

@@ -83,14 +83,14 @@ class LayerCache:
         if end > capacity:
             self.resize(len(k), grown(end, capacity, self.limit))
         if self.places is None:
-            self.keys[:, :, self.length : end] = k
-            self.values[:, :, self.length : end] = v
+            self.keys.narrow(2, self.length, k.shape[2]).copy_(k)
+            self.values.narrow(2, self.length, k.shape[2]).copy_(v)
         else:
             rows = torch.arange(len(k), device=k.device)[:, None]  # (B, 1)
             self.keys[rows, :, self.places] = k.transpose(1, 2)
             self.values[rows, :, self.places] = v.transpose(1, 2)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
     def resize(self, rows: int, capacity: int) -> None:
         """Take memory for so many rows and tokens; what is in stays, as far as it fits."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.config import FeedForwardKind, ModelConfig, NormKind
+from groundup.kernels.tokens import is_plain, is_small, rms_norm
 from groundup.model.attention import MultiHeadAttention
 from groundup.model.linear import Linear
 
@@ -57,6 +58,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension: ``(..., C) -> (..., C)``; ``ladder_modern.py``, fused."""
+        if is_small(x) and is_plain(self.scale):
+            return rms_norm(x, self.scale, self.eps)
         y = F.rms_norm(x.to(self.scale.dtype), self.scale.shape, self.scale, self.eps)
         return y.to(x.dtype)  # in bf16, squares are added up in fp32, as everybody does
 

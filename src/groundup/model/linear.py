@@ -5,11 +5,11 @@ Shapes: ``N`` rows of activations (tokens), ``R`` outputs, ``C`` inputs.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.kernels.products import FEW, product
+from groundup.kernels.tokens import is_left_to_pytorch, is_plain
 
 LARGE = 1 << 18
 """Smaller matrices lie in the CPU's cache, where it makes no difference."""
@@ -30,23 +30,11 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear(x, weight, bias)``, by whichever kernel is faster."""
     if (
-        torch.is_grad_enabled()
+        is_left_to_pytorch()
         or x.numel() > FEW * x.shape[-1]
         or weight.numel() < LARGE
-        or torch.compiler.is_compiling()
-        or not _is_plain(x)
-        or not _is_plain(weight)
-        or torch.is_autocast_enabled("cpu")
+        or not is_plain(x)
+        or not is_plain(weight)
     ):
         return F.linear(x, weight, bias)
     return product(x, weight, None, bias)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether there are numbers of 4 bytes in this machine's memory, one after another."""
-    return (
-        type(tensor) in (Tensor, nn.Parameter)  # not sharded, not faked by a planner
-        and tensor.dtype == torch.float32
-        and tensor.device.type == "cpu"
-        and tensor.is_contiguous()
-    )

@@ -1,7 +1,8 @@
 """Fewer bytes per weight, for writing texts: linear layers in fp16, 8 bits or 4 bits.
 
 While a text is written, each weight is read once per token, so half the bytes take half the time.
-The activations stay fp32 (with 4-bit weights, 8 bits). Layers are replaced as LoRA does it; what
+The activations stay fp32 beside fp16 weights; beside smaller ones a few tokens' are rounded to 8
+bits, 32 at a time. Layers are replaced as LoRA does it; what
 is quantized can be run and measured, not trained. The token embedding, of which one row is read
 per token, stays as it is; an output layer that was tied to it gets its own numbers.
 """
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.config import Quantization
 from groundup.errors import UserError
-from groundup.kernels.products import GROUP, dequantized, product, quantized_int4, quantized_int8
+from groundup.kernels.products import dequantized, product, quantized_int4, quantized_int8
 from groundup.model.gpt import GPTModel
 from groundup.model.lora import has_lora
 
@@ -23,15 +24,13 @@ from groundup.model.lora import has_lora
 class QuantizedLinear(nn.Module):
     """An ``nn.Linear`` with fewer bytes per weight: ``y = x W^T + b``.
 
-    ``fp16`` rounds to 11 significant bits; ``int8`` to 255 steps per row of the matrix, ``int4`` to
-    16 steps between the lowest and the highest of 32 weights of a row (0.63 bytes per weight).
+    ``fp16`` rounds to 11 significant bits; ``int8`` each 32 weights of a row to 255 steps as large
+    as the largest needs (1.06 bytes per weight), ``int4`` to 16 steps between the lowest and the
+    highest (0.63 bytes).
 
     Args:
         linear: the layer to copy.
         kind: how its matrix is stored.
-
-    Raises:
-        UserError: its rows cannot be cut into groups of 32.
     """
 
     weight: Tensor
@@ -42,11 +41,6 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.kind = kind
-        if kind == "int4" and self.in_features % GROUP:
-            raise UserError(
-                f"a layer has {self.in_features} inputs, which cannot be cut into groups of "
-                f"{GROUP} for int4; use int8"
-            )
         with torch.no_grad():
             if kind == "fp16":
                 weight, scale = linear.weight.half(), None
@@ -72,7 +66,7 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self) -> Tensor:
         """The matrix ``(out, in)`` that it stands for, in fp32."""
-        return dequantized(self.weight, self.scale)
+        return dequantized(self.weight, self.scale)[:, : self.in_features]
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
@@ -88,8 +82,7 @@ def quantize(model: GPTModel, kind: Quantization) -> GPTModel:
         kind: ``fp16``, ``int8`` or ``int4`` (the output layer in int8 then).
 
     Raises:
-        UserError: the model is quantized already, has LoRA layers, holds NaN, or has a layer that
-            cannot be cut into groups; it is as it was.
+        UserError: the model is quantized already, has LoRA layers or holds NaN; it is as it was.
     """
     if is_quantized(model):
         raise UserError("the model is quantized already; open it anew to quantize it otherwise")

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from groundup.config import ModelConfig
+from groundup.kernels.tokens import is_plain, is_small
+from groundup.kernels.tokens import rotate as tokens_rotated
 from groundup.model.frequencies import frequencies
 
 
@@ -39,6 +41,9 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
     ``a`` becomes ``a cos - b sin``, and ``b`` becomes ``b cos + a sin``.
     """
+    tokens = x.transpose(1, 2)  # (B, T, H, D), as the projections leave them
+    if is_small(tokens) and is_plain(turn):
+        return tokens_rotated(tokens, turn).transpose(1, 2)
     cos, sin = turn
     other = x.roll(x.shape[-1] // 2, dims=-1)  # b stands where a is in x, and a where b is
     return x * cos + other * sin

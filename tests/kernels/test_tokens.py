@@ -1,0 +1,63 @@
+"""Norms and rotations of a few tokens are PyTorch's, and left to it where they must be."""
+
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from groundup.config import ModelConfig
+from groundup.kernels import tokens
+from groundup.model import layers, rotary
+from groundup.model.layers import RMSNorm
+from groundup.model.rotary import rotate, turns
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler"
+)
+CONFIG = ModelConfig(emb_dim=48, n_heads=2, head_dim=24, rope=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 1, 48), (3, 2, 5, 17), (2, 1)])
+def test_a_norm_is_its_formula(shape: tuple[int, ...]) -> None:
+    x, norm = torch.randn(shape) * 3, RMSNorm(shape[-1], eps=1e-6)
+    norm.scale.copy_(torch.randn(shape[-1]))
+    assert tokens.is_small(x)
+    expected = F.rms_norm(x.double(), shape[-1:], norm.scale.double(), 1e-6)
+    torch.testing.assert_close(norm(x).double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_rotation_is_pytorchs_to_the_bit(
+    own: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = torch.tensor([[4, 5, 6], [0, 1, 2]]) if own else torch.arange(7, 10)
+    turn = turns(places[..., :count], CONFIG)
+    x = torch.randn(2, count, 2, 24).transpose(1, 2)  # as attention has it
+    ours = rotate(x, turn)
+    monkeypatch.setattr(rotary, "is_small", lambda x: False)
+    assert torch.equal(ours, rotate(x, turn)) and ours.shape == x.shape
+
+
+@pytest.mark.parametrize("why", ["gradients", "autocast", "dtype", "layout", "size", "kernel"])
+def test_what_it_is_not_for_is_left_to_pytorch(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = RMSNorm(8)
+    x = torch.randn(2, 1, 8)
+    monkeypatch.setattr(layers, "rms_norm", lambda *_: pytest.fail("the kernel was called"))
+    with torch.set_grad_enabled(why == "gradients"):
+        if why == "dtype":
+            x = x.double()
+        elif why == "layout":
+            x = torch.randn(8, 2).T
+        elif why == "size":
+            x = torch.randn(tokens.FEW // 8 + 1, 8)
+        elif why == "kernel":
+            monkeypatch.setattr(tokens, "library", lambda: None)
+        with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
+            out = norm(x)
+    assert out.dtype == x.dtype and out.requires_grad == (why == "gradients")
+    torch.testing.assert_close(out, nn.RMSNorm(8, eps=norm.eps, dtype=x.dtype)(x))
