@@ -33,13 +33,25 @@ from common import kept_results, report
 from groundup import load_model
 from groundup.model.door import token_loss
 
+GPT2_PARTS = {
+    "rope": "false",
+    "qk_norm": "false",
+    "norm": "layer",
+    "norm_eps": 1e-5,
+    "feed_forward": "gelu",
+    "hidden_dim": 384,  # two matrices instead of three, so as many parameters
+    "attn_bias": "true",
+    "mlp_bias": "true",
+}
 LADDER: dict[str, dict[str, object]] = {
     "as it is": {},
+    "GPT-2's parts (positions, LayerNorm, GELU)": GPT2_PARTS,
+    "without norms of queries and keys": {"qk_norm": "false"},
     "without Muon (AdamW at 5e-3)": {"optimizer": "adamw", "learning_rate": 5e-3},
+    "Muon at half the rate": {"learning_rate": 1e-2},
+    "cosine instead of linear": {"lr_schedule": "cosine"},
     "4 layers instead of 2": {"n_layers": 4},
     "tied weights": {"tie_weights": "true"},
-    "cosine instead of linear": {"lr_schedule": "cosine"},
-    "Muon at half the rate": {"learning_rate": 1e-2},
 }
 """What is taken back from the recipe, one at a time, all else and the number of steps kept."""
 
