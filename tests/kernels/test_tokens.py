@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from groundup.config import ModelConfig
 from groundup.kernels import tokens
-from groundup.model import layers, rotary
+from groundup.model import attention, layers, rotary
+from groundup.model.attention import attend
 from groundup.model.layers import RMSNorm
 from groundup.model.rotary import rotate, turns
 
@@ -61,3 +62,49 @@ def test_what_it_is_not_for_is_left_to_pytorch(why: str, monkeypatch: pytest.Mon
             out = norm(x)
     assert out.dtype == x.dtype and out.requires_grad == (why == "gradients")
     torch.testing.assert_close(out, nn.RMSNorm(8, eps=norm.eps, dtype=x.dtype)(x))
+
+
+MASKS = {
+    "none": lambda B, T, S: None,
+    "causal": lambda B, T, S: torch.ones(T, S, dtype=torch.bool).tril(S - T),
+    "rows": lambda B, T, S: torch.arange(S) <= torch.randint(0, S, (B, T))[:, None, :, None],
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 4, 64), (6, 2, 24), (3, 1, 40)])
+@pytest.mark.parametrize(("rows", "count", "seen"), [(1, 1, 1), (1, 1, 300), (3, 2, 40)])
+def test_attention_is_pytorchs(
+    mask: str, heads: int, kv_heads: int, size: int, rows: int, count: int, seen: int
+) -> None:
+    if mask == "none" and count > 1:
+        pytest.skip("then PyTorch's own causal mask is meant")
+    q = torch.randn(rows, count, heads, size).transpose(1, 2)
+    memory = torch.randn(2, rows + 1, kv_heads, seen + 7, size)  # more than is in use
+    k, v = memory[:, :rows, :, :seen]
+    visible = MASKS[mask](rows, count, seen)
+    assert tokens.is_small(q.transpose(1, 2)) and tokens.is_laid_out(k, v, visible)
+    out = attend(q, k, v, visible, nn.Dropout(0.5).eval())
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-5)
+    alone = attend(q[:1], k[:1], v[:1], visible if mask != "rows" else visible[:1], nn.Dropout(0))
+    assert torch.equal(out[:1], alone)
+
+
+@torch.no_grad()
+def test_what_is_hidden_leaves_no_trace() -> None:
+    """A row in a batch is padded; its numbers are those that it has alone."""
+    q, memory = torch.randn(1, 1, 2, 32).transpose(1, 2), torch.randn(2, 1, 2, 50, 32)
+    alone = attend(q, *memory[:, :, :, :20], None, nn.Dropout(0))
+    padded = attend(q, *memory, torch.arange(50)[None, None, None] < 20, nn.Dropout(0))
+    assert torch.equal(alone, padded)
+
+
+@torch.no_grad()
+def test_attention_that_drops_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "attend_few", lambda *_: pytest.fail("the kernel was called"))
+    q = k = torch.randn(1, 2, 1, 8)
+    attend(q, k, k, None, nn.Dropout(0.5).train())
+    by_head = torch.ones(1, 2, 1, 1, dtype=torch.bool)
+    attend(q, k, k, by_head, nn.Dropout(0))

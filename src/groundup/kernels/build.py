@@ -39,6 +39,7 @@ _ARGUMENTS = {
     "product_i4": [_POINTER] * 6 + [_SIZE] * 3,
     "rms_norm": [_POINTER] * 3 + [_SIZE] * 2 + [ctypes.c_float],
     "rotate": [_POINTER] * 4 + [_SIZE] * 4,
+    "attend": [_POINTER] * 6,
 }
 
 

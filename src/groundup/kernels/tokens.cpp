@@ -1,24 +1,49 @@
-// What happens to a few tokens between the products: RMSNorm and rotary positions.
+// What happens to a few tokens between the products: RMSNorm, rotary positions, attention.
 //
 // While a text is written, these work on some hundred numbers each. PyTorch makes each of several
 // functions, and calling those takes longer than computing; here it is one call. The formulas are
-// those of model/layers.py and model/rotary.py, in fp32.
+// those of model/layers.py, model/rotary.py and model/attention.py, in fp32.
 //
 // Built and called as products.cpp is.
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+constexpr int64_t SMALL = 1 << 15;  // products that are sooner computed than shared among threads
+constexpr int64_t COLUMNS = 32;     // of a head's values that are mixed at a time, in registers
+
+// "omp simd" lets the sum be added up in several parts side by side, which is all that keeps a
+// compiler from eight numbers at a time.
+inline float dot(const float *a, const float *b, int64_t n) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// y = sum over s of weights[s] * values[s], in some columns of values, whose rows are size apart.
+template <typename Count>
+inline void mix(const float *weights, const float *values, float *y, int64_t seen, int64_t size,
+                Count columns) {
+    float sums[COLUMNS] = {};
+    for (int64_t s = 0; s < seen; s++, values += size)
+        for (int64_t i = 0; i < columns; i++) sums[i] += weights[s] * values[i];
+    for (int64_t i = 0; i < columns; i++) y[i] = sums[i];
+}
+
+}  // namespace
 
 extern "C" {
 
-// y = x / sqrt(mean of x^2 + eps) * scale, for each of n rows. "omp simd" lets the sum be added up in
-// several parts side by side, which is all that keeps a compiler from eight numbers at a time.
+// y = x / sqrt(mean of x^2 + eps) * scale, for each of n rows.
 void rms_norm(const float *x, const float *scale, float *y, int64_t n, int64_t cols, float eps) {
     for (int64_t i = 0; i < n; i++, x += cols, y += cols) {
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t c = 0; c < cols; c++) sum += x[c] * x[c];
-        const float factor = 1.0f / std::sqrt(sum / static_cast<float>(cols) + eps);
+        const float mean = dot(x, x, cols) / static_cast<float>(cols);
+        const float factor = 1.0f / std::sqrt(mean + eps);
         for (int64_t c = 0; c < cols; c++) y[c] = x[c] * factor * scale[c];
     }
 }
@@ -35,6 +60,45 @@ void rotate(const float *x, const float *cos, const float *sin, float *y, int64_
                 y[i] = x[i] * c[i] + x[i + half] * s[i];
                 y[i + half] = x[i + half] * c[i + half] + x[i] * s[i + half];
             }
+        }
+    }
+}
+
+struct Sizes {
+    int64_t batch, tokens, heads, kv_heads, seen, size;  // B, T, H, K, S, D
+    int64_t kv_row, kv_head;       // numbers from one row, and from one head, to the next
+    int64_t mask_row, mask_token;  // the same of the mask
+};
+
+// A few tokens attend to those in a cache: q and y (B, T, H, D), keys and values (B, K, S, D) within
+// a larger memory, mask (B, T, S), 0 where a query doesn't see a key; without one it sees all.
+void attend(const float *q, const float *keys, const float *values, const uint8_t *mask, float *y,
+            const Sizes *sizes) {
+    const Sizes z = *sizes;
+    const float factor = 1.0f / std::sqrt(static_cast<float>(z.size));
+#pragma omp parallel for if (z.batch * z.tokens * z.heads * z.seen * z.size > SMALL)
+    for (int64_t row = 0; row < z.batch * z.heads; row++) {
+        const int64_t b = row / z.heads, h = row % z.heads;
+        const int64_t from = b * z.kv_row + h / (z.heads / z.kv_heads) * z.kv_head;
+        std::vector<float> weights(z.seen);
+        for (int64_t t = 0; t < z.tokens; t++) {
+            const int64_t to = ((b * z.tokens + t) * z.heads + h) * z.size;
+            const uint8_t *see = mask ? mask + b * z.mask_row + t * z.mask_token : nullptr;
+            float largest = -INFINITY, sum = 0.0f;
+            for (int64_t s = 0; s < z.seen; s++) {
+                const bool sees = !see || see[s];
+                const float *key = keys + from + s * z.size;
+                weights[s] = sees ? factor * dot(q + to, key, z.size) : -INFINITY;
+                largest = largest < weights[s] ? weights[s] : largest;
+            }
+            for (float &weight : weights) sum += weight = std::exp(weight - largest);
+            for (float &weight : weights) weight /= sum;
+            const float *value = values + from;
+            int64_t i = 0;
+            for (; i + COLUMNS <= z.size; i += COLUMNS)
+                mix(weights.data(), value + i, y + to + i, z.seen, z.size,
+                    std::integral_constant<int64_t, COLUMNS>());
+            if (i < z.size) mix(weights.data(), value + i, y + to + i, z.seen, z.size, z.size - i);
         }
     }
 }

@@ -1,11 +1,19 @@
-"""Norms and rotations of a few tokens, each in one call (``tokens.cpp``); when that is better."""
+"""What a few tokens take between the products, each in one call (``tokens.cpp``).
+
+Shapes: ``B`` rows, ``T`` tokens, ``S`` tokens attended to, ``H`` heads, ``K`` heads of keys and
+values, ``D`` columns per head.
+"""
 
 from __future__ import annotations
+
+import ctypes
 
 import torch
 from torch import Tensor, nn
 
 from groundup.kernels.build import library
+
+_Sizes = ctypes.c_int64 * 10
 
 FEW = 1 << 16
 """Up to so many numbers, PyTorch takes longer to be called than to compute."""
@@ -63,3 +71,43 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
         size,
     )
     return y
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """``attention.attend`` of a few queries ``(B, T, H, D)`` that :func:`is_small`, same shape.
+
+    Args:
+        q: the queries.
+        k: keys ``(B, K, S, D)``, each head's after one another.
+        v: values, laid out as the keys.
+        mask: bool, to be broadcast to ``(B, 1, T, S)``.
+    """
+    y, (B, T, H, D), (_, K, S, _) = torch.empty_like(q), q.shape, k.shape
+    told, steps = None, (0, 0)
+    if mask is not None:
+        mask = mask.expand(B, 1, T, S)
+        told, steps = mask.data_ptr(), (mask.stride(0), mask.stride(2))
+    kernel = library()
+    assert kernel is not None
+    sizes = _Sizes(B, T, H, K, S, D, *k.stride()[:2], *steps)
+    kernel.attend(q.data_ptr(), k.data_ptr(), v.data_ptr(), told, y.data_ptr(), sizes)
+    return y
+
+
+def _is_for_all_heads(mask: Tensor) -> bool:
+    return (
+        mask.dtype == torch.bool
+        and mask.stride(-1) == 1
+        and (mask.dim() == 2 or mask.dim() == 4 and mask.shape[1] == 1)
+    )
+
+
+def is_laid_out(k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+    """Whether :func:`attend` can read these."""
+    size = k.shape[-1]
+    return (
+        k.dtype == v.dtype == torch.float32
+        and k.stride() == v.stride()
+        and k.stride()[2:] == (size, 1)
+        and (mask is None or _is_for_all_heads(mask))
+    )

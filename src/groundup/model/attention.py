@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.errors import UserError
+from groundup.kernels.tokens import attend as attend_few
+from groundup.kernels.tokens import is_laid_out, is_small
 from groundup.model.linear import Linear
 from groundup.model.rotary import rotate
 
@@ -127,6 +129,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
     - a CPU computes up to ``SHORT`` tokens in bf16: that kernel is made for long texts, and
       spelling it out takes a third to four fifths of its time (``benchmarks/attention.py``).
 
+    A few tokens that look into a cache are left to our own kernel, which is sooner called.
+
     Args:
         q: queries ``(B, H, T, D)``.
         k: keys ``(B, K, S, D)``; each head of them serves ``H / K`` heads of queries.
@@ -143,12 +147,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
     short = mask is None and 1 < T <= SHORT and q.dtype == torch.bfloat16
     if watched or (short and q.device.type == "cpu"):
         return attend_explicitly(q, k, v, mask, dropout)
+    drops = dropout.p if dropout.training else 0.0
+    tokens = q.transpose(1, 2)  # (B, T, H, D)
+    cached = mask is not None or T == 1
+    if cached and not drops and is_small(tokens) and is_laid_out(k, v, mask):
+        return attend_few(tokens, k, v, mask).transpose(1, 2)
     return F.scaled_dot_product_attention(
         q,
         k,
         v,
         attn_mask=mask,
-        dropout_p=dropout.p if dropout.training else 0.0,
+        dropout_p=drops,
         is_causal=mask is None and T > 1,
         enable_gqa=q.shape[1] != k.shape[1],
     )
