@@ -193,7 +193,7 @@ class Engine:
             UserError: the scores are not numbers.
         """
         logits = logits[:, : self.vocab_size].float()
-        if logits.isnan().any():
+        if logits.amax().isnan():  # of numbers that are not all numbers it is NaN, too
             raise UserError(
                 "the model's scores are not numbers (NaN), so nothing can be chosen from them; "
                 "its weights are damaged: load an earlier checkpoint"

@@ -38,7 +38,7 @@ def product(
 
 def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    found = library() if rows <= FEW and x.device.type == "cpu" else None
+    found = library() if rows <= FEW and x.is_cpu else None
     if found is None:
         matrix = dequantized(weight, scale)[:, : x.shape[-1]]
         return F.linear(x.float(), matrix, bias).to(x.dtype)
@@ -53,7 +53,8 @@ def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | Non
     elif weight.dtype == torch.int8:
         found.product_i8(w, scale.data_ptr(), *rest)
     else:
-        found.product_i4(w, scale[0].data_ptr(), scale[1].data_ptr(), *rest)
+        steps = scale.data_ptr()
+        found.product_i4(w, steps, steps + scale.nbytes // 2, *rest)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
