@@ -53,8 +53,22 @@ def test_long_lists_are_read_quickly() -> None:
     asked = from_object({"model": "x", "prompt": [1] * 300_000}, CompletionAsked)
     assert asked.prompt == [1] * 300_000
     assert time.process_time() - began < 3
-    with pytest.raises(BadRequest, match=r"prompt\["):
-        from_object({"model": "x", "prompt": [1, 2, "a"]}, CompletionAsked)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ([1, 2, "a"], "prompt[2] is 'a'; expected a whole number"),
+        (["a", 1], "prompt[1] is 1; expected a text"),
+        ([[1, 2], ["x"]], "prompt[1][0] is 'x'; expected a whole number"),
+        ([2.5], "prompt[0] is 2.5; expected"),
+        ({"a": 1}, "prompt is {'a': 1}; expected a text or a list"),
+    ],
+)
+def test_the_item_is_named_at_which_the_nearest_reading_fails(prompt: object, told: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        from_object({"model": "x", "prompt": prompt}, CompletionAsked)
+    assert str(error.value).startswith(told)
 
 
 @pytest.mark.parametrize("value", [0, 0.0, 1, "", [1]])

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -168,15 +169,16 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
     """A value of the type that a field is declared with."""
     origin, of = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        problem: BadRequest | None = None
+        problems: list[BadRequest] = []
         for part in of:
             try:
                 return _converted(value, part, name)
-            except BadRequest as error:  # that of a part whose kind it is says most
-                problem = error if _same_kind(value, part) or problem is None else problem
-        assert problem is not None
-        wanted = " or ".join(_describe(part) for part in of if part is not type(None))
-        raise problem if problem.field != name else _wrong(value, wanted, name)
+            except BadRequest as error:
+                problems += [error] if _same_kind(value, part) else []
+        if inner := [problem for problem in problems if problem.field != name]:
+            raise max(inner, key=_place)  # of the part that fits furthest
+        wanted = dict.fromkeys(_describe(part) for part in of if part is not type(None))
+        raise _wrong(value, " or ".join(wanted), name)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return from_object(value, typing.cast(Any, hint), f"{name}.")
     if origin is list and isinstance(value, list):
@@ -195,6 +197,11 @@ def _same_kind(value: Any, hint: Any) -> bool:
     if isinstance(value, dict):
         return dataclasses.is_dataclass(hint)
     return isinstance(value, list) and typing.get_origin(hint) is list
+
+
+def _place(problem: BadRequest) -> list[int]:
+    """Which item of a list it is about, and which of that one's items."""
+    return [int(number) for number in re.findall(r"\[(\d+)\]", problem.field or "")]
 
 
 def _describe(hint: Any) -> str:
