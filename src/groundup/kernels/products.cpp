@@ -48,6 +48,9 @@ inline __m256 load8(const uint16_t *w) {  // fp16
 // One weight of each kind as fp32.
 inline float load1(float w) { return w; }
 inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fraction
+#ifdef WIDE
+    return _cvtsh_ss(w);
+#else
     const uint32_t sign = static_cast<uint32_t>(w & 0x8000u) << 16;
     const int exponent = (w >> 10) & 31;
     const uint32_t fraction = w & 1023u;
@@ -60,11 +63,12 @@ inline float load1(uint16_t w) {  // fp16: a sign, 5 bits of exponent, 10 of fra
     const uint32_t bits = sign | (wide << 23) | (fraction << 13);
     std::memcpy(&value, &bits, 4);
     return value;
+#endif
 }
 
 // One row of weights times N rows of activations, which are cols apart: a weight is widened once
-// for all. Two sums side by side, so that an addition need not wait for the one before it. How a sum
-// is added up doesn't depend on N: the same text is written whoever shares the batch.
+// for all. Two sums side by side, so that an addition need not wait for the one before it. How a
+// sum is added up doesn't depend on N: the same text is written whoever shares the batch.
 template <int N, typename Weight>
 inline void dots(const Weight *w, const float *x, int64_t cols, float *sums) {
     int64_t c = 0;
@@ -166,7 +170,7 @@ struct Bytes {  // int8: -127 to 127
 #endif
 };
 
-struct Nibbles {  // 4 bits: 0 to 15; byte j holds number j in its lower half, j + 16 in its upper one
+struct Nibbles {  // 4 bits, 0 to 15: byte j holds number j in its lower half, j + 16 in the other
     static constexpr int64_t SIZE = 16;
     static int whole(const uint8_t *w, int j) { return j < 16 ? w[j] & 15 : w[j - 16] >> 4; }
 #ifdef WIDE
@@ -179,12 +183,12 @@ struct Nibbles {  // 4 bits: 0 to 15; byte j holds number j in its lower half, j
 #endif
 };
 
-// Bytes to ask the memory for in advance. The CPU does that by itself, but keeps up only with weights
-// of 2 bytes and more; with these, asking saves a quarter of the time.
+// Bytes to ask the memory for in advance. The CPU does that by itself, but keeps up only with
+// weights of 2 bytes and more; with these, asking saves a quarter of the time.
 constexpr int64_t AHEAD = 1024;
 
-// One row of whole numbers times N rows of activations in 8 bits. Within a group the products are of
-// whole numbers, which is exact; then they are multiplied by both steps (the weights' is fp16).
+// One row of whole numbers times N rows of activations in 8 bits. Within a group the products are
+// of whole numbers, which is exact; then they are multiplied by both steps (the weights' is fp16).
 template <int N, typename Kind>
 inline void dots_whole(const uint8_t *w, const uint16_t *scale, const uint16_t *lowest,
                        const Eights &x, int64_t i, int64_t groups, float *sums) {
@@ -196,28 +200,36 @@ inline void dots_whole(const uint8_t *w, const uint16_t *scale, const uint16_t *
     __m256 a[N], b[N];
     for (int k = 0; k < N; k++) a[k] = b[k] = _mm256_setzero_ps();
     const __m256i ones = _mm256_set1_epi16(1);
-    for (; g + 8 <= groups; g += 8) {
-        float both[N][8];  // steps multiplied
-        const __m256 steps = load8(scale + g);
+    const auto add = [&](const float *both, int64_t at, __m256 *to) {
+        const uint8_t *from = w + at * Kind::SIZE;
+        _mm_prefetch(reinterpret_cast<const char *>(from + AHEAD), _MM_HINT_T0);
+        const __m256i weights = Kind::load(from);
         for (int k = 0; k < N; k++) {
-            _mm256_storeu_ps(both[k], _mm256_mul_ps(steps, load8(step + k * groups + g)));
-            if (lowest) a[k] = _mm256_fmadd_ps(load8(lowest + g), load8(sum_of + k * groups + g), a[k]);
+            const __m256i acts = _mm256_loadu_si256(
+                reinterpret_cast<const __m256i *>(whole + (k * groups + at) * GROUP));
+            const __m256i sum = _mm256_madd_epi16(Kind::pairs(weights, acts), ones);
+            to[k] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(both[8 * k]), to[k]);
         }
-        const auto add = [&](int j, __m256 *to) {
-            const uint8_t *from = w + (g + j) * Kind::SIZE;
-            _mm_prefetch(reinterpret_cast<const char *>(from + AHEAD), _MM_HINT_T0);
-            const __m256i weights = Kind::load(from);
-            for (int k = 0; k < N; k++) {
-                const __m256i acts = _mm256_loadu_si256(
-                    reinterpret_cast<const __m256i *>(whole + (k * groups + g + j) * GROUP));
-                const __m256i sum = _mm256_madd_epi16(Kind::pairs(weights, acts), ones);
-                to[k] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(both[k][j]), to[k]);
-            }
-        };
-        for (int j = 0; j < 8; j += 2) add(j, a), add(j + 1, b);
+    };
+    for (; g + 8 <= groups; g += 8) {
+        float both[N * 8];  // steps multiplied
+        for (int k = 0; k < N; k++) {
+            const float *of = step + k * groups + g, *sum = sum_of + k * groups + g;
+            _mm256_storeu_ps(both + 8 * k, _mm256_mul_ps(load8(scale + g), load8(of)));
+            if (lowest) a[k] = _mm256_fmadd_ps(load8(lowest + g), load8(sum), a[k]);
+        }
+        for (int j = 0; j < 8; j += 2) add(both + j, g + j, a), add(both + j + 1, g + j + 1, b);
     }
-    for (int k = 0; k < N; k++) sums[k] = sum8(_mm256_add_ps(a[k], b[k]));
-#endif
+    for (; g < groups; g++) {  // those that don't fill eight
+        float both[N * 8];
+        for (int k = 0; k < N; k++) {
+            both[8 * k] = load1(scale[g]) * step[k * groups + g];
+            if (lowest) sums[k] += load1(lowest[g]) * sum_of[k * groups + g];
+        }
+        add(both, g, a);
+    }
+    for (int k = 0; k < N; k++) sums[k] += sum8(_mm256_add_ps(a[k], b[k]));
+#else
     for (; g < groups; g++) {
         for (int k = 0; k < N; k++) {
             const int8_t *acts = whole + (k * groups + g) * GROUP;
@@ -227,6 +239,7 @@ inline void dots_whole(const uint8_t *w, const uint16_t *scale, const uint16_t *
             if (lowest) sums[k] += load1(lowest[g]) * sum_of[k * groups + g];
         }
     }
+#endif
 }
 
 // Every row of whole numbers times every row of activations. Widening so many weights to fp32 would

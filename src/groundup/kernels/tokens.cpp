@@ -70,8 +70,8 @@ struct Sizes {
     int64_t mask_row, mask_token;  // the same of the mask
 };
 
-// A few tokens attend to those in a cache: q and y (B, T, H, D), keys and values (B, K, S, D) within
-// a larger memory, mask (B, T, S), 0 where a query doesn't see a key; without one it sees all.
+// A few tokens attend to those in a cache: q and y (B, T, H, D), keys and values (B, K, S, D)
+// within a larger memory, mask (B, T, S), 0 where a query doesn't see a key; without one it sees all.
 void attend(const float *q, const float *keys, const float *values, const uint8_t *mask, float *y,
             const Sizes *sizes) {
     const Sizes z = *sizes;
@@ -98,7 +98,8 @@ void attend(const float *q, const float *keys, const float *values, const uint8_
             for (; i + COLUMNS <= z.size; i += COLUMNS)
                 mix(weights.data(), value + i, y + to + i, z.seen, z.size,
                     std::integral_constant<int64_t, COLUMNS>());
-            if (i < z.size) mix(weights.data(), value + i, y + to + i, z.seen, z.size, z.size - i);
+            if (i < z.size)
+                mix(weights.data(), value + i, y + to + i, z.seen, z.size, z.size - i);
         }
     }
 }
