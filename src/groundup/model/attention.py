@@ -113,7 +113,7 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)  # (B, H or K, T, D)
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or K, T, D)
 
 
 SHORT = 256
