@@ -95,9 +95,10 @@ def test_attention_is_pytorchs(
 @torch.no_grad()
 def test_what_is_hidden_leaves_no_trace() -> None:
     """A row in a batch is padded; its numbers are those that it has alone."""
-    q, memory = torch.randn(1, 1, 2, 32).transpose(1, 2), torch.randn(2, 1, 2, 50, 32)
-    alone = attend(q, *memory[:, :, :, :20], None, nn.Dropout(0))
-    padded = attend(q, *memory, torch.arange(50)[None, None, None] < 20, nn.Dropout(0))
+    q = torch.randn(1, 1, 2, 32).transpose(1, 2)
+    k, v = torch.randn(2, 1, 2, 50, 32)
+    alone = attend(q, k[:, :, :20], v[:, :, :20], None, nn.Dropout(0))
+    padded = attend(q, k, v, torch.arange(50)[None, None, None] < 20, nn.Dropout(0))
     assert torch.equal(alone, padded)
 
 
