@@ -57,3 +57,20 @@ def test_where_there_is_no_sigusr1(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             patch.undo()
             importlib.reload(interrupt)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_launched_process_that_fails_may_still_say_why(
+    launched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one has died, the launcher sends SIGTERM to those that are left."""
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(RuntimeError), StopRequest():
+            raise RuntimeError("connection reset by peer")
+        after = signal.getsignal(signal.SIGTERM)
+        assert after == (signal.SIG_IGN if launched else before)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -68,6 +68,10 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, Exception) and LAUNCHED in os.environ:
+            # If another process has died, torchrun ends those that are left. This one is about to
+            # end, but has still to say why.
+            self._previous[signal.SIGTERM] = signal.SIG_IGN
         for name, handler in self._previous.items():
             signal.signal(name, handler)  # pyright: ignore[reportArgumentType]
         self._previous.clear()
