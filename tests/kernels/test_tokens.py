@@ -55,7 +55,7 @@ def test_what_it_is_not_for_is_left_to_pytorch(why: str, monkeypatch: pytest.Mon
         elif why == "layout":
             x = torch.randn(8, 2).T
         elif why == "size":
-            x = torch.randn(tokens.FEW // 8 + 1, 8)
+            x = torch.randn(tokens.SMALL // 8 + 1, 8)
         elif why == "kernel":
             monkeypatch.setattr(tokens, "library", lambda: None)
         with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
@@ -65,25 +65,23 @@ def test_what_it_is_not_for_is_left_to_pytorch(why: str, monkeypatch: pytest.Mon
 
 
 MASKS = {
-    "none": lambda B, T, S: None,
-    "causal": lambda B, T, S: torch.ones(T, S, dtype=torch.bool).tril(S - T),
-    "rows": lambda B, T, S: torch.arange(S) <= torch.randint(0, S, (B, T))[:, None, :, None],
+    "none": lambda B, S: None,
+    "one for all": lambda B, S: (torch.arange(S) % 3 < 2)[None],
+    "rows": lambda B, S: torch.arange(S) <= torch.randint(0, S, (B,))[:, None, None, None],
 }
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 4, 64), (6, 2, 24), (3, 1, 40)])
-@pytest.mark.parametrize(("rows", "count", "seen"), [(1, 1, 1), (1, 1, 300), (3, 2, 40)])
+@pytest.mark.parametrize(("rows", "seen"), [(1, 1), (1, 300), (3, 40)])
 def test_attention_is_pytorchs(
-    mask: str, heads: int, kv_heads: int, size: int, rows: int, count: int, seen: int
+    mask: str, heads: int, kv_heads: int, size: int, rows: int, seen: int
 ) -> None:
-    if mask == "none" and count > 1:
-        pytest.skip("then PyTorch's own causal mask is meant")
-    q = torch.randn(rows, count, heads, size).transpose(1, 2)
+    q = torch.randn(rows, 1, heads, size).transpose(1, 2)
     memory = torch.randn(2, rows + 1, kv_heads, seen + 7, size)  # more than is in use
     k, v = memory[:, :rows, :, :seen]
-    visible = MASKS[mask](rows, count, seen)
+    visible = MASKS[mask](rows, seen)
     assert tokens.is_small(q.transpose(1, 2)) and tokens.is_laid_out(k, v, visible)
     out = attend(q, k, v, visible, nn.Dropout(0.5).eval())
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
@@ -103,9 +101,18 @@ def test_what_is_hidden_leaves_no_trace() -> None:
 
 
 @torch.no_grad()
-def test_attention_that_drops_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "attend_few", lambda *_: pytest.fail("the kernel was called"))
+def test_other_attention_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "attend_one", lambda *_: pytest.fail("the kernel was called"))
     q = k = torch.randn(1, 2, 1, 8)
     attend(q, k, k, None, nn.Dropout(0.5).train())
     by_head = torch.ones(1, 2, 1, 1, dtype=torch.bool)
     attend(q, k, k, by_head, nn.Dropout(0))
+    many = torch.randn(1, 2, 3, 8)
+    attend(many, many, many, torch.ones(3, 3, dtype=torch.bool), nn.Dropout(0))
+    attend(q, many, many, torch.ones(1, 1, dtype=torch.bool), nn.Dropout(0))  # to be broadcast
+
+
+@torch.no_grad()
+def test_a_mapped_norm_is_the_norm() -> None:
+    norm, x = RMSNorm(8), torch.randn(3, 2, 8)
+    torch.testing.assert_close(torch.func.vmap(norm)(x), norm(x))

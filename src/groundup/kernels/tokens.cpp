@@ -65,42 +65,40 @@ void rotate(const float *x, const float *cos, const float *sin, float *y, int64_
 }
 
 struct Sizes {
-    int64_t batch, tokens, heads, kv_heads, seen, size;  // B, T, H, K, S, D
-    int64_t kv_row, kv_head;       // numbers from one row, and from one head, to the next
-    int64_t mask_row, mask_token;  // the same of the mask
+    int64_t batch, heads, kv_heads, seen, size;  // B, H, K, S, D
+    int64_t kv_row, kv_head;  // numbers from one row, and from one head, to the next
+    int64_t mask_row;         // the same of the mask
 };
 
-// A few tokens attend to those in a cache: q and y (B, T, H, D), keys and values (B, K, S, D)
-// within a larger memory, mask (B, T, S), 0 where a query doesn't see a key; without one it sees all.
+// One token of each row attends to those in a cache: q and y (B, H, D), keys and values
+// (B, K, S, D) within a larger memory, mask (B, S), 0 where a query doesn't see a key; without one
+// it sees all. (For more tokens PyTorch's kernel is faster: it reads a key once for several.)
 void attend(const float *q, const float *keys, const float *values, const uint8_t *mask, float *y,
             const Sizes *sizes) {
     const Sizes z = *sizes;
     const float factor = 1.0f / std::sqrt(static_cast<float>(z.size));
-#pragma omp parallel for if (z.batch * z.tokens * z.heads * z.seen * z.size > SMALL)
+#pragma omp parallel for if (z.batch * z.heads * z.seen * z.size > SMALL)
     for (int64_t row = 0; row < z.batch * z.heads; row++) {
         const int64_t b = row / z.heads, h = row % z.heads;
         const int64_t from = b * z.kv_row + h / (z.heads / z.kv_heads) * z.kv_head;
+        const int64_t to = row * z.size;
+        const uint8_t *see = mask ? mask + b * z.mask_row : nullptr;
         std::vector<float> weights(z.seen);
-        for (int64_t t = 0; t < z.tokens; t++) {
-            const int64_t to = ((b * z.tokens + t) * z.heads + h) * z.size;
-            const uint8_t *see = mask ? mask + b * z.mask_row + t * z.mask_token : nullptr;
-            float largest = -INFINITY, sum = 0.0f;
-            for (int64_t s = 0; s < z.seen; s++) {
-                const bool sees = !see || see[s];
-                const float *key = keys + from + s * z.size;
-                weights[s] = sees ? factor * dot(q + to, key, z.size) : -INFINITY;
-                largest = largest < weights[s] ? weights[s] : largest;
-            }
-            for (float &weight : weights) sum += weight = std::exp(weight - largest);
-            for (float &weight : weights) weight /= sum;
-            const float *value = values + from;
-            int64_t i = 0;
-            for (; i + COLUMNS <= z.size; i += COLUMNS)
-                mix(weights.data(), value + i, y + to + i, z.seen, z.size,
-                    std::integral_constant<int64_t, COLUMNS>());
-            if (i < z.size)
-                mix(weights.data(), value + i, y + to + i, z.seen, z.size, z.size - i);
+        float largest = -INFINITY, sum = 0.0f;
+        for (int64_t s = 0; s < z.seen; s++) {
+            const bool sees = !see || see[s];
+            const float *key = keys + from + s * z.size;
+            weights[s] = sees ? factor * dot(q + to, key, z.size) : -INFINITY;
+            largest = largest < weights[s] ? weights[s] : largest;
         }
+        for (float &weight : weights) sum += weight = std::exp(weight - largest);
+        for (float &weight : weights) weight /= sum;
+        const float *value = values + from;
+        int64_t i = 0;
+        for (; i + COLUMNS <= z.size; i += COLUMNS)
+            mix(weights.data(), value + i, y + to + i, z.seen, z.size,
+                std::integral_constant<int64_t, COLUMNS>());
+        if (i < z.size) mix(weights.data(), value + i, y + to + i, z.seen, z.size, z.size - i);
     }
 }
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from groundup.kernels.build import library
 
-_Sizes = ctypes.c_int64 * 10
+_Sizes = ctypes.c_int64 * 8
 
-FEW = 1 << 16
+SMALL = 1 << 16
 """Up to so many numbers, PyTorch takes longer to be called than to compute."""
 
 
@@ -30,10 +30,11 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def is_left_to_pytorch() -> bool:
-    """Whether somebody wants gradients, another precision, or a compiled model."""
+    """Whether somebody wants gradients, another precision, or to see each function called."""
     return (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()  # vmap and the like
         or torch.is_autocast_enabled("cpu")
         or library() is None
     )
@@ -41,7 +42,7 @@ def is_left_to_pytorch() -> bool:
 
 def is_small(x: Tensor) -> bool:
     """Whether the functions here are for this."""
-    return x.numel() <= FEW and is_plain(x) and not is_left_to_pytorch()
+    return x.numel() <= SMALL and is_plain(x) and not is_left_to_pytorch()
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -74,40 +75,43 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """``attention.attend`` of a few queries ``(B, T, H, D)`` that :func:`is_small`, same shape.
+    """``attention.attend`` of one query per row, ``(B, 1, H, D)``, that :func:`is_small`.
 
     Args:
         q: the queries.
         k: keys ``(B, K, S, D)``, each head's after one another.
         v: values, laid out as the keys.
-        mask: bool, to be broadcast to ``(B, 1, T, S)``.
+        mask: bool, ``(1, S)`` or ``(B or 1, 1, 1, S)``.
+
+    Returns:
+        As the queries.
     """
-    y, (B, T, H, D), (_, K, S, _) = torch.empty_like(q), q.shape, k.shape
-    told, steps = None, (0, 0)
+    y, (B, _, H, D), (_, K, S, _) = torch.empty_like(q), q.shape, k.shape
+    seen, step = None, 0
     if mask is not None:
-        mask = mask.expand(B, 1, T, S)
-        told, steps = mask.data_ptr(), (mask.stride(0), mask.stride(2))
+        mask = mask.expand(B, 1, 1, S)
+        seen, step = mask.data_ptr(), mask.stride(0)
     kernel = library()
     assert kernel is not None
-    sizes = _Sizes(B, T, H, K, S, D, *k.stride()[:2], *steps)
-    kernel.attend(q.data_ptr(), k.data_ptr(), v.data_ptr(), told, y.data_ptr(), sizes)
+    sizes = _Sizes(B, H, K, S, D, *k.stride()[:2], step)
+    kernel.attend(q.data_ptr(), k.data_ptr(), v.data_ptr(), seen, y.data_ptr(), sizes)
     return y
-
-
-def _is_for_all_heads(mask: Tensor) -> bool:
-    return (
-        mask.dtype == torch.bool
-        and mask.stride(-1) == 1
-        and (mask.dim() == 2 or mask.dim() == 4 and mask.shape[1] == 1)
-    )
 
 
 def is_laid_out(k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """Whether :func:`attend` can read these."""
-    size = k.shape[-1]
+    S, D = k.shape[2:]
     return (
         k.dtype == v.dtype == torch.float32
         and k.stride() == v.stride()
-        and k.stride()[2:] == (size, 1)
-        and (mask is None or _is_for_all_heads(mask))
+        and k.stride()[2:] == (D, 1)
+        and (mask is None or _is_for_all_heads(mask, S))
+    )
+
+
+def _is_for_all_heads(mask: Tensor, S: int) -> bool:
+    return (
+        mask.dtype == torch.bool
+        and (mask.shape[-1], mask.stride(-1)) == (S, 1)
+        and (mask.dim() == 2 or mask.dim() == 4 and mask.shape[1] == 1)
     )

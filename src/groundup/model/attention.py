@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.errors import UserError
-from groundup.kernels.tokens import attend as attend_few
+from groundup.kernels.tokens import attend as attend_one
 from groundup.kernels.tokens import is_laid_out, is_small
 from groundup.model.linear import Linear
 from groundup.model.rotary import rotate
@@ -129,7 +129,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
     - a CPU computes up to ``SHORT`` tokens in bf16: that kernel is made for long texts, and
       spelling it out takes a third to four fifths of its time (``benchmarks/attention.py``).
 
-    A few tokens that look into a cache are left to our own kernel, which is sooner called.
+    A single token of each row is left to our own kernel: it is sooner called, and a row that is
+    padded in a batch gets the bits that it gets alone.
 
     Args:
         q: queries ``(B, H, T, D)``.
@@ -149,9 +150,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         return attend_explicitly(q, k, v, mask, dropout)
     drops = dropout.p if dropout.training else 0.0
     tokens = q.transpose(1, 2)  # (B, T, H, D)
-    cached = mask is not None or T == 1
-    if cached and not drops and is_small(tokens) and is_laid_out(k, v, mask):
-        return attend_few(tokens, k, v, mask).transpose(1, 2)
+    if T == 1 and not drops and is_small(tokens) and is_laid_out(k, v, mask):
+        return attend_one(tokens, k, v, mask).transpose(1, 2)
     return F.scaled_dot_product_attention(
         q,
         k,

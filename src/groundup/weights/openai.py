@@ -188,8 +188,8 @@ def _check_shapes(
     source: str,
 ) -> None:
     """Raise ``UserError`` if tensors of the given shapes would not fill the model."""
-    hollow = {name: torch.empty(shape, device="meta") for name, shape in given.items()}
-    from_theirs(hollow, rows, shapes, source)
+    shaped = {name: torch.empty(shape, device="meta") for name, shape in given.items()}
+    from_theirs(shaped, rows, shapes, source)
 
 
 def _shapes(model: GPTModel) -> dict[str, torch.Size]:
