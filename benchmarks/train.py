@@ -1,13 +1,15 @@
 """Train GPT-2 124M, batch 4 x 256, side by side: ours, nanoGPT, transformers, litgpt, the course.
 
-    make bench                        # or: python benchmarks/train.py --rounds 5
+    make bench                        # or: python benchmarks/train.py --turns 10
 
 Tokens per second, tokens per second of all cores' time, and the peak resident memory of a step:
-medians over rounds in which everyone has a process of its own in turn, after one step to warm up
-(so that making the model and compiling it don't count). Everyone runs as its users run it, some
-compiled too; a step is forward, backward and AdamW. bf16 is measured where the CPU is fast at it.
-litgpt is left out if it isn't installed. Beside other work, use --threads 1 and the cores' time:
-threads that wait for each other spend it.
+medians over steps, after one to warm up (so that making the model and compiling it don't count).
+Everyone has a process of its own and runs as its users run it, some compiled too; a step is
+forward, backward and AdamW. They take turns step by step, because a machine is seldom as fast as it
+was a minute ago: as many at a time as the memory holds, ours always among them, so that ``speed``
+is the median of how many times faster than ours the steps of the same turns were. bf16 is measured
+where the CPU is fast at it. litgpt is left out if it isn't installed. Beside other work, use
+--threads 1 and the cores' time: threads that wait for each other spend it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import psutil
 import torch
 
 import peers
@@ -30,6 +33,10 @@ from common import kept_results, report
 from groundup.runtime import fast_dtype
 
 BATCH, TOKENS = 4, 256
+OURS = "groundup fp32"
+LARGEST = 5 << 30
+"""Bytes that none of them needs more than."""
+
 BOTH: dict[str, Callable[..., peers.Train]] = {
     "groundup": peers.groundup_train,
     "groundup, activation checkpointing": partial(peers.groundup_train, checkpointing=True),
@@ -63,78 +70,109 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
-def measure(make: Callable[[], peers.Train], steps: int) -> dict[str, float]:
-    """Of steps after the first one: the wall's and all cores' seconds (medians), MiB at most.
+def take_turns(make: Callable[[], peers.Train]) -> None:
+    """Make it, then take a step for each line that comes; say in JSON what that took.
 
-    Of the first one, all cores' seconds.
+    A line is the wall's and all cores' seconds; of the first one, which compiles, too. The last
+    one is the peak of the others' memory in MiB.
     """
-    step, begun = make(), time.process_time()
-    step(*batch())  # compiles
-    first = time.process_time() - begun
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak until here
-    wall, cpu = [], []
-    for _ in range(steps):
+    step = make()
+    for number, _ in enumerate(sys.stdin):
         x, y = batch()
         begun, used = time.perf_counter(), time.process_time()
         step(x, y)
-        wall.append(time.perf_counter() - begun)
-        cpu.append(time.process_time() - used)
+        took = {"wall": time.perf_counter() - begun, "cpu": time.process_time() - used}
+        print(json.dumps(took), flush=True)
+        if not number:
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    return {"first": first, "wall": median(wall), "cpu": median(cpu), "peak_mib": round(peak)}
+    print(json.dumps({"peak_mib": round(peak)}))
 
 
-def measured(name: str, steps: int, threads: int) -> dict[str, float]:
-    """That of a process of its own."""
-    command = [sys.executable, __file__, "--way", name, "--steps", str(steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
-    return json.loads(process.stdout)
+class Way:
+    """One of them, in a process of its own."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--way", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            text=True,
+        )
+        self.first = self.step()
+        self.steps: list[dict[str, float]] = []
+
+    def step(self) -> dict[str, float]:
+        """What one takes."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._said()
+
+    def end(self) -> float:
+        """End it; its peak in MiB."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        peak = self._said()["peak_mib"]
+        self._process.wait()
+        return peak
+
+    def _said(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} has failed")
+        return json.loads(line)
 
 
-def summed_up(found: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, and ratios to the course's code, or transformers."""
-    middle = {
-        name: {key: median(one[key] for one in each) for key in each[0]}
-        for name, each in found.items()
-        if each
-    }
-    base = middle.get("course fp32", middle.get("transformers fp32", {}))
-    return {
-        name: {
-            "tokens_per_second": round(BATCH * TOKENS / each["wall"], 1),
-            "tokens_per_cpu_second": round(BATCH * TOKENS / each["cpu"], 1),
-            "first_step_cpu_s": round(each["first"], 1),
-            "peak_mib": round(each["peak_mib"]),
-            "rounds": len(found[name]),
+def together(names: list[str], turns: int, threads: int) -> dict[str, dict[str, float]]:
+    """Medians of steps that those of these names took in turns, the first being ours."""
+    everyone = [Way(name, threads) for name in names]
+    for _ in range(turns):
+        for way in everyone:
+            way.steps.append(way.step())
+            print(way.name, way.steps[-1], file=sys.stderr, flush=True)
+    ours = [step["wall"] for step in everyone[0].steps]
+    found = {}
+    for way in everyone:
+        wall = [step["wall"] for step in way.steps]
+        found[way.name] = {
+            "tokens_per_second": round(BATCH * TOKENS / median(wall), 1),
+            "tokens_per_cpu_second": round(
+                BATCH * TOKENS / median(step["cpu"] for step in way.steps), 1
+            ),
+            "speed": round(median(a / b for a, b in zip(ours, wall, strict=True)), 3),
+            "first_step_cpu_s": round(way.first["cpu"], 1),
+            "peak_mib": way.end(),
+            "steps": turns,
         }
-        | ({"ratio": round(base["wall"] / each["wall"], 2)} if base else {})
-        for name, each in middle.items()
-    }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="training speed and memory side by side")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="that count, per process")
+    parser.add_argument("--turns", type=int, default=10, help="steps that count, of each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="+", metavar="WAY", help="leave the others out")
-    parser.add_argument("--way", help="print what one of them takes, as JSON")
+    parser.add_argument("--way", help="be one of them: a step for each line that is read")
     args = parser.parse_args()
 
     if args.way:
-        print(json.dumps(measure(ways()[args.way], args.steps)))
+        take_turns(ways()[args.way])
         return
     torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in args.only or ways()}
-    for _ in range(args.rounds):
-        for name, each in found.items():
-            each.append(measured(name, args.steps, args.threads))
-            print(name, each[-1], file=sys.stderr, flush=True)
-            # After each, so that a run that is ended has its figures.
-            facts = {"load_before": round(load, 2)}
-            report("train", kept_results("train") | summed_up(found) | facts)
+    others = [name for name in args.only or ways() if name != OURS]
+    at_a_time = max(1, psutil.virtual_memory().available // LARGEST - 1)
+    for first in range(0, len(others), at_a_time):
+        names = [OURS, *others[first : first + at_a_time]]
+        found = together(names, args.turns, args.threads)
+        # After each group, so that a run that is ended has its figures.
+        facts = {"load_before": round(load, 2)}
+        report("train", kept_results("train") | found | facts)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_a_gpus_products_have_even_sides_and_give_the_same(
 
     class Watched(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
-            if func is Tensor.matmul:
+            if func in (Tensor.matmul, torch.mm):
                 sides.append({*args[0].shape, *args[1].shape})
             return func(*args, **(kwargs or {}))
 
@@ -80,6 +80,24 @@ def test_a_gpus_products_have_even_sides_and_give_the_same(
             found.append([loss, *torch.autograd.grad(loss.square().sum(), (features, weight))])
         assert len(sides) >= 3 and all(side in each for each in sides)
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_cpus_rows_of_logits_begin_where_products_like_it(
+    reduction: fused_loss.Reduction,
+) -> None:
+    steps: list[int] = []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            if func is torch.mm and kwargs:
+                steps.append(kwargs["out"].stride(0))
+            return func(*args, **(kwargs or {}))
+
+    features, weight, targets = tensors(v=101)
+    with Watched():
+        linear_cross_entropy(features, weight, targets, reduction)
+    assert steps == [128]
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from groundup.config import ModelConfig
 from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
-from groundup.model.loss import CACHED_LOGITS, CHUNK_LOGITS
+from groundup.model.loss import APART, CACHED_LOGITS, pieces
 from groundup.model.recompute import keep_activations
 from groundup.runtime import Precision
 
@@ -164,19 +164,19 @@ def logits_bytes(
 ) -> int:
     """What computing the loss takes for a moment, on top of what it keeps (``loss.py``).
 
-    A piece of the logits; first their logarithms in fp32 (on a CPU of a few rows at a time), then
-    the piece's share of the matrix's gradient; the features; and with bf16 copies of matrix and
-    features.
+    A piece of the logits; their logarithms in fp32 (on a CPU of a few rows at a time); the
+    features; and with bf16 copies of matrix and features, and the piece's share of the matrix's
+    gradient.
     """
     size, V, C = BYTES[precision], cfg.vocab_size, cfg.emb_dim
-    rows = min(tokens, max(1, CHUNK_LOGITS // V))
-    # A piece is still there while the next is computed, of the logits and of their logarithms.
+    V += -V % APART
+    rows = next(pieces(tokens, V)).stop
+    # A part of the logarithms is still there while the next is computed.
     at_once = rows if kind == "gpu" else min(rows, 2 * max(1, CACHED_LOGITS // V))
     logarithms = at_once * V * FP32_BYTES * (2 if precision == "bf16" else 1)
-    following = min(rows, tokens - rows) * V * size
-    copies = (V + tokens) * C * size if precision == "bf16" else 0
+    share, copies = (V * C * size, (V + tokens) * C * size) if precision == "bf16" else (0, 0)
     features = tokens * C * FP32_BYTES
-    return rows * V * size + max(logarithms, following, V * C * size) + features + copies
+    return rows * V * size + max(logarithms, share) + features + copies
 
 
 def _kept(model: GPTModel, batch_size: int, tokens: int, precision: Precision) -> int:
