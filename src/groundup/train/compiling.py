@@ -22,8 +22,8 @@ from groundup.train.pace import trial
 from groundup.train.parallel import Parallel
 
 LONG = {"cpu": 1200.0, "cuda": 240.0}
-"""Seconds of training from which on it is tried by itself: compiling takes a minute or more, and
-what it gains has not been measured, so it is tried where little is lost."""
+"""Seconds of training from which on it is tried by itself: compiling takes a minute, and on a CPU
+it gains little (``benchmarks/train.py``), so it is tried where little is lost."""
 
 FEWEST = 500
 """Of fewer steps it is not even asked how long they take."""
