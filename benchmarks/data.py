@@ -102,7 +102,7 @@ def large(data: bytes, folder: Path) -> dict[str, object]:
     """100 MB and 1,000 MB of text, prepared and then trained on."""
     found: dict[str, object] = {}
     for size in (100, 1000):
-        path, corpus, length = folder / f"{size}.txt", folder / f"corpus-{size}", size * 10**6
+        path, corpus, length = folder / f"{size}.txt", folder / f"large-{size}", size * 10**6
         with path.open("wb") as file:
             for _ in range(length // len(data)):
                 file.write(data)
@@ -173,9 +173,8 @@ def main() -> None:
             return
         sample = folder / "sample.txt"
         sample.write_text(data[: options.rate_megabytes * 10**6].decode("utf-8", "ignore"), "utf-8")
-        results: dict[str, object] = {"rate": rate(sample, options.rounds, folder)}
+        report("data", kept_results("data") | {"rate": rate(sample, options.rounds, folder)})
         if options.rate_only:
-            report("data", kept_results("data") | results)
             return
         steps: dict[str, object] = {}
         separated = ["--document-separator", SEPARATOR, "--tokenizer", "gpt2"]
@@ -189,8 +188,8 @@ def main() -> None:
             prepare([str(path)], corpus, get_gpt2_tokenizer(), separator=SEPARATOR, say=quiet)
             found["prepared"] = first_step(corpus, 0, [], folder)
             steps[str(size)] = found
-        results |= {"first step by megabytes": steps, "large": large(data, folder)}
-    report("data", results)
+        report("data", kept_results("data") | {"first step by megabytes": steps})
+        report("data", kept_results("data") | {"large": large(data, folder)})
 
 
 if __name__ == "__main__":

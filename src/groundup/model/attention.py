@@ -158,8 +158,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         v,
         attn_mask=mask,
         dropout_p=drops,
-        is_causal=mask is None and T > 1,
-        enable_gqa=q.shape[1] != k.shape[1],
+        # Not the comparisons themselves: to torch.jit.trace, sizes are tensors.
+        is_causal=mask is None and bool(T > 1),
+        enable_gqa=bool(q.shape[1] != k.shape[1]),
     )
 
 

@@ -47,7 +47,8 @@ MULTIPLE = {"cuda": 64}
 """By kind of device: the matrix's rows are made a multiple of it; elsewhere they are as they are."""
 
 APART = 64
-"""A CPU's rows of logits begin a multiple of so many numbers after one another."""
+"""A CPU's rows of logits begin a multiple of so many numbers after one another; of a small
+vocabulary (characters) they don't, since what is between them is computed with for nothing."""
 
 
 def head_loss(
@@ -220,11 +221,15 @@ def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return padded
 
 
+def spaced(vocab_size: int) -> int:
+    """How far apart a CPU's rows of logits begin."""
+    return vocab_size + (-vocab_size % APART if vocab_size > 16 * APART else 0)
+
+
 def _logits(x: Tensor, w: Tensor, vocab_size: int) -> Tensor:
     """``x @ w.T``, laid out so that products with it are fast: ``(rows, V + some)``."""
-    missing = -len(w) % APART
-    if missing and x.device.type == "cpu" and x.dtype == torch.float32:
-        logits = x.new_empty(len(x), len(w) + missing)
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        logits = x.new_empty(len(x), spaced(len(w)))
         torch.mm(x, w.T, out=logits[:, : len(w)])
     else:
         logits = x @ w.T
