@@ -44,7 +44,7 @@ CACHED_LOGITS = 2**20
 """Logits that a CPU turns into their gradient at once, so that they stay in its cache."""
 
 MULTIPLE = {"cuda": 64}
-"""By kind of device: the matrix's rows are made a multiple of it; elsewhere they are as they are."""
+"""By kind of device: the matrix gets rows up to a multiple of it; elsewhere it stays as it is."""
 
 APART = 64
 """A CPU's rows of logits begin a multiple of so many numbers after one another; of a small
