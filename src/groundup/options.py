@@ -114,7 +114,11 @@ def fits(value: object, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in of)
     if origin is list:
-        return isinstance(value, list) and all(fits(v, of[0]) for v in value)
+        if not isinstance(value, list):
+            return False
+        # Of these types one value is like another, and a list of ids may have millions.
+        of_each_kind = dict(zip(map(type, value), value, strict=True)).values()
+        return all(fits(v, of[0]) for v in (of_each_kind if of[0] in (int, str) else value))
     if origin is dict:
         return isinstance(value, dict) and all(fits(v, of[1]) for v in value.values())
     if isinstance(value, bool):  # which Python takes for a whole number

@@ -1,6 +1,7 @@
 """Norms and rotations of a few tokens are PyTorch's, and left to it where they must be."""
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_a_traced_model_is_the_model(kind: Quantization | None) -> None:
     if kind is not None:
         quantize(model, kind)
     ids, others = torch.randint(0, 600, (2, 1, 3))
-    traced = torch.jit.trace(model, (ids,))
+    traced: Any = torch.jit.trace(model, (ids,))
     torch.testing.assert_close(traced(others), model(others), rtol=1e-4, atol=1e-4)
 
 

@@ -61,6 +61,8 @@ def test_long_lists_are_read_quickly() -> None:
         ([1, 2, "a"], "prompt[2] is 'a'; expected a whole number"),
         (["a", 1], "prompt[1] is 1; expected a text"),
         ([[1, 2], ["x"]], "prompt[1][0] is 'x'; expected a whole number"),
+        ([1, 2, True, 3], "prompt[2] is True; expected a whole number"),
+        ([[[1] * 10**6]], "prompt[0][0] is [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,"),
         ([2.5], "prompt[0] is 2.5; expected"),
         ({"a": 1}, "prompt is {'a': 1}; expected a text or a list"),
     ],

@@ -230,8 +230,9 @@ def test_what_is_no_request_is_told(client: TestClient, lively: Served) -> None:
     assert unknown.json()["error"]["code"] == "model_not_found"
     assert client.get("/v1/chat/completions").status_code == 405
     assert client.get("/v1/nothing").status_code == 404
-    wrong = post("/v1/completions", json={"model": "lively", "prompt": [1, 100000]})
-    assert wrong.status_code == 400 and "prompt has the id 100000" in wrong.text
+    for id in (-1, 100000):
+        wrong = post("/v1/completions", json={"model": "lively", "prompt": [1, id, 2]})
+        assert wrong.status_code == 400 and f"prompt has the id {id}" in wrong.text
     lively.style = None
     answer = post("/v1/chat/completions", json={"model": "lively", "messages": HELLO})
     assert answer.status_code == 400 and "ask it at /v1/completions" in answer.text

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ def _read_as(data: bytes, shape: type[T]) -> T:
     except ValueError as error:
         raise BadRequest(f"the request is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadRequest(f"the request is {value!r:.60}; expected a JSON object")
+        raise BadRequest(f"the request is {_briefly(value)}; expected a JSON object")
     if b"\\u" in data:
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -213,4 +214,14 @@ def _describe(hint: Any) -> str:
 
 
 def _wrong(value: Any, wanted: str, name: str) -> BadRequest:
-    return BadRequest(f"{name} is {value!r:.60}; expected {wanted}", name)
+    return BadRequest(f"{name} is {_briefly(value)}; expected {wanted}", name)
+
+
+def _briefly(value: Any) -> str:
+    """Its beginning: to spell out a list of millions would keep all other requests waiting."""
+    return _beginning.repr(value)[:60]
+
+
+_beginning = reprlib.Repr()
+_beginning.maxlist = _beginning.maxdict = 20
+_beginning.maxstring = _beginning.maxother = _beginning.maxlong = 60

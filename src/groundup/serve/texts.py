@@ -62,11 +62,12 @@ async def prompt_ids(served: Served, prompt: str | Sequence[int]) -> list[int]:
     """
     tokenizer = served.tokenizer
     if not isinstance(prompt, str):
-        wrong = [i for i in prompt if not 0 <= i < tokenizer.vocab_size]
-        if wrong:
-            raise BadRequest(
-                f"prompt has the id {wrong[0]}; expected 0 to {tokenizer.vocab_size - 1}", "prompt"
-            )
+        for extreme in (min(prompt, default=0), max(prompt, default=0)):
+            if not 0 <= extreme < tokenizer.vocab_size:
+                raise BadRequest(
+                    f"prompt has the id {extreme}; expected 0 to {tokenizer.vocab_size - 1}",
+                    "prompt",
+                )
         return list(prompt) or [tokenizer.eot_token or 0]
     return await asyncio.to_thread(tokenizer.encode_alone, prompt) or [tokenizer.eot_token or 0]
 
