@@ -14,6 +14,7 @@ from groundup.data.batching import (
     evaluation_rows,
     evenly_spaced,
     pad_right,
+    shuffled,
 )
 from groundup.errors import UserError
 
@@ -165,8 +166,8 @@ def test_little_is_padding() -> None:
         padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
         return 1 - sum(lengths) / padded
 
-    shuffled = torch.randperm(1000).split(8)
-    at_random = padding([batch.tolist() for batch in shuffled])
+    mixed = torch.randperm(1000).split(8)
+    at_random = padding([batch.tolist() for batch in mixed])
     assert at_random > 0.35
     assert padding(rows_at(lengths, 8, 1, 0)) < at_random / 4
 
@@ -293,3 +294,11 @@ def test_an_order_by_length_cannot_be_gone_on_with_in_other_batches() -> None:
     data.next(3)  # the epoch's end: another order begins
     again.load_state_dict(data.state_dict())
     assert (again.epoch, again.batch) == (1, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 100_000])
+def test_a_shuffled_order_is_pytorchs_in_half_the_memory(count: int) -> None:
+    first, second = (torch.Generator().manual_seed(7) for _ in range(2))
+    order = shuffled(count, first)
+    assert order.tolist() == torch.randperm(count, generator=second).tolist()
+    assert order.nbytes == 4 * count

@@ -111,9 +111,9 @@ class ShuffledBatches:
         return [batch.tolist() for batch in batches[: len(self)]]
 
     def _shuffled(self, epoch: int) -> Tensor:
-        """The examples' numbers, batch after batch, ``(size,)``: 8 bytes each, and no list."""
+        """The examples' numbers, batch after batch, ``(size,)``."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(self.size, generator=generator)
+        order = shuffled(self.size, generator)
         if self.lengths is None:
             return order
         pools = order.split(self.POOL * self.global_batch)
@@ -232,6 +232,15 @@ class LoaderBatches:
 
     def __len__(self) -> int:
         return len(self.loader)  # pyright: ignore[reportArgumentType]
+
+
+def shuffled(count: int, generator: torch.Generator) -> Tensor:
+    """The numbers below ``count``, mixed, in 4 bytes each where that is enough.
+
+    Which order it is does not depend on that.
+    """
+    dtype = torch.int32 if count <= 1 << 31 else torch.int64
+    return torch.randperm(count, generator=generator, dtype=dtype)
 
 
 def nothing_of(batch: Batch) -> Batch:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.data.batching import Batch, Collate
+from groundup.data.batching import Batch, Collate, shuffled
 from groundup.errors import UserError
 
 TOLERANCE = 1e-6
@@ -140,7 +140,7 @@ class MixedBatches:
             generator = torch.Generator().manual_seed(
                 int(seeds.generate_state(1, np.uint64)[0] >> 1)
             )
-            known = epoch, torch.randperm(self.shares[source].size, generator=generator)
+            known = epoch, shuffled(self.shares[source].size, generator)
             self._orders[source] = known
         return known[1]
 
