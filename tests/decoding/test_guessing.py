@@ -7,7 +7,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from groundup.config import ModelConfig
+from groundup.config import ModelConfig, Quantization
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.engine import Engine
 from groundup.decoding.guessing import FIRST, LONGEST_REST, Guesser
@@ -122,6 +122,40 @@ def test_the_text_is_the_same(architecture: str, lively: bool, data: st.DataObje
         assert one.ids == other.ids and one.finish_reason == other.finish_reason
         for a, b in zip(one.logprobs, other.logprobs, strict=True):
             assert a.token_id == b.token_id and abs(a.logprob - b.logprob) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+def test_guessed_tokens_have_the_bits_that_they_have_alone(
+    architecture: str, kind: Quantization
+) -> None:
+    """Where activations are rounded to 8 bits, a last bit would soon be another text."""
+    model = quantize(lively(architecture), kind)
+    ids = torch.randint(0, 300, (1, 32), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        caches = [model.new_cache(), model.new_cache()]
+        for cache in caches:
+            model(ids[:, :24], cache)
+        together = model(ids[:, 24:], caches[0])
+        alone = [model(ids[:, t : t + 1], caches[1]) for t in range(24, 32)]
+    assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_text_of_a_quantized_model_is_the_same(
+    architecture: str, kind: Quantization, temperature: float
+) -> None:
+    for model in (repetitive(architecture), lively(architecture)):
+        quantize(model, kind)
+        for seed in range(3):
+            made = []
+            for guess in (True, False):
+                config = SamplingConfig(80, temperature=temperature, seed=seed, guess=guess)
+                made.append(Sequence(ABC[: 2 + seed] * 3, config))
+                write(model, made[-1:])
+            assert made[0].ids == made[1].ids
 
 
 @pytest.mark.parametrize("kind", [None, "int8"])

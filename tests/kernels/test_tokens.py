@@ -111,8 +111,8 @@ def test_other_attention_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
     attend(q, k, k, None, nn.Dropout(0.5).train())
     by_head = torch.ones(1, 2, 1, 1, dtype=torch.bool)
     attend(q, k, k, by_head, nn.Dropout(0))
-    many = torch.randn(1, 2, 3, 8)
-    attend(many, many, many, torch.ones(3, 3, dtype=torch.bool), nn.Dropout(0))
+    many = torch.randn(1, 2, attention.FEW + 1, 8)
+    attend(many, many, many, None, nn.Dropout(0))
     attend(q, many, many, torch.ones(1, 1, dtype=torch.bool), nn.Dropout(0))  # to be broadcast
 
 

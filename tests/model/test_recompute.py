@@ -47,9 +47,9 @@ MODELS: dict[str, Callable[[], GPTModel]] = {
 }
 
 
-def _counted(inner: Callable[[Tensor], Tensor], calls: list[int], x: Tensor) -> Tensor:
+def _counted(inner: Callable[..., Tensor], calls: list[int], *args: Any) -> Tensor:
     calls.append(1)
-    return inner(x)
+    return inner(*args)
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -99,11 +99,9 @@ class MultiHeadAttention(nn.Module):
             turn: by how much each token's queries and keys are rotated (``rotary.py``), if they
                 are.
         """
-        q = self._split_heads(self.W_query(x))  # (B, H, T, D)
-        k = self._split_heads(self.W_key(x))  # (B, K, T, D)
+        q = self._split_heads(self.W_query(x), self.q_norm)  # (B, H, T, D)
+        k = self._split_heads(self.W_key(x), self.k_norm)  # (B, K, T, D)
         v = self._split_heads(self.W_value(x))  # (B, K, T, D)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
         check_length(x.shape[1] + (cache.length if cache else 0), self.context_length)
@@ -112,9 +110,13 @@ class MultiHeadAttention(nn.Module):
         context = attend(q, k, v, mask, self.dropout)  # (B, H, T, D)
         return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, C)
 
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, H or K, T, D)
+    def _split_heads(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        x = x.unflatten(-1, (-1, self.head_dim))  # (B, T, H or K, D)
+        return (x if norm is None else norm(x)).transpose(1, 2)
 
+
+FEW = 8
+"""Up to so many tokens of a row, ours is used on a CPU; of more, PyTorch's takes less time."""
 
 SHORT = 256
 """Up to so many tokens, a CPU in bf16 is faster without PyTorch's kernel."""
@@ -129,8 +131,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
     - a CPU computes up to ``SHORT`` tokens in bf16: that kernel is made for long texts, and
       spelling it out takes a third to four fifths of its time (``benchmarks/attention.py``).
 
-    A single token of each row is left to our own kernel: it is sooner called, and a row that is
-    padded in a batch gets the bits that it gets alone.
+    A few tokens are left to our own kernel, one after the other: for one it is sooner called, and
+    each gets the bits that it gets alone, whether its row is padded in a batch or comes with
+    guesses. (Where activations are rounded to 8 bits, another last bit can make another text.)
 
     Args:
         q: queries ``(B, H, T, D)``.
@@ -150,8 +153,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         return attend_explicitly(q, k, v, mask, dropout)
     drops = dropout.p if dropout.training else 0.0
     tokens = q.transpose(1, 2)  # (B, T, H, D)
-    if T == 1 and not drops and is_small(tokens) and is_laid_out(k, v, mask):
-        return attend_one(tokens, k, v, mask).transpose(1, 2)
+    if T <= FEW and not drops and is_small(tokens) and is_laid_out(k, v, mask):
+        return _one_by_one(tokens, k, v, mask).transpose(1, 2)
     return F.scaled_dot_product_attention(
         q,
         k,
@@ -162,6 +165,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         is_causal=mask is None and bool(T > 1),
         enable_gqa=bool(q.shape[1] != k.shape[1]),
     )
+
+
+def _one_by_one(tokens: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """:func:`attend`, a token at a time; queries and result are ``(B, T, H, D)``."""
+    T = tokens.shape[1]
+    if T == 1:
+        return attend_one(tokens, k, v, mask)
+    each: list[Tensor] = []
+    for t in range(T):
+        query = tokens[:, t : t + 1].contiguous()
+        if mask is None:
+            each.append(attend_one(query, k[:, :, : t + 1], v[:, :, : t + 1], None))
+        else:
+            each.append(attend_one(query, k, v, mask[..., t : t + 1, :]))
+    return torch.cat(each, dim=1)
 
 
 def attend_explicitly(
