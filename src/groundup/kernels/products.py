@@ -17,7 +17,9 @@ GROUP = 32
 
 FEW = 16
 """Up to so many rows the kernel is faster: each row of the matrix is widened once per row of
-activations, where a product of many rows widens it once for all."""
+activations, where a product of many rows widens it once for all. (To round activations of more rows
+as well would not make texts independent of it: another last bit is rounded to another number, and
+after thirty layers the log-probabilities differ as much, by 0.04 in SmolLM2.)"""
 
 
 def product(
