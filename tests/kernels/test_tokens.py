@@ -95,6 +95,34 @@ def test_attention_is_pytorchs(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("count", [2, 5, attention.ONE_BY_ONE])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("before", [0, 30])
+@pytest.mark.parametrize("differ", [False, True])
+def test_each_of_a_few_tokens_is_attended_to_as_if_alone(
+    count: int, rows: int, before: int, differ: bool
+) -> None:
+    q = torch.randn(rows, count, 6, 24).transpose(1, 2)
+    k, v = torch.randn(2, rows, 2, before + count, 24)
+    causal = torch.ones(count, before + count, dtype=torch.bool).tril(before)  # (T, S)
+    mask = None if before == 0 else causal
+    if differ:  # rows of different lengths, as in a batch
+        hidden = torch.arange(before + count) < torch.arange(rows)[:, None, None, None]
+        hidden[..., 0] = False
+        mask = causal & ~hidden  # (B, 1, T, S)
+    out = attend(q, k, v, mask, nn.Dropout(0))
+    wanted = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=causal if mask is None else mask, enable_gqa=True
+    )
+    torch.testing.assert_close(out, wanted, atol=2e-6, rtol=1e-5)
+    for t in range(count):
+        seen = causal[t : t + 1] if mask is None else mask[..., t : t + 1, :]
+        query = q.transpose(1, 2)[:, t : t + 1].contiguous().transpose(1, 2)  # as if it came alone
+        alone = attend(query, k, v, seen, nn.Dropout(0))
+        assert torch.equal(out[:, :, t : t + 1], alone)
+
+
+@torch.no_grad()
 def test_what_is_hidden_leaves_no_trace() -> None:
     """A row in a batch is padded; its numbers are those that it has alone."""
     q = torch.randn(1, 1, 2, 32).transpose(1, 2)
@@ -111,7 +139,7 @@ def test_other_attention_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> 
     attend(q, k, k, None, nn.Dropout(0.5).train())
     by_head = torch.ones(1, 2, 1, 1, dtype=torch.bool)
     attend(q, k, k, by_head, nn.Dropout(0))
-    many = torch.randn(1, 2, attention.FEW + 1, 8)
+    many = torch.randn(1, 2, attention.ONE_BY_ONE + 1, 8)
     attend(many, many, many, None, nn.Dropout(0))
     attend(q, many, many, torch.ones(1, 1, dtype=torch.bool), nn.Dropout(0))  # to be broadcast
 

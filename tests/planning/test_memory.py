@@ -1,11 +1,9 @@
 """What is planned, beside what real steps take and what papers say."""
 
-from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity
 
 from groundup.config import ModelConfig, preset
 from groundup.model.activations import activations
@@ -15,6 +13,7 @@ from groundup.planning.memory import Need, Strategy, choose_strategy, largest, s
 from groundup.train.config import TrainConfig
 from groundup.train.objective import NextToken
 from groundup.train.optim import build_optimizer
+from tests.peaks import peak_bytes
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 2000,
@@ -27,8 +26,9 @@ SHAPE: dict[str, Any] = {
 
 
 def peak_of(cfg: ModelConfig, texts: int, micro_batches: int) -> int:
-    """Most bytes of tensors at once in two real steps, by PyTorch's record of all allocations."""
-    with torch.profiler.profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as profile:
+    """Most bytes of tensors at once in two real steps."""
+
+    def two_steps() -> None:
         model = GPTModel(cfg)
         optimizer = build_optimizer(model, TrainConfig())
         for _ in range(2):
@@ -38,10 +38,8 @@ def peak_of(cfg: ModelConfig, texts: int, micro_batches: int) -> int:
                 NextToken().loss(model, (ids, ids)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    results: Any = profile.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
-    found = [event for event in results.events() if event.name() == "[memory]"]
-    found.sort(key=lambda event: event.start_ns())
-    return max(accumulate(event.nbytes() for event in found))
+
+    return peak_bytes(two_steps)
 
 
 def need(cfg: ModelConfig, strategy: Strategy = "alone", devices: int = 1, **how: object) -> Need:

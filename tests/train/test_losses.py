@@ -11,6 +11,7 @@ from groundup.model.door import evaluating, token_loss
 from groundup.model.gpt import GPTModel
 from groundup.model.loss import linear_cross_entropy
 from tests.conftest import tiny_config
+from tests.peaks import peak_bytes
 
 
 def tensors(n: int = 37, v: int = 50) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,6 +105,19 @@ def test_a_cpus_rows_of_logits_begin_where_products_like_it(
     ours = torch.autograd.grad(loss.square().sum(), (features, weight))
     theirs = torch.autograd.grad(expected.square().sum(), (features, weight))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_one_piece_of_logits_is_in_memory_at_a_time(
+    reduction: fused_loss.Reduction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, v, piece = 400, 2048, 100 * 2048
+    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", piece)
+    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", piece // 20)
+    features, weight, targets = tensors(n, v)
+    loss = lambda: linear_cross_entropy(features, weight, targets, reduction)  # noqa: E731
+    peak = peak_bytes(lambda: loss().sum().backward())
+    assert 4 * piece < peak < 1.6 * 4 * piece
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])

@@ -115,8 +115,9 @@ class MultiHeadAttention(nn.Module):
         return (x if norm is None else norm(x)).transpose(1, 2)
 
 
-FEW = 8
-"""Up to so many tokens of a row, ours is used on a CPU; of more, PyTorch's takes less time."""
+ONE_BY_ONE = 8
+"""Up to so many new tokens of a row are left to our own kernel on a CPU, as many as come with
+guesses; of more, PyTorch's takes less time."""
 
 SHORT = 256
 """Up to so many tokens, a CPU in bf16 is faster without PyTorch's kernel."""
@@ -153,7 +154,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         return attend_explicitly(q, k, v, mask, dropout)
     drops = dropout.p if dropout.training else 0.0
     tokens = q.transpose(1, 2)  # (B, T, H, D)
-    if T <= FEW and not drops and is_small(tokens) and is_laid_out(k, v, mask):
+    if T <= ONE_BY_ONE and not drops and is_small(tokens) and is_laid_out(k, v, mask):
         return _one_by_one(tokens, k, v, mask).transpose(1, 2)
     return F.scaled_dot_product_attention(
         q,

@@ -185,23 +185,12 @@ class _PerToken(torch.autograd.Function):
             x, w = features.to(ctx.dtype), _padded(weight, ctx.dtype)
             for piece in pieces(len(x), len(w)):
                 logits = _logits(x[piece], w, len(weight))  # (rows, V + some)
-                index = targets[piece].clamp(min=0)[:, None]
-                parts = zip(
-                    _cached(logits),
-                    _cached_like(index, logits),
-                    _cached_like(normalizers[piece, None], logits),
-                    _cached_like(factors[piece, None], logits),
-                    strict=True,
-                )
-                for part, goal, normalizer, factor in parts:
-                    gradient = (part.float() - normalizer).exp_()
-                    gradient.scatter_add_(1, goal, torch.full_like(normalizer, -1.0))
-                    part.copy_(gradient.mul_(factor))
+                _gradient_(logits, targets[piece], normalizers[piece], factors[piece])
                 if grad_features is not None:
                     grad_features[piece] = logits[:, : len(w)] @ w
                 if grad_weight is not None:
                     _add_product_(grad_weight, logits[:, : len(weight)].T, x[piece])
-                del logits, parts
+                del logits
         return grad_features, grad_weight, None
 
 
@@ -276,6 +265,16 @@ def _loss_and_gradient_(logits: Tensor, targets: Tensor, with_grad: bool) -> Ten
             # On a CPU only valid targets come here (see head_loss).
             part.copy_(gradient.mul_(valid[:, None]) if _may_be_invalid(valid) else gradient)
     return loss
+
+
+def _gradient_(logits: Tensor, targets: Tensor, normalizers: Tensor, factors: Tensor) -> None:
+    """Turn logits ``(n, V)`` in place into the gradient of each one's loss times its factor."""
+    columns = (targets.clamp(min=0), normalizers, factors)  # (n,) each
+    of_parts = (_cached_like(column[:, None], logits) for column in columns)
+    for part, goal, normalizer, factor in zip(_cached(logits), *of_parts, strict=True):
+        gradient = (part.float() - normalizer).exp_()
+        gradient.scatter_add_(1, goal, torch.full_like(normalizer, -1.0))
+        part.copy_(gradient.mul_(factor))
 
 
 def _may_be_invalid(valid: Tensor) -> bool:
