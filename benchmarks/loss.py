@@ -5,6 +5,8 @@
 "per token" is for objectives that weigh each token's loss themselves, which is measured with random
 weights; the others sum.
 
+"rows of logits" is the first product alone, and where each row of its result begins.
+
 Prints JSON: median seconds over interleaved rounds, and ratios to the plain way (of the same kind).
 """
 
@@ -18,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from common import machine_kind, report, rounds
-from groundup.model.loss import linear_cross_entropy
+from groundup.model.loss import APART, linear_cross_entropy, spaced
 
 
 def measure(n: int, c: int, v: int, bf16: bool, count: int) -> dict[str, dict[str, float]]:
@@ -61,6 +63,18 @@ def measure(n: int, c: int, v: int, bf16: bool, count: int) -> dict[str, dict[st
     return found
 
 
+@torch.no_grad()
+def layouts(n: int, c: int, v: int, count: int) -> dict[str, float]:
+    """The logits' product alone, in fp32 into memory that is there, by how rows of it lie."""
+    x, weight = torch.randn(n, c), 0.02 * torch.randn(v, c)
+    close, apart = torch.empty(n, v), torch.empty(n, spaced(v))[:, :v]
+    ways = {
+        "one after another": lambda: torch.mm(x, weight.T, out=close),
+        f"{APART} apart": lambda: torch.mm(x, weight.T, out=apart),
+    }
+    return rounds(ways, count)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="the output layer with its loss")
     parser.add_argument("--rounds", type=int, default=7)
@@ -70,6 +84,8 @@ def main() -> None:
         for bf16 in (False, True) if machine_kind() != "avx2" else (False,):  # slow there
             name = f"{n} tokens, width {c}, {v} tokens known, {'bf16' if bf16 else 'fp32'}"
             results[name] = measure(n, c, v, bf16, count)
+        if v > n:
+            results[f"rows of logits, {n} by {v}"] = layouts(n, c, v, count)
     report("loss", results)
 
 

@@ -10,6 +10,10 @@ was a minute ago: as many at a time as the memory holds, ours always among them,
 is the median of how many times faster than ours the steps of the same turns were. bf16 is measured
 where the CPU is fast at it. litgpt is left out if it isn't installed. Beside other work, use
 --threads 1 and the cores' time: threads that wait for each other spend it.
+
+"products alone" is no training: the matrix products of a step, one after the other with nothing
+between them, which no step that multiplies can be faster than. ``--before CHECKOUT`` lets an
+earlier groundup take part.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from common import kept_results, report
 from groundup.runtime import fast_dtype
 
 BATCH, TOKENS = 4, 256
-OURS = "groundup fp32"
+OURS, BEFORE, BOUND = "groundup fp32", "groundup before fp32", "products alone fp32"
 LARGEST = 5 << 30
 """Bytes that none of them needs more than."""
 
@@ -49,6 +53,27 @@ BOTH: dict[str, Callable[..., peers.Train]] = {
 """In fp32, and in bf16 where that is fast."""
 
 
+def products() -> peers.Train:
+    """The products of a step of GPT-2, into memory that is there: forward, and two gradients."""
+    cfg, count = peers.CONFIG, BATCH * TOKENS
+    C, wide = cfg.emb_dim, 4 * cfg.emb_dim
+    shapes = [*[(C, C)] * 4, (C, wide), (wide, C)] * cfg.n_layers + [(C, peers.PADDED_VOCAB)]
+    weights = [torch.randn(outputs, inputs) for inputs, outputs in shapes]
+    room = {size for shape in shapes for size in shape}
+    rows = {size: (torch.randn(count, size), torch.empty(count, size)) for size in room}
+    gradients = {shape: torch.empty(*reversed(shape)) for shape in shapes}
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        for weight in weights:
+            outputs, inputs = weight.shape
+            (acts, grad_acts), (grad_out, out) = rows[inputs], rows[outputs]
+            torch.mm(acts, weight.T, out=out)
+            torch.mm(grad_out, weight, out=grad_acts)
+            torch.mm(grad_out.T, acts, out=gradients[inputs, outputs])
+
+    return step
+
+
 def ways() -> dict[str, Callable[[], peers.Train]]:
     """Everybody, by name."""
     found: dict[str, Callable[[], peers.Train]] = {}
@@ -56,6 +81,8 @@ def ways() -> dict[str, Callable[[], peers.Train]]:
     for dtype in ("fp32", "bf16") if fast else ("fp32",):
         for name, make in BOTH.items():
             found[f"{name} {dtype}"] = partial(make, bf16=dtype == "bf16")
+    found[BEFORE] = BOTH["groundup"]  # in a process that imports another one
+    found[BOUND] = products
     if peers.has_litgpt():
         found["litgpt, compiled fp32"] = partial(peers.litgpt_train, compiled=True)
     if peers.has_course():
@@ -93,13 +120,14 @@ def take_turns(make: Callable[[], peers.Train]) -> None:
 class Way:
     """One of them, in a process of its own."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, before: Path | None) -> None:
         self.name = name
+        source = {"PYTHONPATH": str(before / "src")} if name == BEFORE and before else {}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--way", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)} | source,
             text=True,
         )
         self.first = self.step()
@@ -128,9 +156,8 @@ class Way:
         return json.loads(line)
 
 
-def together(names: list[str], turns: int, threads: int) -> dict[str, dict[str, float]]:
-    """Medians of steps that those of these names took in turns, the first being ours."""
-    everyone = [Way(name, threads) for name in names]
+def together(everyone: list[Way], turns: int) -> dict[str, dict[str, float]]:
+    """Medians of steps that these took in turns, the first being ours."""
     for _ in range(turns):
         for way in everyone:
             way.steps.append(way.step())
@@ -156,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="training speed and memory side by side")
     parser.add_argument("--turns", type=int, default=10, help="steps that count, of each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an earlier one")
     parser.add_argument("--only", nargs="+", metavar="WAY", help="leave the others out")
     parser.add_argument("--way", help="be one of them: a step for each line that is read")
     args = parser.parse_args()
@@ -165,11 +193,13 @@ def main() -> None:
         return
     torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]
-    others = [name for name in args.only or ways() if name != OURS]
+    alone = {OURS} if args.before else {OURS, BEFORE}
+    others = [name for name in args.only or ways() if name not in alone]
     at_a_time = max(1, psutil.virtual_memory().available // LARGEST - 1)
-    for first in range(0, len(others), at_a_time):
+    for first in range(0, max(1, len(others)), at_a_time):
         names = [OURS, *others[first : first + at_a_time]]
-        found = together(names, args.turns, args.threads)
+        everyone = [Way(name, args.threads, args.before) for name in names]
+        found = together(everyone, args.turns)
         # After each group, so that a run that is ended has its figures.
         facts = {"load_before": round(load, 2)}
         report("train", kept_results("train") | found | facts)
