@@ -55,24 +55,19 @@ def ours(model: GPTModel, ids: torch.Tensor) -> dict[str, float]:
     begin = time.perf_counter()
     model(ids[:, :LONG], cache, at=torch.tensor([-1]))
     prompt = time.perf_counter() - begin
-    cache = model.new_cache(capacity=PROMPT + NEW)
-    token = model(ids[:, :PROMPT], cache, at=torch.tensor([-1])).argmax(-1)
-    begin = time.perf_counter()
-    for _ in range(NEW):
-        token = model(token[:, None], cache, at=torch.tensor([-1])).argmax(-1)
-    return {"prompt": LONG / prompt, "new": NEW / (time.perf_counter() - begin)}
+    return {"prompt": LONG / prompt, "new": written(model, ids, 1, NEW)}
 
 
 @torch.no_grad()
-def written(model: GPTModel, ids: torch.Tensor, batch: int) -> float:
+def written(model: GPTModel, ids: torch.Tensor, batch: int, new: int) -> float:
     """Tokens per second of as many texts at a time, of all of them."""
-    cache = model.new_cache(batch, capacity=PROMPT + NEW)
+    cache = model.new_cache(batch, capacity=PROMPT + new)
     last = torch.full((batch,), -1)
     token = model(ids[:, :PROMPT].repeat(batch, 1), cache, at=last).argmax(-1)
     begin = time.perf_counter()
-    for _ in range(NEW // 4):
+    for _ in range(new):
         token = model(token[:, None], cache, at=last).argmax(-1)
-    return batch * (NEW // 4) / (time.perf_counter() - begin)
+    return batch * new / (time.perf_counter() - begin)
 
 
 def batches(models: dict[str, GPTModel], ids: torch.Tensor, rounds: int) -> dict[str, Any]:
@@ -80,7 +75,7 @@ def batches(models: dict[str, GPTModel], ids: torch.Tensor, rounds: int) -> dict
     found: dict[str, list[tuple[float, float]]] = {}
     for number in range(rounds + 1):
         for name, model in models.items():
-            both = written(model, ids, BATCH), written(model, ids, 1)
+            both = written(model, ids, BATCH, NEW // 4), written(model, ids, 1, NEW // 4)
             found.setdefault(name, []).extend([both] if number else [])
     return {
         f"{name}, batch of {BATCH}": {

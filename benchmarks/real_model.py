@@ -154,7 +154,8 @@ def quantized(model_file: Path, data: Path) -> dict[str, Any]:
     """A text's perplexity with fewer bytes per weight, in windows of 512 tokens.
 
     They are read ``FEW`` tokens at a time, as where texts are written: what is longer is multiplied
-    in fp32, and would not show what is lost by rounding activations.
+    in fp32, and would not show what is lost by rounding activations. ``apart`` is how far the
+    losses of single tokens are from those of windows that are read at once, on average.
     """
     found: dict[str, Any] = {}
     for kind in (None, "fp16", "int8", "int4"):
@@ -162,12 +163,20 @@ def quantized(model_file: Path, data: Path) -> dict[str, Any]:
         words = (data / "wikitext-2-valid.txt").read_text(encoding="utf-8")
         ids = torch.tensor(tokenizer.encode(words)[: 40 * 512 + 1])
         x, y = ids[:-1].view(-1, 512), ids[1:].view(-1, 512)
-        loss = 0.0
+        losses: list[torch.Tensor] = []
+        at_once: list[torch.Tensor] = []
         for window, after in zip(x, y, strict=True):
             cache = model.new_cache(capacity=512)
             for few, targets in zip(window.split(FEW), after.split(FEW), strict=True):
-                loss += model(few[None], cache, targets=targets[None]).item() / y.numel()
-        found[kind or "fp32"] = {"loss": round(loss, 5), "perplexity": round(math.exp(loss), 3)}
+                losses.append(model(few[None], cache, targets=targets[None], reduction="none"))
+            at_once.append(model(window[None], targets=after[None], reduction="none"))
+        by_token = torch.cat(losses, dim=1)
+        loss, apart = by_token.mean().item(), by_token - torch.cat(at_once, dim=1)
+        found[kind or "fp32"] = {
+            "loss": round(loss, 5),
+            "perplexity": round(math.exp(loss), 3),
+            "apart": round(apart.abs().mean().item(), 5),
+        }
         print(kind, found[kind or "fp32"], flush=True)
     for values in found.values():
         values["more"] = round(values["perplexity"] / found["fp32"]["perplexity"] - 1, 5)

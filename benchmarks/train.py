@@ -184,10 +184,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10, help="steps that count, of each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an earlier one")
-    parser.add_argument("--only", nargs="+", metavar="WAY", help="leave the others out")
+    parser.add_argument("--only", nargs="+", choices=ways(), help="leave the others out")
     parser.add_argument("--way", help="be one of them: a step for each line that is read")
     args = parser.parse_args()
 
+    if BEFORE in (args.only or ()) and not args.before:
+        parser.error(f"{BEFORE}: say where it is, with --before")
+    if args.before and not (args.before / "src" / "groundup").is_dir():
+        parser.error(f"--before {args.before}: there is no src/groundup")
     if args.way:
         take_turns(ways()[args.way])
         return
