@@ -20,9 +20,13 @@ ABC = [1, 2, 3, 4, 5]
 
 
 def repetitive(architecture: str, context: int = 96) -> GPTModel:
-    """Its greedy texts soon go in circles, as those of small models do."""
+    """Its greedy texts soon go in circles, as those of small models do.
+
+    It is as wide as real ones, a multiple of 32: of a tensor's numbers PyTorch's SiLU computes
+    those that don't fill two registers with another exponential function than the rest.
+    """
     torch.manual_seed(3)
-    cfg = ModelConfig.of(ARCHITECTURES[architecture]).replace(context_length=context)
+    cfg = ModelConfig.of(ARCHITECTURES[architecture]).replace(context_length=context, hidden_dim=64)
     return GPTModel(cfg).init_gpt2().eval()
 
 

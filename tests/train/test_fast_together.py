@@ -12,6 +12,7 @@ from groundup.model.recompute import recompute_blocks
 from groundup.runtime import Precision
 from groundup.train.compiling import compile_training
 from groundup.train.config import TrainConfig
+from groundup.train.muon import Muon
 from groundup.train.objective import NextToken
 from groundup.train.optim import build_optimizer
 from groundup.train.parallel import share_work
@@ -41,6 +42,8 @@ def trained(
         asked = compile_training(parallel, *what, asked=True)
         assert asked == ("off" if how == "fsdp" else "on"), said
     optimizer = build_optimizer(model, CONFIG)
+    assert isinstance(optimizer, Muon)
+    optimizer.dtype = torch.float32  # bf16, where that is fast, would make more of a last bit
     idx = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(2))
     mine = idx[world.rank :: world.size]
     for _ in range(3):
