@@ -4,7 +4,8 @@
     python benchmarks/decode.py --model smollm2-135m
 
 Batch 1, a prompt of 64 tokens, 128 new ones, greedy; and a prompt of 512 at once. llama.cpp
-(``xllamacpp``) reads our own GGUF export; both have two threads, and take turns. ``bandwidth`` is
+(``xllamacpp``) reads our own GGUF export; both have two threads, and take turns. Where the CPU is
+fast at bf16, so is everything of ours but fp32: that is ``--precision auto``. ``bandwidth`` is
 the share of what this machine reads from memory that the weights of a token come to. Of ours alone,
 a batch of 16 texts too: tokens per second of all, and how many times batch 1's.
 
@@ -26,15 +27,33 @@ import torch
 
 from common import kept_results, report
 from groundup import GPTModel, load_model
-from groundup.config import preset
+from groundup.config import Quantization, preset
 from groundup.kernels.build import unavailable
 from groundup.model.quantized import quantize
+from groundup.runtime import fast_dtype
 from groundup.tokenizers import get_gpt2_tokenizer
 from groundup.weights.gguf import DType, export_gguf
 
 PROMPT, NEW, LONG, BATCH = 64, 128, 512, 16
-OURS = {"fp32": None, "fp16": "fp16", "int8": "int8", "int4": "int4"}
-THEIRS: dict[str, DType] = {"fp32": "f32", "fp16": "f16", "int8": "q8_0", "int4": "q4_0"}
+QUANTIZED: tuple[Quantization, ...] = ("fp16", "int8", "int4")
+THEIRS: dict[str, DType] = {
+    "fp32": "f32",
+    "bf16": "bf16",
+    "fp16": "f16",
+    "int8": "q8_0",
+    "int4": "q4_0",
+}
+
+
+def ways(model: GPTModel) -> dict[str, GPTModel]:
+    """The model in full precision and in fewer bytes, by name."""
+    fast = fast_dtype(torch.device("cpu"))
+    found = {"fp32": model}
+    if fast == torch.bfloat16:
+        found["bf16"] = copy.deepcopy(model).to(fast)
+    for kind in QUANTIZED:
+        found[kind] = quantize(copy.deepcopy(model), kind).to(fast)
+    return found
 
 
 def bandwidth() -> float:
@@ -121,25 +140,23 @@ def main() -> None:
         model, tokenizer = GPTModel(preset("gpt2-small")).init_gpt2().eval(), get_gpt2_tokenizer()
     ids = torch.randint(300, 40_000, (1, LONG))
     print(unavailable() or "the kernel is there", flush=True)
-    quantized = {
-        name: model if kind is None else quantize(copy.deepcopy(model), kind)
-        for name, kind in OURS.items()
-    }
+    models = ways(model)
     report_name = "decode-smollm2" if args.model else "decode"
-    together = batches(quantized, ids, args.rounds)
+    together = batches(models, ids, args.rounds)
     if args.batch_only:
         report(report_name, kept_results(report_name) | together)
         return
     found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         others = {}
-        for name, dtype in THEIRS.items():
+        for name in models:
+            dtype = THEIRS[name]
             path = Path(folder) / f"{dtype}.gguf"
             export_gguf(model, tokenizer, path, dtype, name=dtype)
             others[name] = path
         for number in range(args.rounds + 1):
-            for name in OURS:
-                rates = {"groundup": ours(quantized[name], ids), "llama.cpp": None}
+            for name in models:
+                rates = {"groundup": ours(models[name], ids), "llama.cpp": None}
                 server = LlamaCpp(others[name])  # one at a time: their threads don't sleep at once
                 rates["llama.cpp"] = server(ids[0].tolist())
                 del server
@@ -160,7 +177,7 @@ def main() -> None:
         if row.endswith("new"):
             weights = sum(
                 tensor.numel() * tensor.element_size()
-                for key, tensor in quantized[row.split(",")[0]].state_dict().items()
+                for key, tensor in models[row.split(",")[0]].state_dict().items()
                 if not key.startswith(("tok_emb", "pos_emb"))
             )
             rows[row]["bandwidth"] = round(weights * mine / memory, 2)

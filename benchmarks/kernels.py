@@ -1,7 +1,8 @@
 """Our kernel beside PyTorch's product, for a few rows: ``python benchmarks/kernels.py``.
 
 A matrix of 3,072 x 768, several of them, so that they come from memory; milliseconds for each, the
-best of many interleaved rounds (a busy machine only ever makes it slower). PyTorch's own is fp32.
+best of many interleaved rounds (a busy machine only ever makes it slower). Activations are fp32,
+beside a matrix in bf16 bf16.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from common import report
 from groundup.kernels.build import unavailable
 from groundup.kernels.products import product, quantized_int4, quantized_int8
 
-ROWS, SHAPE, ROUNDS = (1, 2, 4, 8, 16), (3072, 768), 40
+ROWS, SHAPE, MANY, ROUNDS = (1, 2, 4, 8, 16), (3072, 768), 24, 40
 KINDS = {
     "fp32": lambda w: (w, None),
     "fp16": lambda w: (w.half(), None),
+    "bf16": lambda w: (w.bfloat16(), None),
     "int8": quantized_int8,
     "int4": quantized_int4,
 }
@@ -41,18 +43,18 @@ def best(ways: dict[str, Any]) -> dict[str, float]:
 def main() -> None:
     print(unavailable() or "the kernel is there")
     matrices: dict[str, list[tuple[Tensor, Tensor | None]]] = {
-        kind: [make(torch.randn(SHAPE)) for _ in range(12)] for kind, make in KINDS.items()
+        kind: [make(torch.randn(SHAPE)) for _ in range(MANY)] for kind, make in KINDS.items()
     }
-    plain = [weight for weight, _ in matrices["fp32"]]
     rows = {}
     for count in ROWS:
         x = torch.randn(count, SHAPE[1])
-        ways: dict[str, Any] = {
-            kind: lambda many=many, x=x: [product(x, *one) for one in many]
-            for kind, many in matrices.items()
-        }
-        ways["PyTorch, fp32"] = lambda x=x: [F.linear(x, weight) for weight in plain]
-        rows[str(count)] = {name: round(ms / len(plain), 4) for name, ms in best(ways).items()}
+        ways: dict[str, Any] = {}
+        for kind, many in matrices.items():
+            of = x.bfloat16() if kind == "bf16" else x
+            ways[kind] = lambda many=many, x=of: [product(x, *one) for one in many]
+            if kind in ("fp32", "bf16"):
+                ways[f"PyTorch, {kind}"] = lambda many=many, x=of: [F.linear(x, w) for w, _ in many]
+        rows[str(count)] = {name: round(ms / MANY, 4) for name, ms in best(ways).items()}
         print(count, rows[str(count)], flush=True)
     report("kernels", rows)
 

@@ -7,9 +7,9 @@ medians over steps, after one to warm up (so that making the model and compiling
 Everyone has a process of its own and runs as its users run it, some compiled too; a step is
 forward, backward and AdamW. They take turns step by step, because a machine is seldom as fast as it
 was a minute ago: as many at a time as the memory holds, ours always among them, so that ``speed``
-is the median of how many times faster than ours the steps of the same turns were. bf16 is measured
-where the CPU is fast at it. litgpt is left out if it isn't installed. Beside other work, use
---threads 1 and the cores' time: threads that wait for each other spend it.
+is the median of how many times faster than ours, in fp32 or bf16 as they are, the steps of the same
+turns were. bf16 is measured where the CPU is fast at it. litgpt is left out if it isn't installed.
+Beside other work, use --threads 1 and the cores' time: threads that wait for each other spend it.
 
 "products alone" is no training: the matrix products of a step, one after the other with nothing
 between them, which no step that multiplies can be faster than. ``--before CHECKOUT`` lets an
@@ -36,8 +36,8 @@ import peers
 from common import kept_results, report
 from groundup.runtime import fast_dtype
 
-BATCH, TOKENS = 4, 256
-OURS, BEFORE, BOUND = "groundup fp32", "groundup before fp32", "products alone fp32"
+BATCH, TOKENS, DTYPES = 4, 256, ("fp32", "bf16")
+OURS, BEFORE, BOUND = "groundup", "groundup before", "products alone"
 LARGEST = 5 << 30
 """Bytes that none of them needs more than."""
 
@@ -53,15 +53,16 @@ BOTH: dict[str, Callable[..., peers.Train]] = {
 """In fp32, and in bf16 where that is fast."""
 
 
-def products() -> peers.Train:
+def products(bf16: bool) -> peers.Train:
     """The products of a step of GPT-2, into memory that is there: forward, and two gradients."""
     cfg, count = peers.CONFIG, BATCH * TOKENS
+    dtype = torch.bfloat16 if bf16 else torch.float32
     C, wide = cfg.emb_dim, 4 * cfg.emb_dim
     shapes = [*[(C, C)] * 4, (C, wide), (wide, C)] * cfg.n_layers + [(C, peers.PADDED_VOCAB)]
-    weights = [torch.randn(outputs, inputs) for inputs, outputs in shapes]
+    weights = [torch.randn(outputs, inputs).to(dtype) for inputs, outputs in shapes]
     room = {size for shape in shapes for size in shape}
-    rows = {size: (torch.randn(count, size), torch.empty(count, size)) for size in room}
-    gradients = {shape: torch.empty(*reversed(shape)) for shape in shapes}
+    rows = {size: torch.randn(2, count, size).to(dtype) for size in room}
+    gradients = {shape: torch.empty(*reversed(shape), dtype=dtype) for shape in shapes}
 
     def step(x: torch.Tensor, y: torch.Tensor) -> None:
         for weight in weights:
@@ -78,13 +79,12 @@ def ways() -> dict[str, Callable[[], peers.Train]]:
     """Everybody, by name."""
     found: dict[str, Callable[[], peers.Train]] = {}
     fast = fast_dtype(torch.device("cpu")) == torch.bfloat16
-    for dtype in ("fp32", "bf16") if fast else ("fp32",):
-        for name, make in BOTH.items():
-            found[f"{name} {dtype}"] = partial(make, bf16=dtype == "bf16")
-    found[BEFORE] = BOTH["groundup"]  # in a process that imports another one
-    found[BOUND] = products
+    both = BOTH | {BEFORE: BOTH[OURS], BOUND: products}  # before: in a process that imports it
     if peers.has_litgpt():
-        found["litgpt, compiled fp32"] = partial(peers.litgpt_train, compiled=True)
+        both["litgpt, compiled"] = partial(peers.litgpt_train, compiled=True)
+    for dtype in DTYPES if fast else DTYPES[:1]:
+        for name, make in both.items():
+            found[f"{name} {dtype}"] = partial(make, bf16=dtype == "bf16")
     if peers.has_course():
         found["course fp32"] = partial(peers.course_train, fast=False)
         found["course, its fast variant, fp32"] = partial(peers.course_train, fast=True)
@@ -122,7 +122,7 @@ class Way:
 
     def __init__(self, name: str, threads: int, before: Path | None) -> None:
         self.name = name
-        source = {"PYTHONPATH": str(before / "src")} if name == BEFORE and before else {}
+        source = {"PYTHONPATH": str(before / "src")} if before and name.startswith(BEFORE) else {}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--way", name],
             stdin=subprocess.PIPE,
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--way", help="be one of them: a step for each line that is read")
     args = parser.parse_args()
 
-    if BEFORE in (args.only or ()) and not args.before:
+    if any(name.startswith(BEFORE) for name in args.only or ()) and not args.before:
         parser.error(f"{BEFORE}: say where it is, with --before")
     if args.before and not (args.before / "src" / "groundup").is_dir():
         parser.error(f"--before {args.before}: there is no src/groundup")
@@ -197,16 +197,18 @@ def main() -> None:
         return
     torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]
-    alone = {OURS} if args.before else {OURS, BEFORE}
-    others = [name for name in args.only or ways() if name not in alone]
+    asked = [n for n in args.only or ways() if args.before or not n.startswith(BEFORE)]
     at_a_time = max(1, psutil.virtual_memory().available // LARGEST - 1)
-    for first in range(0, max(1, len(others)), at_a_time):
-        names = [OURS, *others[first : first + at_a_time]]
-        everyone = [Way(name, args.threads, args.before) for name in names]
-        found = together(everyone, args.turns)
-        # After each group, so that a run that is ended has its figures.
-        facts = {"load_before": round(load, 2)}
-        report("train", kept_results("train") | found | facts)
+    for dtype in DTYPES:
+        ours = f"{OURS} {dtype}"
+        others = [name for name in asked if name.endswith(dtype) and name != ours]
+        for first in range(0, len(others) or ours in asked, at_a_time):
+            names = [ours, *others[first : first + at_a_time]]
+            everyone = [Way(name, args.threads, args.before) for name in names]
+            found = together(everyone, args.turns)
+            # After each group, so that a run that is ended has its figures.
+            facts = {"load_before": round(load, 2)}
+            report("train", kept_results("train") | found | facts)
 
 
 if __name__ == "__main__":

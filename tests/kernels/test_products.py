@@ -20,6 +20,8 @@ from groundup.kernels.products import (
     whole_groups,
 )
 
+HAS_AVX2 = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+AVX2 = ("-mavx2", "-mfma", "-mf16c") if HAS_AVX2 else ()
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler"
 )
@@ -73,6 +75,52 @@ def test_the_kernel_is_its_formula(kind: str, rows: int, columns: int, count: in
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", [*KINDS, "bf16"])
+@pytest.mark.parametrize("columns", [32, 70, 416])
+@pytest.mark.parametrize("count", [1, FEW])
+def test_activations_in_bf16_lose_nothing_but_their_own_bits(
+    kind: str, columns: int, count: int
+) -> None:
+    weight = torch.randn(33, columns) * torch.rand(33, 1)
+    x, bias = torch.randn(count, columns).bfloat16(), torch.randn(33)
+    if kind == "bf16":
+        matrix, scale, added = weight.bfloat16(), None, bias.bfloat16()
+    else:
+        (matrix, scale), added = KINDS[kind](weight), bias
+    wanted = expected(x.float(), matrix, scale) + added.double()
+    out = product(x, matrix, scale, added)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), wanted, atol=1e-4, rtol=2**-8)
+    nearest = wanted.to(torch.bfloat16)
+    assert (out == nearest).double().mean() > 0.97  # not just near: rounded as it should be
+    many = torch.randn(FEW + 1, columns).bfloat16()  # which PyTorch computes, in bf16
+    near = many.double() @ dequantized(matrix, scale)[:, :columns].double().T + added.double()
+    torch.testing.assert_close(
+        product(many, matrix, scale, added).double(), near, atol=0.1, rtol=0.05
+    )
+    alone = torch.cat([product(row[None], matrix, scale, added) for row in x])
+    assert torch.equal(out, alone)
+
+
+@needs_compiler
+def test_bf16_is_rounded_to_the_nearest_of_two_the_even_one() -> None:
+    numbers = torch.cat((torch.randn(500) * 1e3, torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 3e38])))
+    numbers = torch.cat((numbers, torch.tensor([torch.inf, -torch.inf, torch.nan])))
+    weight = numbers[:, None].half()  # a matrix whose numbers bf16 has not all
+    out = product(torch.ones(1, 1).bfloat16(), weight)
+    assert torch.equal(out[0].nan_to_num(7), weight[:, 0].bfloat16().nan_to_num(7))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_matrix_of_other_columns_is_not_read(kind: str) -> None:
+    weight, scale = KINDS[kind](torch.randn(5, 96))
+    for columns in (64, 97, 128):
+        with pytest.raises(ValueError, match=f"{columns} activations per row .* of 96 columns"):
+            product(torch.randn(2, columns), weight, scale)
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_is_the_same_to_the_bit_whoever_comes_with_it(kind: str) -> None:
     weight, scale = KINDS[kind](torch.randn(40, 416))
@@ -114,22 +162,27 @@ def test_every_number_of_fp16_is_read_as_it_is() -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("flags", [(), ("-fopenmp",)])
+@pytest.mark.parametrize("flags", [(), ("-fopenmp",), AVX2])
 def test_the_plain_loops_are_the_same_kernel(
     flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a CPU without AVX2: ARM's, say."""
+    """As on a CPU without AVX2: ARM's, say; and to the bit, AVX2's is AVX512's."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     assert compiler is not None
     build.library()  # makes OpenMP's functions known to the process
     plain = build._open(build.compiled(compiler, (*build.FLAGS, *flags), build.written(), tmp_path))
     assert isinstance(plain, ctypes.CDLL)
-    monkeypatch.setattr(products, "library", lambda: plain)
     for kind, quantized in KINDS.items():
-        weight, scale = quantized(torch.randn(19, 96))
-        x = torch.randn(4, 96)
-        out = product(x, weight, scale).double()
-        torch.testing.assert_close(out, expected(x, weight, scale), atol=1e-4, rtol=1e-5, msg=kind)
+        for columns in (96, 320, 37):
+            weight, scale = quantized(torch.randn(19, columns))
+            x = torch.randn(5, columns)
+            native = product(x, weight, scale)
+            with monkeypatch.context() as patched:
+                patched.setattr(products, "library", lambda: plain)
+                out = product(x, weight, scale)
+            wanted = expected(x, weight, scale)
+            torch.testing.assert_close(out.double(), wanted, atol=1e-4, rtol=1e-5, msg=kind)
+            assert flags != AVX2 or torch.equal(out, native)
 
 
 def test_without_a_kernel_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,17 +21,21 @@ from groundup.model.rotary import rotate, turns
 pytestmark = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="there is no C++ compiler"
 )
+EXACT = {torch.float32: 1e-6, torch.bfloat16: 2**-8}
+"""How far off the nearest number of a kind can be."""
+
 CONFIG = ModelConfig(emb_dim=48, n_heads=2, head_dim=24, rope=True)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("shape", [(1, 1, 48), (3, 2, 5, 17), (2, 1)])
-def test_a_norm_is_its_formula(shape: tuple[int, ...]) -> None:
-    x, norm = torch.randn(shape) * 3, RMSNorm(shape[-1], eps=1e-6)
+def test_a_norm_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, norm = (torch.randn(shape) * 3).to(dtype), RMSNorm(shape[-1], eps=1e-6).to(dtype)
     norm.scale.copy_(torch.randn(shape[-1]))
     assert tokens.is_small(x)
     expected = F.rms_norm(x.double(), shape[-1:], norm.scale.double(), 1e-6)
-    torch.testing.assert_close(norm(x).double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(norm(x).double(), expected, rtol=EXACT[dtype], atol=1e-6)
 
 
 @torch.no_grad()
@@ -44,8 +48,12 @@ def test_a_rotation_is_pytorchs_to_the_bit(
     turn = turns(places[..., :count], CONFIG)
     x = torch.randn(2, count, 2, 24).transpose(1, 2)  # as attention has it
     ours = rotate(x, turn)
+    half, half_turn = x.bfloat16(), turn.bfloat16()
+    ours_of_half = rotate(half, half_turn)
     monkeypatch.setattr(rotary, "is_small", lambda x: False)
     assert torch.equal(ours, rotate(x, turn)) and ours.shape == x.shape
+    nearest = rotate(half.float(), half_turn.float()).bfloat16()
+    assert torch.equal(ours_of_half, nearest), "rounded once, at the end"
 
 
 @pytest.mark.parametrize("why", ["gradients", "autocast", "dtype", "layout", "size", "kernel"])
@@ -76,20 +84,22 @@ MASKS = {
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 4, 64), (6, 2, 24), (3, 1, 40)])
 @pytest.mark.parametrize(("rows", "seen"), [(1, 1), (1, 300), (3, 40)])
 def test_attention_is_pytorchs(
-    mask: str, heads: int, kv_heads: int, size: int, rows: int, seen: int
+    mask: str, heads: int, kv_heads: int, size: int, rows: int, seen: int, dtype: torch.dtype
 ) -> None:
-    q = torch.randn(rows, 1, heads, size).transpose(1, 2)
-    memory = torch.randn(2, rows + 1, kv_heads, seen + 7, size)  # more than is in use
+    q = torch.randn(rows, 1, heads, size).transpose(1, 2).to(dtype)
+    memory = torch.randn(2, rows + 1, kv_heads, seen + 7, size).to(dtype)  # more than is in use
     k, v = memory[:, :rows, :, :seen]
     visible = MASKS[mask](rows, seen)
-    assert tokens.is_small(q.transpose(1, 2)) and tokens.is_laid_out(k, v, visible)
+    assert tokens.is_small(q.transpose(1, 2)) and tokens.is_laid_out(q, k, v, visible)
     out = attend(q, k, v, visible, nn.Dropout(0.5).eval())
-    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
-    torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-5)
+    plain = (each.double() for each in (q, k, v))
+    expected = F.scaled_dot_product_attention(*plain, attn_mask=visible, enable_gqa=True)
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=max(1e-5, EXACT[dtype]))
     alone = attend(q[:1], k[:1], v[:1], visible if mask != "rows" else visible[:1], nn.Dropout(0))
     assert torch.equal(out[:1], alone)
 

@@ -53,7 +53,11 @@ def test_only_a_few_plain_rows_are_our_kernels() -> None:
         assert kernels(ours, x.expand(FEW, 1, -1).contiguous()) == 1
         assert kernels(ours, torch.randn(FEW + 1, SHAPE[0])) == 0
         assert kernels(ours.double(), x.double()) == 0
+        assert kernels(ours.bfloat16(), x.bfloat16()) == 1
+        assert kernels(ours.half(), x.half()) == 0
         ours.float()
+        with pytest.raises(RuntimeError, match="shapes"):
+            ours(torch.randn(1, SHAPE[0] + 1))  # which PyTorch says
         with torch.autocast("cpu", torch.bfloat16):
             assert kernels(ours, x) == 0 and ours(x).dtype == torch.bfloat16
         assert kernels(Linear(8, 8), torch.randn(1, 8)) == 0, "it lies in the CPU's cache"

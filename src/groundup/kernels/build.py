@@ -30,15 +30,16 @@ FLAGS = ("-O3", "-fPIC", "-std=c++17", "-ffp-contract=off")
 WAYS = (("-march=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
 SECONDS = 120
 
-SOURCES = ("products.cpp", "tokens.cpp")
+SOURCES = ("products.cpp", "registers.h", "tokens.cpp")
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
     "product_f32": [_POINTER] * 4 + [_SIZE] * 3,
-    "product_f16": [_POINTER] * 4 + [_SIZE] * 3,
-    "product_i8": [_POINTER] * 5 + [_SIZE] * 3,
-    "product_i4": [_POINTER] * 6 + [_SIZE] * 3,
-    "rms_norm": [_POINTER] * 3 + [_SIZE] * 2 + [ctypes.c_float],
-    "rotate": [_POINTER] * 4 + [_SIZE] * 4,
+    "product_bf16": [_POINTER] * 4 + [_SIZE] * 3,
+    "product_f16": [_POINTER] * 4 + [_SIZE] * 4,
+    "product_i8": [_POINTER] * 5 + [_SIZE] * 4,
+    "product_i4": [_POINTER] * 6 + [_SIZE] * 4,
+    "rms_norm": [_POINTER] * 3 + [_SIZE] * 2 + [ctypes.c_float, _SIZE],
+    "rotate": [_POINTER] * 4 + [_SIZE] * 5,
     "attend": [_POINTER] * 6,
 }
 
@@ -101,8 +102,8 @@ def compiled(
     """A library of these files, made in a folder."""
     things, built = [], folder / "built.so"
     for name, text in sources.items():
-        code = folder / name
-        code.write_bytes(text)
+        (folder / name).write_bytes(text)
+    for code in folder.glob("*.cpp"):
         things.append(str(code.with_suffix(".o")))
         _run([compiler, *flags, "-c", str(code), "-o", things[-1]])
     # Without OpenMP's own library: torch has one in this process already, and two would each keep

@@ -25,14 +25,17 @@ after thirty layers the log-probabilities differ as much, by 0.04 in SmolLM2.)""
 def product(
     x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    """``(…, C)`` times a matrix ``(R, C)``, plus a bias, to ``(…, R)``, computed in fp32.
+    """``(…, C)`` times a matrix ``(R, C)``, plus a bias, to ``(…, R)``, added up in fp32.
 
     Args:
-        x: activations.
-        weight: fp32 or fp16 ``(R, C)``; or what :func:`quantized_int8` or :func:`quantized_int4`
-            makes of a matrix.
-        scale: the same; none for fp32 and fp16.
-        bias: fp32 ``(R,)``.
+        x: activations, of any kind; so is the result.
+        weight: fp32, fp16 or bf16 ``(R, C)``; or what :func:`quantized_int8` or
+            :func:`quantized_int4` makes of a matrix.
+        scale: the same; none for numbers that are not whole.
+        bias: ``(R,)``, bf16 beside a matrix in bf16, else fp32.
+
+    Raises:
+        ValueError: the matrix has other columns than the activations.
     """
     if is_watched():
         return _op(x, weight, scale, bias)
@@ -41,24 +44,35 @@ def product(
 
 def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     rows = x.numel() // x.shape[-1]
+    columns = weight.shape[1] * (2 if weight.dtype == torch.uint8 else 1)
+    if scale is None and x.shape[-1] != columns or not 0 <= columns - x.shape[-1] < GROUP:
+        raise ValueError(f"{x.shape[-1]} activations per row for a matrix of {columns} columns")
     found = library() if rows <= FEW and x.is_cpu else None
     if found is None:
-        matrix = dequantized(weight, scale)[:, : x.shape[-1]]
-        return F.linear(x.float(), matrix, bias).to(x.dtype)
-    acts = x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
+        matrix = dequantized(weight, scale)[:, : x.shape[-1]].to(x.dtype)
+        return F.linear(x, matrix, None if bias is None else bias.to(x.dtype))
+    # Of other kinds the kernel reads none; beside fp32 weights, none but fp32.
+    plain = x.dtype != torch.bfloat16 or weight.dtype == torch.float32
+    kind = torch.float32 if plain and weight.dtype != torch.bfloat16 else torch.bfloat16
+    acts = x.to(kind).contiguous()
     if scale is not None:
         acts = whole_groups(acts)
-    y = torch.empty(*x.shape[:-1], weight.shape[0])
+    y = torch.empty(*x.shape[:-1], weight.shape[0], dtype=kind)
     w, b = weight.data_ptr(), None if bias is None else bias.data_ptr()
     rest = b, acts.data_ptr(), y.data_ptr(), rows, weight.shape[0], acts.shape[-1]
-    if scale is None:
-        (found.product_f32 if weight.dtype == torch.float32 else found.product_f16)(w, *rest)
+    is_bf16 = kind == torch.bfloat16
+    if weight.dtype == torch.float32:
+        found.product_f32(w, *rest)
+    elif weight.dtype == torch.bfloat16:
+        found.product_bf16(w, *rest)
+    elif scale is None:
+        found.product_f16(w, *rest, is_bf16)
     elif weight.dtype == torch.int8:
-        found.product_i8(w, scale.data_ptr(), *rest)
+        found.product_i8(w, scale.data_ptr(), *rest, is_bf16)
     else:
         steps = scale.data_ptr()
-        found.product_i4(w, steps, steps + scale.nbytes // 2, *rest)
-    return y if x.dtype == torch.float32 else y.to(x.dtype)
+        found.product_i4(w, steps, steps + scale.nbytes // 2, *rest, is_bf16)
+    return y.to(x.dtype)
 
 
 _op = torch.library.custom_op("groundup::product", _product, mutates_args=())

@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from groundup.kernels.build import library
 
-_Sizes = ctypes.c_int64 * 8
+_Sizes = ctypes.c_int64 * 9
+
+KINDS = torch.float32, torch.bfloat16
+"""What the functions here read and write; they compute in fp32."""
 
 SMALL = 1 << 16
 """Up to so many numbers, PyTorch takes longer to be called than to compute."""
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether there are numbers of 4 bytes in this machine's memory, one after another."""
+def is_plain(tensor: Tensor, *kinds: torch.dtype) -> bool:
+    """Whether there are numbers of these kinds in this machine's memory, one after another."""
     return (
         type(tensor) in (Tensor, nn.Parameter)  # not sharded, not faked by a planner
-        and tensor.dtype == torch.float32
+        and tensor.dtype in kinds
         and tensor.is_cpu
         and tensor.is_contiguous()
     )
@@ -54,7 +57,7 @@ def is_left_to_pytorch() -> bool:
 
 def is_small(x: Tensor) -> bool:
     """Whether the functions here are for this."""
-    return x.numel() <= SMALL and is_plain(x) and not is_left_to_pytorch()
+    return x.numel() <= SMALL and is_plain(x, *KINDS) and not is_left_to_pytorch()
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
@@ -62,26 +65,29 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     y, cols = torch.empty_like(x), x.shape[-1]
     kernel = library()
     assert kernel is not None
-    kernel.rms_norm(x.data_ptr(), scale.data_ptr(), y.data_ptr(), x.numel() // cols, cols, eps)
+    kernel.rms_norm(
+        x.data_ptr(), scale.data_ptr(), y.data_ptr(), x.numel() // cols, cols, eps, _is_bf16(x)
+    )
     return y
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """``rotary.rotate`` of tokens ``(B, T, H, D)`` that :func:`is_small`."""
     y, (heads, size) = torch.empty_like(x), x.shape[2:]
-    half = turn.numel() // 2 * 4  # bytes of the cosines, behind which the sines are
+    half = turn.numel() // 2  # the cosines, behind which the sines are
     cos = turn.data_ptr()
     kernel = library()
     assert kernel is not None
     kernel.rotate(
         x.data_ptr(),
         cos,
-        cos + half,
+        cos + half * turn.element_size(),
         y.data_ptr(),
         x.shape[0] * x.shape[1],
-        half // 4 // size,
+        half // size,
         heads,
         size,
+        _is_bf16(x),
     )
     return y
 
@@ -105,20 +111,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         seen, step = mask.data_ptr(), mask.stride(0)
     kernel = library()
     assert kernel is not None
-    sizes = _Sizes(B, H, K, S, D, *k.stride()[:2], step)
+    sizes = _Sizes(B, H, K, S, D, *k.stride()[:2], step, _is_bf16(q))
     kernel.attend(q.data_ptr(), k.data_ptr(), v.data_ptr(), seen, y.data_ptr(), sizes)
     return y
 
 
-def is_laid_out(k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
+def is_laid_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """Whether :func:`attend` can read these."""
     S, D = k.shape[2:]
     return (
-        k.dtype == v.dtype == torch.float32
+        k.dtype == v.dtype == q.dtype
         and k.stride() == v.stride()
         and k.stride()[2:] == (D, 1)
         and (mask is None or _is_for_all_heads(mask, S))
     )
+
+
+def _is_bf16(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16
 
 
 def _is_for_all_heads(mask: Tensor, S: int) -> bool:

@@ -148,14 +148,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: nn.Dro
         ``(B, H, T, D)``.
     """
     T = q.shape[2]
-    watched = bool(dropout._forward_hooks or dropout._forward_pre_hooks)
-    short = mask is None and 1 < T <= SHORT and q.dtype == torch.bfloat16
-    if watched or (short and q.device.type == "cpu"):
+    if dropout._forward_hooks or dropout._forward_pre_hooks:
         return attend_explicitly(q, k, v, mask, dropout)
     drops = dropout.p if dropout.training else 0.0
     tokens = q.transpose(1, 2)  # (B, T, H, D)
-    if T <= ONE_BY_ONE and not drops and is_small(tokens) and is_laid_out(k, v, mask):
+    if T <= ONE_BY_ONE and not drops and is_small(tokens) and is_laid_out(q, k, v, mask):
         return _one_by_one(tokens, k, v, mask).transpose(1, 2)
+    short = mask is None and 1 < T <= SHORT and q.dtype == torch.bfloat16
+    if short and q.device.type == "cpu":
+        return attend_explicitly(q, k, v, mask, dropout)
     return F.scaled_dot_product_attention(
         q,
         k,

@@ -58,7 +58,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension: ``(..., C) -> (..., C)``; ``ladder_modern.py``, fused."""
-        if is_small(x) and is_plain(self.scale):
+        if is_small(x) and is_plain(self.scale, x.dtype):
             return rms_norm(x, self.scale, self.eps)
         y = F.rms_norm(x.to(self.scale.dtype), self.scale.shape, self.scale, self.eps)
         return y.to(x.dtype)  # in bf16, squares are added up in fp32, as everybody does

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.kernels.products import FEW, product
-from groundup.kernels.tokens import is_left_to_pytorch, is_plain
+from groundup.kernels.tokens import KINDS, is_left_to_pytorch, is_plain
 
 LARGE = 1 << 18
 """Smaller matrices lie in the CPU's cache, where it makes no difference."""
@@ -29,12 +29,15 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear(x, weight, bias)``, by whichever kernel is faster."""
+    kind = weight.dtype
     if (
         is_left_to_pytorch()
         or x.numel() > FEW * x.shape[-1]
         or weight.numel() < LARGE
-        or not is_plain(x)
-        or not is_plain(weight)
+        or kind not in KINDS
+        or x.shape[-1] != weight.shape[1]  # PyTorch says it
+        or not is_plain(x, kind)
+        or not is_plain(weight, kind)
     ):
         return F.linear(x, weight, bias)
     return product(x, weight, None, bias)

@@ -42,7 +42,7 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     ``a`` becomes ``a cos - b sin``, and ``b`` becomes ``b cos + a sin``.
     """
     tokens = x.transpose(1, 2)  # (B, T, H, D), as the projections leave them
-    if is_small(tokens) and is_plain(turn):
+    if is_small(tokens) and is_plain(turn, x.dtype):
         return tokens_rotated(tokens, turn).transpose(1, 2)
     cos, sin = turn
     other = x.roll(x.shape[-1] // 2, dims=-1)  # b stands where a is in x, and a where b is
