@@ -1,9 +1,10 @@
-"""Generate with GPT-2 124M in fp32, batch 1, prompt 64, side by side with transformers, the course.
+"""Generate with GPT-2 124M, batch 1, prompt 64, side by side with transformers and the course.
 
     make bench                        # or: python benchmarks/generate.py --rounds 5
 
 Prints new tokens per second (medians of interleaved rounds, after one warm-up) and ratios to the
-course's code, which computes the whole text anew for every token.
+course's code, which computes the whole text anew for every token. In fp32, and where the CPU is
+fast at it in bf16 too, which ``--precision auto`` then is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 import peers
 from common import report, rounds
+from groundup.runtime import fast_dtype
 
 PROMPT, NEW = 64, 64
 
@@ -27,6 +29,9 @@ def main() -> None:
         "groundup": peers.groundup_generate(),
         "transformers": peers.transformers_generate(),
     }
+    if fast_dtype(torch.device("cpu")) == torch.bfloat16:
+        ways["groundup, bf16"] = peers.groundup_generate(torch.bfloat16)
+        ways["transformers, bf16"] = peers.transformers_generate(torch.bfloat16)
     if peers.has_course():
         ways["course"] = peers.course_generate()
     idx = torch.randint(0, 50257, (1, PROMPT))

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from common import machine_kind, report, rounds
-from groundup.model.loss import APART, linear_cross_entropy, spaced
+from groundup.model.loss import MULTIPLE, linear_cross_entropy, spaced
 
 
 def measure(n: int, c: int, v: int, bf16: bool, count: int) -> dict[str, dict[str, float]]:
@@ -70,7 +70,7 @@ def layouts(n: int, c: int, v: int, count: int) -> dict[str, float]:
     close, apart = torch.empty(n, v), torch.empty(n, spaced(v))[:, :v]
     ways = {
         "one after another": lambda: torch.mm(x, weight.T, out=close),
-        f"{APART} apart": lambda: torch.mm(x, weight.T, out=apart),
+        f"{MULTIPLE} apart": lambda: torch.mm(x, weight.T, out=apart),
     }
     return rounds(ways, count)
 

@@ -110,15 +110,15 @@ def course_train(fast: bool) -> Train:
     return training(_course(fast), loss)
 
 
-def groundup_generate() -> Generate:
+def groundup_generate(dtype: torch.dtype = torch.float32) -> Generate:
     """Ours, with the key/value cache."""
-    model = GPTModel(CONFIG).eval()
+    model = GPTModel(CONFIG).to(dtype).eval()
     return lambda idx, new: generate_text_simple(model, idx, new, CONFIG.context_length)
 
 
-def transformers_generate() -> Generate:
+def transformers_generate(dtype: torch.dtype = torch.float32) -> Generate:
     """``model.generate``, greedy, with its cache."""
-    model = _transformers().eval()
+    model = _transformers().to(dtype).eval()
     mask = torch.ones(1, 64, dtype=torch.long)
     return lambda idx, new: model.generate(
         idx, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False

@@ -10,10 +10,11 @@ gradient of the features and that of the weight. Where the caller weighs each to
 the weights come only in the backward pass, which therefore computes each piece's logits once more.
 
 The products' sides decide how fast they are, and GPT-2's 50,257 tokens are an odd number. On a CPU
-it is enough that each row of logits begins a multiple of 64 numbers behind the one before: that
-takes the first product of 1,024 tokens from 0.81 to 0.53 s (fp32, AVX2). On a GPU the matrix gets
-rows of zeros up to such a multiple. Nobody else sees them: logits beyond the vocabulary are minus
-infinity, so they are in no softmax, no gradient and no file.
+it is enough in fp32 that each row of logits begins a multiple of 64 numbers behind the one before:
+that takes the first product of 1,024 tokens from 0.81 to 0.53 s (AVX2). In bf16, where the matrix is
+copied anyway, and on a GPU, the copy gets rows of zeros up to such a multiple. Nobody else sees
+them: logits beyond the vocabulary are minus infinity, so they are in no softmax, no gradient and no
+file.
 
 (PyTorch 2.13's own ``linear_cross_entropy`` with chunking has the same idea; in our measurements on
 a CPU it took 3 to 7 times as long as the plain way. See ``benchmarks/loss.py``.)
@@ -43,12 +44,9 @@ CHUNK_LOGITS = 2**26
 CACHED_LOGITS = 2**20
 """Logits that a CPU turns into their gradient at once, so that they stay in its cache."""
 
-MULTIPLE = {"cuda": 64}
-"""By kind of device: the matrix gets rows up to a multiple of it; elsewhere it stays as it is."""
-
-APART = 64
-"""A CPU's rows of logits begin a multiple of so many numbers after one another; of a small
-vocabulary (characters) they don't, since what is between them is computed with for nothing."""
+MULTIPLE = 64
+"""Sides of products are such a multiple, or begin so far apart; on a CPU not those of a small
+vocabulary (characters), since what is between them is computed with for nothing."""
 
 
 def head_loss(
@@ -136,7 +134,7 @@ class _Summed(torch.autograd.Function):
                 if grad_features is not None:
                     grad_features[piece] = logits[:, : len(w)] @ w
                 if grad_weight is not None:
-                    _add_product_(grad_weight, logits[:, : len(weight)].T, x[piece])
+                    _add_product_(grad_weight, logits[:, : len(w)].T, x[piece])
                 del logits  # the next piece takes its place
         ctx.save_for_backward(grad_features, grad_weight)
         return loss
@@ -189,7 +187,7 @@ class _PerToken(torch.autograd.Function):
                 if grad_features is not None:
                     grad_features[piece] = logits[:, : len(w)] @ w
                 if grad_weight is not None:
-                    _add_product_(grad_weight, logits[:, : len(weight)].T, x[piece])
+                    _add_product_(grad_weight, logits[:, : len(w)].T, x[piece])
                 del logits
         return grad_features, grad_weight, None
 
@@ -202,17 +200,24 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
 
 def _padded(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The matrix ``(V, C)`` as the products take it: ``(V + some, C)``, where that is faster."""
-    rows = -len(weight) % MULTIPLE.get(weight.device.type, 1)
-    if not rows:
+    rows = _rows(len(weight), weight.device.type, dtype)
+    if rows == len(weight):
         return weight.to(dtype)
-    padded = weight.new_zeros(len(weight) + rows, weight.shape[1], dtype=dtype)
+    padded = weight.new_zeros(rows, weight.shape[1], dtype=dtype)
     padded[: len(weight)] = weight
     return padded
 
 
+def _rows(vocab_size: int, kind: str, dtype: torch.dtype) -> int:
+    """How many rows the matrix has in products on this kind of device."""
+    if kind == "cuda":
+        return vocab_size + -vocab_size % MULTIPLE
+    return spaced(vocab_size) if kind == "cpu" and dtype == torch.bfloat16 else vocab_size
+
+
 def spaced(vocab_size: int) -> int:
     """How far apart a CPU's rows of logits begin."""
-    return vocab_size + (-vocab_size % APART if vocab_size > 16 * APART else 0)
+    return vocab_size + (-vocab_size % MULTIPLE if vocab_size > 16 * MULTIPLE else 0)
 
 
 def _logits(x: Tensor, w: Tensor, vocab_size: int) -> Tensor:
@@ -227,11 +232,11 @@ def _logits(x: Tensor, w: Tensor, vocab_size: int) -> Tensor:
 
 
 def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """``total += a @ b``, without the product's own memory where precisions agree."""
+    """``total += a @ b``, of as many rows as there are; in place where precisions agree."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a[: len(total)], b)
     else:
-        total += a @ b
+        total += (a @ b)[: len(total)]
 
 
 def pieces(tokens: int, vocab_size: int) -> Iterator[slice]:
@@ -257,10 +262,11 @@ def _loss_and_gradient_(logits: Tensor, targets: Tensor, with_grad: bool) -> Ten
     for part, goal in zip(_cached(logits), _cached_like(targets, logits), strict=True):
         valid = goal != IGNORE_INDEX
         index = goal.clamp(min=0)[:, None]
-        log_probs = torch.log_softmax(part.float(), dim=-1)
-        loss -= (log_probs.gather(1, index)[:, 0] * valid).sum()
+        gradient = part.softmax(dim=-1, dtype=torch.float32)
+        # The likeliest token's probability is 1 / sum(exp(logits - largest)).
+        behind = part.amax(dim=-1).float() - part.gather(1, index)[:, 0].float()
+        loss += ((behind - gradient.amax(dim=-1).log()) * valid).sum()
         if with_grad:
-            gradient = log_probs.exp_()
             gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
             # On a CPU only valid targets come here (see head_loss).
             part.copy_(gradient.mul_(valid[:, None]) if _may_be_invalid(valid) else gradient)
