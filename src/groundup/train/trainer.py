@@ -21,6 +21,7 @@ from groundup.data.batching import Batches
 from groundup.errors import TrainingFailed
 from groundup.runtime import Runtime
 from groundup.train.best import Best
+from groundup.train.freed import freed_memory_is_kept
 from groundup.train.interrupt import StopRequest
 from groundup.train.objective import NextToken, Objective, to_device
 from groundup.train.parallel import Parallel
@@ -134,7 +135,7 @@ class Trainer:
         self._saved_at = progress.seconds
         self._speed: deque[tuple[int, float]] = deque(maxlen=20)  # tokens and seconds of steps
         record: Record = {}
-        with self.stop:
+        with self.stop, freed_memory_is_kept(self.runtime.device) as after_step:
             self._stops = world.any(self.stop.requested)
             while len(data) and not self._is_over():
                 clock, epoch = time.perf_counter(), data.epoch
@@ -162,6 +163,7 @@ class Trainer:
                 loss, norm = both.tolist()  # the one wait for the device
                 self._check_finite(loss, norm, lr)
                 self.optimizer.step()
+                after_step()
                 self._speed.append((tokens, time.perf_counter() - clock))
 
                 progress.step += 1
