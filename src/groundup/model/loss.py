@@ -11,8 +11,8 @@ the weights come only in the backward pass, which therefore computes each piece'
 
 The products' sides decide how fast they are, and GPT-2's 50,257 tokens are an odd number. On a CPU
 it is enough in fp32 that each row of logits begins a multiple of 64 numbers behind the one before:
-that takes the first product of 1,024 tokens from 0.81 to 0.53 s (AVX2). In bf16, where the matrix is
-copied anyway, and on a GPU, the copy gets rows of zeros up to such a multiple. Nobody else sees
+that takes the first product of 1,024 tokens from 0.81 to 0.53 s (AVX2). In bf16, where the matrix
+is copied anyway, and on a GPU, the copy gets rows of zeros up to such a multiple. Nobody else sees
 them: logits beyond the vocabulary are minus infinity, so they are in no softmax, no gradient and no
 file.
 

@@ -61,7 +61,7 @@ class _Heap:
     def after_step(self) -> None:
         if not self._keeps:
             return
-        pages = int(_RESIDENT.read_text(encoding="ascii").split()[1])
+        pages = _resident_pages()
         self._steps += 1
         if self._steps == AFTER:
             self._most = GROWTH * pages
@@ -73,3 +73,7 @@ class _Heap:
         self._library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
         self._library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP)
         self._library.malloc_trim(0)
+
+
+def _resident_pages() -> int:
+    return int(_RESIDENT.read_text(encoding="ascii").split()[1])
