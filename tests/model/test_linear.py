@@ -58,6 +58,8 @@ def test_only_a_few_plain_rows_are_our_kernels() -> None:
         ours.float()
         with pytest.raises(RuntimeError, match="shapes"):
             ours(torch.randn(1, SHAPE[0] + 1))  # which PyTorch says
+        with pytest.raises(RuntimeError, match="dtype|type"):
+            linear(x.bfloat16(), ours.weight.bfloat16(), ours.bias)
         with torch.autocast("cpu", torch.bfloat16):
             assert kernels(ours, x) == 0 and ours(x).dtype == torch.bfloat16
         assert kernels(Linear(8, 8), torch.randn(1, 8)) == 0, "it lies in the CPU's cache"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.kernels.build import library
-from groundup.kernels.tokens import is_watched
+from groundup.kernels.tokens import KINDS, is_watched
 
 GROUP = 32
 """Quantized weights that share a step (those of 4 bits, a lowest value too)."""
@@ -51,9 +51,9 @@ def _product(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | Non
     if found is None:
         matrix = dequantized(weight, scale)[:, : x.shape[-1]].to(x.dtype)
         return F.linear(x, matrix, None if bias is None else bias.to(x.dtype))
-    # Of other kinds the kernel reads none; beside fp32 weights, none but fp32.
-    plain = x.dtype != torch.bfloat16 or weight.dtype == torch.float32
-    kind = torch.float32 if plain and weight.dtype != torch.bfloat16 else torch.bfloat16
+    # Beside fp32 and bf16 the kernel reads activations of the same kind, else of either.
+    kind = weight.dtype if weight.dtype in KINDS else x.dtype
+    kind = kind if kind in KINDS else torch.float32
     acts = x.to(kind).contiguous()
     if scale is not None:
         acts = whole_groups(acts)

@@ -35,9 +35,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or x.numel() > FEW * x.shape[-1]
         or weight.numel() < LARGE
         or kind not in KINDS
-        or x.shape[-1] != weight.shape[1]  # PyTorch says it
+        or x.shape[-1] != weight.shape[1]  # which PyTorch tells
         or not is_plain(x, kind)
         or not is_plain(weight, kind)
+        or not (bias is None or is_plain(bias, kind))
     ):
         return F.linear(x, weight, bias)
     return product(x, weight, None, bias)
