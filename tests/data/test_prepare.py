@@ -271,14 +271,15 @@ def test_the_command_is_killed_with_its_processes_and_goes_on(
     tmp_path: Path, texts: list[str], tokenizer: BPETokenizer, environment: dict[str, str]
 ) -> None:
     tokenizer.save(tmp_path / "tokenizer")
-    (tmp_path / "long.txt").write_text(TEXT * 3_000, "utf-8")
+    (tmp_path / "long.txt").write_text(TEXT * 20_000, "utf-8")  # that a fast machine is busy with
     command = [sys.executable, "-m", "groundup", "data", "prepare", str(tmp_path / "long.txt")]
     command += ["--tokenizer", str(tmp_path / "tokenizer"), "--workers=2", "--out"]
     broken = subprocess.Popen([*command, str(tmp_path / "broken")], env=environment)
     journal = tmp_path / "broken" / ".preparing.jsonl"
     while broken.poll() is None and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.1)
+    assert broken.poll() is None, "it was over before it could be killed"
     children = (
         Path(f"/proc/{broken.pid}/task/{broken.pid}/children").read_text(encoding="utf-8").split()
     )
