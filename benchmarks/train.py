@@ -202,7 +202,9 @@ def main() -> None:
     for dtype in DTYPES:
         ours = f"{OURS} {dtype}"
         others = [name for name in asked if name.endswith(dtype) and name != ours]
-        for first in range(0, len(others) or ours in asked, at_a_time):
+        if not others and ours not in asked:
+            continue
+        for first in range(0, max(1, len(others)), at_a_time):
             names = [ours, *others[first : first + at_a_time]]
             everyone = [Way(name, args.threads, args.before) for name in names]
             found = together(everyone, args.turns)
