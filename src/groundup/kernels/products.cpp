@@ -8,12 +8,16 @@
 //
 // with W (rows, cols) as nn.Linear keeps it, row after row, and no bias where it is null. Threads
 // share the rows of W: many at a time, because memory is read fastest in one go, and at the end no
-// more than LEAST, so that one that has to wait for its core holds up few. The plain
-// loops are the definition; where the CPU has AVX2 or AVX512, the same is spelled in its
+// more than LEAST, so that one that has to wait for its core holds up few. For MANY rows of
+// activations TALL rows of W are taken side by side, so that a number read from the cache serves
+// several sums.
+//
+// The plain loops are the definition; where the CPU has AVX2 or AVX512, the same is spelled in its
 // instructions (registers.h), because compilers turn these loops into good ones only sometimes.
 //
 // Built by kernels/build.py with the system's compiler, called through ctypes: no Python, no torch.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -26,65 +30,113 @@ namespace {
 constexpr int64_t LEAST = 64;
 constexpr int64_t SMALL = 1 << 16;  // weights that are sooner multiplied than shared
 
-// One row of weights times N rows of activations, which are cols apart: a weight is widened once
-// for all. How a sum is added up doesn't depend on N: the same text is written whoever shares the
-// batch.
-template <int N, typename Weight, typename Number>
-inline void dots(const Weight *w, const Number *x, int64_t cols, float *sums) {
-    int64_t c = 0;
-    for (int i = 0; i < N; i++) sums[i] = 0.0f;
+// Bytes to ask the memory for in advance. The CPU does that by itself, but keeps up only with
+// weights of 2 bytes and more, and with one row at a time.
+constexpr int64_t AHEAD = 1024;
+
 #ifdef WIDE
-    Sixteen side[N];
-    for (int i = 0; i < N; i++) side[i] = twice8(0.0f, 0.0f);
+// R rows, of so many bytes each, are read side by side, piece by piece, up to now read bytes of each.
+// Ask for the next R rows, but in the order in which they lie in memory; this is for piece number r.
+template <int R>
+inline void ask(const void *rows, int64_t bytes, int64_t read, int64_t piece, int r) {
+    const int64_t more = R > 1 ? R * (bytes + read) + r * piece : read + AHEAD;
+    _mm_prefetch(static_cast<const char *>(rows) + more, _MM_HINT_T0);
+}
+#endif
+
+// R rows of weights times N rows of activations, each cols apart: whatever is read serves as many
+// sums. How one is added up depends on neither: the same text is written whoever shares the batch.
+template <int R, int N, typename Weight, typename Number>
+inline void dots(const Weight *w, const Number *x, int64_t cols, float (&sums)[R][N]) {
+    int64_t c = 0;
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < N; i++) sums[r][i] = 0.0f;
+#ifdef WIDE
+    Sixteen side[R][N];
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < N; i++) side[r][i] = twice8(0.0f, 0.0f);
+    constexpr int64_t SIZE = sizeof(Weight);
 #if defined(WIDER) && defined(__AVX512BF16__)
     if constexpr (std::is_same_v<Weight, Bf16> && std::is_same_v<Number, Bf16>)
         for (; c + 32 <= cols; c += 32) {  // two products at once, which nothing is widened for
-            const auto weights = (__m512bh)_mm512_loadu_si512(w + c);
-            for (int i = 0; i < N; i++)
-                side[i] = _mm512_dpbf16_ps(side[i], weights,
-                                           (__m512bh)_mm512_loadu_si512(x + i * cols + c));
+            __m512bh weights[R];
+            for (int r = 0; r < R; r++) {
+                if (R > 1) ask<R>(w, cols * SIZE, c * SIZE, 32 * SIZE, r);
+                weights[r] = (__m512bh)_mm512_loadu_si512(w + r * cols + c);
+            }
+            for (int i = 0; i < N; i++) {
+                const auto acts = (__m512bh)_mm512_loadu_si512(x + i * cols + c);
+                for (int r = 0; r < R; r++)
+                    side[r][i] = _mm512_dpbf16_ps(side[r][i], weights[r], acts);
+            }
         }
 #endif
     for (; c + 16 <= cols; c += 16) {
-        const Sixteen weights = load16(w + c);
-        for (int i = 0; i < N; i++)
-            side[i] = multiply_add(weights, load16(x + i * cols + c), side[i]);
+        Sixteen weights[R];
+        for (int r = 0; r < R; r++) {
+            if (R > 1) ask<R>(w, cols * SIZE, c * SIZE, 16 * SIZE, r);
+            weights[r] = load16(w + r * cols + c);
+        }
+        for (int i = 0; i < N; i++) {
+            for (int r = 0; r < R; r++)  // acts not by name: with AVX2, GCC then lacks a register
+                side[r][i] = multiply_add(weights[r], load16(x + i * cols + c), side[r][i]);
+        }
     }
-    for (int i = 0; i < N; i++) sums[i] = sum(side[i]);
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < N; i++) sums[r][i] = sum(side[r][i]);
 #endif
-    for (; c < cols; c++) {
-        const float wide = load1(w[c]);
-        for (int i = 0; i < N; i++) sums[i] += wide * load1(x[i * cols + c]);
+    for (; c < cols; c++)
+        for (int r = 0; r < R; r++)
+            for (int i = 0; i < N; i++)
+                sums[r][i] += load1(w[r * cols + c]) * load1(x[i * cols + c]);
+}
+
+// Rows of activations, and of weights, at a time: their sums fill half of the registers.
+constexpr int MANY = 4;
+#ifdef WIDER
+constexpr int TALL = 4;
+#else
+constexpr int TALL = 1;  // AVX2 has 16, and two hold what one of AVX512's 32 does
+#endif
+
+// What is to be done for count rows, K at a time and the last ones one by one.
+template <int K, typename Some>
+inline void each(int64_t count, Some some) {
+    int64_t i = 0;
+    for (; i + K <= count; i += K) some(std::integral_constant<int, K>(), i);
+    for (; i < count; i++) some(std::integral_constant<int, 1>(), i);
+}
+
+// Every row of weights times every row of activations: dots_of(sums, r, i) computes R x N of them,
+// from weights r and activations i on. Threads share the rows of weights.
+template <typename Bias, typename Number, typename Dots>
+void products(int64_t n, int64_t rows, int64_t cols, const Bias *bias, Number *y, Dots dots_of) {
+    const int64_t tall = n < MANY ? 1 : TALL, blocks = (rows + tall - 1) / tall;
+#pragma omp parallel for schedule(guided, LEAST / tall) if (rows * cols > SMALL)
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t from = block * tall, left = std::min(tall, rows - from);
+        each<TALL>(left, [&](auto tall, int64_t some) {
+            each<MANY>(n, [&](auto many, int64_t i) {
+                constexpr int R = decltype(tall)::value, N = decltype(many)::value;
+                const int64_t first = from + some;
+                float sums[R][N];
+                dots_of(sums, first, i);
+                for (int r = 0; r < R; r++) {
+                    const float more = bias ? load1(bias[first + r]) : 0.0f;
+                    for (int k = 0; k < N; k++)
+                        store1(sums[r][k] + more, y + (i + k) * rows + first + r);
+                }
+            });
+        });
     }
 }
 
-constexpr int MANY = 4;  // rows at a time: their sums fill half of the registers
-
-// What a thread does for one row of weights: all n rows of activations, MANY at a time.
-template <typename Four, typename One>
-inline void each(int64_t n, Four four, One one) {
-    int64_t i = 0;
-    for (; i + MANY <= n; i += MANY) four(i);
-    for (; i < n; i++) one(i);
-}
-
-// Every row of weights times every row of activations: a row of weights is read once for all.
 template <typename Weight, typename Bias, typename Number>
 void product(const Weight *w, const Bias *bias, const Number *x, Number *y, int64_t n, int64_t rows,
              int64_t cols) {
-#pragma omp parallel for schedule(guided, LEAST) if (rows * cols > SMALL)
-    for (int64_t r = 0; r < rows; r++) {
-        const Weight *row = w + r * cols;
-        const float more = bias ? load1(bias[r]) : 0.0f;
-        const auto some = [&](auto count, int64_t i) {
-            constexpr int N = decltype(count)::value;
-            float sums[N];
-            dots<N>(row, x + i * cols, cols, sums);
-            for (int k = 0; k < N; k++) store1(sums[k] + more, y + (i + k) * rows + r);
-        };
-        each(n, [&](int64_t i) { some(std::integral_constant<int, MANY>(), i); },
-             [&](int64_t i) { some(std::integral_constant<int, 1>(), i); });
-    }
+    products(n, rows, cols, bias, y, [&](auto &sums, int64_t r, int64_t i) {
+        dots(w + r * cols, x + i * cols, cols, sums);
+    });
 }
 
 constexpr int64_t GROUP = 32;  // weights, or activations, that share a step
@@ -100,6 +152,7 @@ template <typename Number>
 Eights eight_bits(const Number *x, int64_t groups) {
     Eights e;
     e.whole.resize(groups * GROUP), e.step.resize(groups), e.sum.resize(groups);
+#pragma omp parallel for if (groups * GROUP > SMALL / 8)
     for (int64_t g = 0; g < groups; g++) {
         const Number *from = x + g * GROUP;
         int8_t *to = e.whole.data() + g * GROUP;
@@ -145,63 +198,79 @@ struct Nibbles {  // 4 bits, 0 to 15: byte j holds number j in its lower half, j
 #endif
 };
 
-// Bytes to ask the memory for in advance. The CPU does that by itself, but keeps up only with
-// weights of 2 bytes and more; with these, asking saves a quarter of the time.
-constexpr int64_t AHEAD = 1024;
-
-// One row of whole numbers times N rows of activations in 8 bits. Within a group the products are
+// R rows of whole numbers times N rows of activations in 8 bits. Within a group the products are
 // of whole numbers, which is exact; then they are multiplied by both steps (the weights' is fp16).
-template <int N, typename Kind>
-inline void dots_whole(const uint8_t *w, const Fp16 *scale, const Fp16 *lowest,
-                       const Eights &x, int64_t i, int64_t groups, float *sums) {
+template <typename Kind, int R, int N>
+inline void dots_whole(const uint8_t *w, const Fp16 *scale, const Fp16 *lowest, const Eights &x,
+                       int64_t i, int64_t groups, float (&sums)[R][N]) {
     const int8_t *whole = x.whole.data() + i * groups * GROUP;
     const float *step = x.step.data() + i * groups, *sum_of = x.sum.data() + i * groups;
     int64_t g = 0;
-    for (int k = 0; k < N; k++) sums[k] = 0.0f;
+    for (int r = 0; r < R; r++)
+        for (int k = 0; k < N; k++) sums[r][k] = 0.0f;
 #ifdef WIDE
-    Sixteen side[N];
-    __m256 low[N];
-    for (int k = 0; k < N; k++) side[k] = twice8(0.0f, 0.0f), low[k] = _mm256_setzero_ps();
-    const auto two = [&](int64_t at, const float *both) {  // both: steps multiplied
-        const uint8_t *from = w + at * Kind::SIZE;
-        _mm_prefetch(reinterpret_cast<const char *>(from + AHEAD), _MM_HINT_T0);
-        const Whole weights = Kind::load(from);
+    Sixteen side[R][N];
+    __m256 low[R][N];
+    for (int r = 0; r < R; r++)
+        for (int k = 0; k < N; k++)
+            side[r][k] = twice8(0.0f, 0.0f), low[r][k] = _mm256_setzero_ps();
+    const auto two = [&](int64_t at, const float (*both)[N][8], int j) {  // both: steps multiplied
+        Whole weights[R];
+        for (int r = 0; r < R; r++) {
+            constexpr int64_t SIZE = Kind::SIZE;
+            ask<R>(w, groups * SIZE, at * SIZE, 2 * SIZE, r);
+            weights[r] = Kind::load(w + (r * groups + at) * SIZE);
+        }
         for (int k = 0; k < N; k++) {
             const Whole acts = load_whole(whole + (k * groups + at) * GROUP);
-            const Sixteen steps = twice8(both[8 * k], both[8 * k + 1]);
-            side[k] = multiply_add(Kind::times(weights, acts), steps, side[k]);
+            for (int r = 0; r < R; r++) {
+                const Sixteen steps = twice8(both[r][k][j], both[r][k][j + 1]);
+                side[r][k] = multiply_add(Kind::times(weights[r], acts), steps, side[r][k]);
+            }
         }
     };
     for (; g + 8 <= groups; g += 8) {
-        float both[N * 8];
-        for (int k = 0; k < N; k++) {
-            const float *of = step + k * groups + g, *all = sum_of + k * groups + g;
-            _mm256_storeu_ps(both + 8 * k, _mm256_mul_ps(load8(scale + g), load8(of)));
-            if (lowest) low[k] = _mm256_fmadd_ps(load8(lowest + g), load8(all), low[k]);
-        }
-        for (int j = 0; j < 8; j += 2) two(g + j, both + j);
+        float both[R][N][8];
+        for (int r = 0; r < R; r++)
+            for (int k = 0; k < N; k++) {
+                const float *of = step + k * groups + g, *all = sum_of + k * groups + g;
+                const Fp16 *ours = scale + r * groups + g;
+                _mm256_storeu_ps(both[r][k], _mm256_mul_ps(load8(ours), load8(of)));
+                if (lowest)
+                    low[r][k] =
+                        _mm256_fmadd_ps(load8(lowest + r * groups + g), load8(all), low[r][k]);
+            }
+        for (int j = 0; j < 8; j += 2) two(g + j, both, j);
     }
     for (; g + 2 <= groups; g += 2) {
-        float both[N * 8];
-        for (int k = 0; k < N; k++) {
-            for (int j = 0; j < 2; j++) {
-                both[8 * k + j] = load1(scale[g + j]) * step[k * groups + g + j];
-                if (lowest) sums[k] += load1(lowest[g + j]) * sum_of[k * groups + g + j];
-            }
-        }
-        two(g, both);
+        float both[R][N][8];
+        for (int r = 0; r < R; r++)
+            for (int k = 0; k < N; k++)
+                for (int j = 0; j < 2; j++) {
+                    both[r][k][j] = load1(scale[r * groups + g + j]) * step[k * groups + g + j];
+                    if (lowest)
+                        sums[r][k] +=
+                            load1(lowest[r * groups + g + j]) * sum_of[k * groups + g + j];
+                }
+        two(g, both, 0);
     }
-    for (int k = 0; k < N; k++) sums[k] += sum(side[k]) + sum(low[k]);
+    for (int r = 0; r < R; r++)
+        for (int k = 0; k < N; k++) {
+            const float all = sum(side[r][k]);
+            sums[r][k] += lowest ? all + sum(low[r][k]) : all;
+        }
 #endif
-    for (; g < groups; g++) {
-        for (int k = 0; k < N; k++) {
-            const int8_t *acts = whole + (k * groups + g) * GROUP;
-            int32_t sum = 0;
-            for (int j = 0; j < GROUP; j++) sum += Kind::whole(w + g * Kind::SIZE, j) * acts[j];
-            sums[k] += load1(scale[g]) * step[k * groups + g] * static_cast<float>(sum);
-            if (lowest) sums[k] += load1(lowest[g]) * sum_of[k * groups + g];
-        }
-    }
+    for (; g < groups; g++)
+        for (int r = 0; r < R; r++)
+            for (int k = 0; k < N; k++) {
+                const uint8_t *weights = w + (r * groups + g) * Kind::SIZE;
+                const int8_t *acts = whole + (k * groups + g) * GROUP;
+                int32_t sum = 0;
+                for (int j = 0; j < GROUP; j++) sum += Kind::whole(weights, j) * acts[j];
+                sums[r][k] += load1(scale[r * groups + g]) * step[k * groups + g] *
+                              static_cast<float>(sum);
+                if (lowest) sums[r][k] += load1(lowest[r * groups + g]) * sum_of[k * groups + g];
+            }
 }
 
 // Every row of whole numbers times every row of activations. Widening so many weights to fp32 would
@@ -212,21 +281,11 @@ void product_whole(const uint8_t *w, const Fp16 *w_scale, const Fp16 *w_lowest, 
                    const Number *x, Number *y, int64_t n, int64_t rows, int64_t cols) {
     const int64_t groups = cols / GROUP;
     const Eights eights = eight_bits(x, n * groups);
-#pragma omp parallel for schedule(guided, LEAST) if (rows * cols > SMALL)
-    for (int64_t r = 0; r < rows; r++) {
-        const uint8_t *row = w + r * groups * Kind::SIZE;
+    products(n, rows, cols, bias, y, [&](auto &sums, int64_t r, int64_t i) {
         const Fp16 *scale = w_scale + r * groups;
         const Fp16 *lowest = w_lowest ? w_lowest + r * groups : nullptr;
-        const float more = bias ? bias[r] : 0.0f;
-        const auto some = [&](auto count, int64_t i) {
-            constexpr int N = decltype(count)::value;
-            float sums[N];
-            dots_whole<N, Kind>(row, scale, lowest, eights, i, groups, sums);
-            for (int k = 0; k < N; k++) store1(sums[k] + more, y + (i + k) * rows + r);
-        };
-        each(n, [&](int64_t i) { some(std::integral_constant<int, MANY>(), i); },
-             [&](int64_t i) { some(std::integral_constant<int, 1>(), i); });
-    }
+        dots_whole<Kind>(w + r * groups * Kind::SIZE, scale, lowest, eights, i, groups, sums);
+    });
 }
 
 // x and y are bf16, or else fp32.
