@@ -14,6 +14,7 @@ from transformers.generation.logits_process import SequenceBiasLogitsProcessor
 from groundup.decoding.config import FARTHEST, SamplingConfig
 from groundup.decoding.sampling import (
     add_bias,
+    draw,
     greedy,
     keep_min_p,
     keep_top_k,
@@ -103,6 +104,34 @@ def test_draws_follow_the_probabilities_of_temperature() -> None:
         freq = torch.bincount(sampler(logits), minlength=3) / len(logits)
         expected = torch.softmax(logits[0] / temperature, dim=-1)
         torch.testing.assert_close(freq, expected, atol=0.015, rtol=0)
+
+
+def test_a_draw_with_a_generator_follows_the_probabilities_and_takes_one_number() -> None:
+    probs = torch.tensor([[0.0, 0.1, 0.0, 0.6, 0.3, 0.0]])
+    drawn = draw(probs.expand(100_000, -1), torch.Generator().manual_seed(1))
+    share = drawn.bincount(minlength=6) / len(drawn)
+    torch.testing.assert_close(share, probs[0], atol=0.01, rtol=0)
+    assert not share[[0, 2, 5]].any()
+    one, other = (torch.Generator().manual_seed(2) for _ in range(2))
+    draw(probs, one)
+    torch.rand(1, generator=other, dtype=torch.float64)
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
+def test_the_ends_of_the_line_have_a_probability(u: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, u, dtype=torch.float64))
+    for few in (3, 50_257):  # in fp32 so many add up to a little less or more than 1
+        probs = torch.zeros(2, few)
+        probs[:, 1:-1] = torch.rand_like(probs[:, 1:-1]).softmax(dim=-1)
+        drawn = draw(probs, torch.Generator())
+        assert probs[[0, 1], drawn].all(), drawn
+
+
+def test_nothing_is_drawn_by_what_is_no_number() -> None:
+    sampler = make_sampler(1.0, generator=torch.Generator())
+    with pytest.raises(UserError, match="not numbers"):
+        sampler(torch.tensor([[1.0, math.inf]]))
 
 
 def test_it_draws_as_the_course_does() -> None:

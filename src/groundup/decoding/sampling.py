@@ -81,6 +81,24 @@ def add_bias(logits: Tensor, bias: Mapping[str, float]) -> Tensor:
     return logits.index_add(0, ids, logits.new_tensor(list(bias.values())))
 
 
+def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """An id for each row of probabilities: ``(B, V) -> (B,)``.
+
+    The probabilities laid end to end are a line; a random point of it lies in one of them. That
+    takes one random number per row. (``torch.multinomial`` takes one per token of the vocabulary,
+    a millisecond for GPT-2's.)
+
+    Raises:
+        UserError: the probabilities are not numbers.
+    """
+    ends = probs.cumsum(dim=-1, dtype=torch.float64)  # (B, V)
+    if not ends[:, -1].isfinite().all():
+        raise UserError("the scores are not numbers (NaN or inf), so nothing can be drawn by them")
+    u = torch.rand(len(probs), 1, generator=generator, dtype=torch.float64, device=probs.device)
+    # From above 0 to the end of the line: what has no probability ends where it begins.
+    return torch.searchsorted(ends, (1 - u) * ends[:, -1:]).squeeze(-1)
+
+
 def make_sampler(
     temperature: float = 0.0,
     top_k: int | None = None,
@@ -90,8 +108,9 @@ def make_sampler(
 ) -> Sampler:
     """Compose a sampler: top-k, then temperature, then top-p, then min-p, then a draw.
 
-    A temperature of 0 is greedy whatever the rest says. Without a ``generator`` the draw uses
-    PyTorch's global one, so ``torch.manual_seed`` repeats the course's numbers.
+    A temperature of 0 is greedy whatever the rest says. Without a ``generator`` the draw is
+    ``torch.multinomial`` with PyTorch's global one, so ``torch.manual_seed`` repeats the course's
+    numbers; with one it is :func:`draw`.
     """
     if not temperature >= 0.0:
         raise UserError(f"temperature is {temperature}; expected 0 (greedy) or more")
@@ -107,7 +126,9 @@ def make_sampler(
         if min_p is not None:
             logits = keep_min_p(logits, min_p)
         probs = torch.softmax(logits, dim=-1)
-        return torch.multinomial(probs, num_samples=1, generator=generator).squeeze(-1)
+        if generator is None:
+            return torch.multinomial(probs, num_samples=1).squeeze(-1)
+        return draw(probs, generator)
 
     return sample
 
@@ -115,14 +136,14 @@ def make_sampler(
 def sampler_of(
     config: SamplingConfig, device: torch.device | str = "cpu", index: int = 0
 ) -> Sampler:
-    """The sampler that the options describe, with a random generator of its own if seeded.
+    """The sampler that the options describe, with a random generator of its own.
 
     Several that are drawn from one seed have an ``index`` each, which no other's draws depend on.
+    Without a seed PyTorch's global generator gives one.
     """
-    generator = None
-    if config.seed is not None:
-        seed = (config.seed + index * 0x9E3779B97F4A7C15) % 2**63  # far from each other's
-        generator = torch.Generator(device).manual_seed(seed)
     if config.temperature == 0.0:
         return greedy
+    seed = int(torch.randint(2**63 - 1, ())) if config.seed is None else config.seed
+    seed = (seed + index * 0x9E3779B97F4A7C15) % 2**63  # far from each other's
+    generator = torch.Generator(device).manual_seed(seed)
     return make_sampler(config.temperature, config.top_k, config.top_p, generator, config.min_p)
