@@ -50,7 +50,7 @@ def chat(run: Run, type_: Type) -> Callable[..., Result]:
 
     def say(*lines: str, options: tuple[str, ...] = ()) -> Result:
         type_("".join(line + "\n" for line in lines))
-        result = run("instruct", "chat", "any", *options)
+        result = run("instruct", "chat", ".", *options)
         assert result.status == 0, result.err
         return result
 
@@ -86,7 +86,14 @@ def test_what_is_not_utf8_is_still_a_message(
 ) -> None:
     model = play("yes")
     type_(b"caf\xe9?\r\n")
-    assert run("instruct", "chat", "any").out == "yes\n"
+    assert (
+        run(
+            "instruct",
+            "chat",
+            ".",
+        ).out
+        == "yes\n"
+    )
     asked = encode_prompt([{"role": "user", "content": "caf�?"}], tokenizer, get_style("plain"))
     assert model.prompts == [asked]
 
@@ -198,7 +205,11 @@ def test_in_a_terminal(play: Play, run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert list(lines) == ["Hi", "Half ?"]
     assert next(keys) == "never asked"
     keys = iter(["Hi", stop, "/help", EOFError(), "never asked"])
-    result = run("instruct", "chat", "any")
+    result = run(
+        "instruct",
+        "chat",
+        ".",
+    )
     assert result.status == 0 and result.out == "one\n\n\n"
     assert "once more leaves" in result.err and "Ctrl-D leaves" in result.err
     assert len(model.prompts) == 1

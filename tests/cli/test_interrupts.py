@@ -33,7 +33,7 @@ WAYS = {
 def test_ctrl_c_while_a_library_is_loaded(tmp_path: Path, library: str, way: str) -> None:
     (tmp_path / f"{library}.py").write_text(LOADING + WAYS[way], encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [*GROUNDUP, "generate", "gpt2"]
+    command = [*GROUNDUP, "generate", str(tmp_path)]
     with subprocess.Popen(
         command,
         env=environment(PYTHONPATH=path),

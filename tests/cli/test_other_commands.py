@@ -141,6 +141,29 @@ def test_importing_groundup_costs_no_torch() -> None:
     assert done.stdout.split() == ["False", "GPTModel"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "nowhere", "The"],
+        ["evaluate", "nowhere", "a.txt"],
+        ["xray", "nowhere", "The", "--out=a.html"],
+        ["export", "nowhere", "--out=a", "--to=hf"],
+        ["classify", "predict", "nowhere", "a"],
+        ["classify", "evaluate", "nowhere"],
+        ["instruct", "chat", "nowhere"],
+        ["instruct", "respond", "nowhere", "--out=b.json"],
+    ],
+    ids=lambda command: " ".join(command).split(" nowhere")[0],
+)
+def test_a_model_that_is_not_there_is_told_before_pytorch_is_loaded(command: list[str]) -> None:
+    code = (
+        f"import sys; from groundup.cli import main\nprint(main({command}), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"], done.stderr
+    assert "there is no model directory 'nowhere'" in done.stderr
+
+
 def test_an_unknown_command_is_answered(fails: Fails) -> None:
     assert "did you mean 'pretrain'?" in fails("pretran")
 

@@ -11,6 +11,8 @@ from cyclopts import App, Group, Parameter, Token
 
 from groundup.data.finding import STDIN
 from groundup.options import option_fields, read_recipe, read_toml
+from groundup.weights.finding import resolve_source
+from groundup.weights.open_config import OpenConfig
 
 app = App(
     name="groundup",
@@ -104,6 +106,19 @@ def layered(
 def pick(values: dict[str, Any], config: type) -> dict[str, Any]:
     """Those of the options that this dataclass declares."""
     return {name: values[name] for name in option_fields(config) if name in values}
+
+
+def opening_of(given: dict[str, Any], *models: str) -> OpenConfig:
+    """How these models are opened, by the options that were given.
+
+    Raises:
+        UserError: one is not there, which is told before PyTorch is loaded: that takes seconds.
+    """
+    opening = OpenConfig(**pick(given, OpenConfig))
+    for model in models:
+        if opening.checkpoint is not None or not Path(model).exists():
+            resolve_source(model, opening.checkpoint)
+    return opening
 
 
 class _Unchecked:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import pick, with_options
+from groundup.cli.app import opening_of, pick, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import ChatConfig
 from groundup.errors import UserError, did_you_mean
@@ -54,7 +54,7 @@ def chat(
             imported model.
         system: what the model is told before the conversation.
     """
-    opening = OpenConfig(**pick(given, OpenConfig))
+    opening = opening_of(given, model)
     options = ChatConfig(**pick(given, ChatConfig))
 
     from groundup.decoding.chat import Chat

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cyclopts import App
 
-from groundup.cli.app import Flag, app, layered, with_options
+from groundup.cli.app import Flag, app, layered, opening_of, with_options
 from groundup.cli.runs import closing, effective, refuse_useless, saved_run
 from groundup.config import ModelConfig
 from groundup.data.finding import STDIN
@@ -145,7 +145,7 @@ def evaluate(
         label_column: the labels' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
     """
-    opening = OpenConfig(**given)
+    opening = opening_of(given, model)
     if out is not None and out.exists():
         raise UserError(f"{out} exists; choose another --out")
 
@@ -190,7 +190,7 @@ def predict(
         text_column: the texts' column, if it cannot be told by its name.
         separator: what separates columns, if neither comma nor tab.
     """
-    opening = OpenConfig(**given)
+    opening = opening_of(given, model)
     if (text is None) == (file is None):
         raise UserError('give one of a text, "-" for stdin, and --file FILE')
     if out is not None and out.exists():

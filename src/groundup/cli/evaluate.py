@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import app, pick, with_options
+from groundup.cli.app import app, opening_of, pick, with_options
 from groundup.evaluate.perplexity_config import PerplexityConfig
 from groundup.output import say, show
 from groundup.weights.open_config import OpenConfig
@@ -37,7 +37,7 @@ def evaluate(
         document_separator: a text that separates documents within a file.
         as_json: print one JSON object.
     """
-    opening = OpenConfig(**pick(given, OpenConfig))
+    opening = opening_of(given, model)
     config = PerplexityConfig(**pick(given, PerplexityConfig))
 
     from groundup.data.text import read_documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.cli.app import app, with_options
+from groundup.cli.app import app, opening_of, with_options
 from groundup.output import say, show
 from groundup.weights.open_config import OpenConfig
 
@@ -33,10 +33,12 @@ def export(
         out: what to write; it must not exist.
         dtype: of the weights in a GGUF file (f16 unless given); q8_0 to q4_0 take 8 to 4 bits each.
     """
+    opening = opening_of(given, model)
+
     from groundup.weights.export import export as write
     from groundup.weights.load import load_model
 
-    gpt, tokens = load_model(model, **OpenConfig(**given).how)
+    gpt, tokens = load_model(model, **opening.how)
     written = write(gpt, tokens, to, out, dtype=dtype)
     for path in written:
         show(path)

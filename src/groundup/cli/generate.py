@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, app, pick, with_options
+from groundup.cli.app import WholeNumber, app, opening_of, pick, with_options
 from groundup.data.finding import STDIN
 from groundup.data.text import read_stdin
 from groundup.decoding.config import SamplingConfig
@@ -50,7 +50,7 @@ def generate(
         regex: a regular expression that the text matches.
         beams: find the likeliest text as a whole, with so many side by side (beam search).
     """
-    opening = OpenConfig(**pick(given, OpenConfig))
+    opening = opening_of(given, model)
     options = SamplingConfig(**pick(given, SamplingConfig))
     stops = ["-" if text == STDIN else text for text in stop or ()]
 

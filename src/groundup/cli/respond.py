@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from groundup.cli.app import WholeNumber, pick, with_options
+from groundup.cli.app import WholeNumber, opening_of, pick, with_options
 from groundup.cli.instruct import instruct
 from groundup.decoding.answer_config import BATCH_SIZE, RespondConfig
 from groundup.output import say, show
@@ -44,7 +44,7 @@ def respond(
         limit: answer only so many entries.
         batch_size: responses written at a time.
     """
-    opening = OpenConfig(**pick(given, OpenConfig))
+    opening = opening_of(given, model)
     options = RespondConfig(**pick(given, RespondConfig))
 
     from groundup.tasks import respond as task

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from groundup.cli.app import Flag, app, pick, with_options
+from groundup.cli.app import Flag, app, opening_of, pick, with_options
 from groundup.errors import UserError
 from groundup.output import say
 from groundup.serve.config import ServeConfig
@@ -40,7 +40,7 @@ def serve(
         allow_origin: a web page's origin that may call, such as https://example.org (may be given
             several times; no other page may, in a browser).
     """
-    opening = OpenConfig(**pick(given, OpenConfig))
+    opening = opening_of(given)
     options = ServeConfig(**pick(given, ServeConfig), no_auth=no_auth, allow_origin=allow_origin)
     options.check()
     for name in NEEDED:

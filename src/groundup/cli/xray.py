@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.app import Flag, WholeNumber, app, with_options
+from groundup.cli.app import Flag, WholeNumber, app, opening_of, with_options
 from groundup.data.finding import STDIN
 from groundup.data.text import read_stdin
 from groundup.errors import UserError
@@ -37,7 +37,7 @@ def xray(
         max_tokens: how many tokens the text may have (128); the page grows with their square.
         overwrite: replace the page that is there.
     """
-    opening = OpenConfig(**given)
+    opening = opening_of(given, model)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{out} is no name of a page; expected --out NAME.html")
     if out.is_dir():
