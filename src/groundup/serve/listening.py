@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -57,6 +58,10 @@ def run(
 
     ``stop`` then tells whoever is not done.
     """
+    # The model's thread gives Python away at each of a token's hundreds of calls, and would wait up
+    # to 5 ms to have it back from the one that answers: with 0.1 ms four clients' texts come 1.1
+    # times as fast.
+    sys.setswitchinterval(1e-4)
     with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended
         asyncio.run(server_of(app, options, stop).serve([listener]))
 
