@@ -106,7 +106,7 @@ async def load(
 ) -> dict[str, float]:
     """So many clients at once, each with so many requests one after the other."""
     draw = random.Random(seed)
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # some close them
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
         name = (await client.get("/v1/models")).json()["data"][0]["id"]
 
