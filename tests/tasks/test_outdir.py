@@ -1,6 +1,9 @@
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +33,43 @@ def test_a_run_that_saved_nothing_is_no_obstacle(tmp_path: Path) -> None:
     with prepare_output(tmp_path, **NEW)():
         pass
     assert {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+class Killed(BaseException):
+    """What nothing catches, as nothing goes on after SIGKILL."""
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("last", range(12))
+def test_a_run_that_is_killed_while_it_clears_its_directory_is_no_obstacle(
+    saved: bool, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["metrics.jsonl", "samples.jsonl", "history/step-000001/model.safetensors"]
+    if saved:
+        files += ["groundup.json", "config.json", "model.safetensors", "report.html"]
+        files += ["checkpoints/last/groundup.json", "checkpoints/last/training/state.json"]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(RECORD if file.endswith("jsonl") else "{}", "utf-8")
+    left = iter(range(last))
+
+    def killed_at_last(name: str) -> Callable[..., None]:
+        whole = getattr(os, name)
+
+        def delete(*args: Any, **kwargs: Any) -> None:
+            whole(*args, **kwargs)
+            if next(left, None) is None:
+                raise Killed
+
+        return delete
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, killed_at_last(name))
+        with prepare_output(tmp_path, overwrite=saved, resume=False)():
+            pass
+    with prepare_output(tmp_path, overwrite=saved, resume=False)():
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK}
 
 
 @pytest.mark.parametrize("content", ["{}", "not json\n{}\n", ""])

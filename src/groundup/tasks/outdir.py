@@ -161,7 +161,8 @@ def _sweep_run(out: Path) -> None:
 
 def _remove_ours(out: Path) -> None:
     """Delete what a run writes, and nothing else that may lie there."""
-    for name in MODEL_FILES | {METRICS, SAMPLES, PAGE}:
-        (out / name).unlink(missing_ok=True)
     for folder in (FOLDER, PLOTS, REPORT, ADAPTER, CHECKPOINTS, HISTORY, TENSORBOARD, WANDB):
         shutil.rmtree(out / folder, ignore_errors=True)
+    # By the last two the rest is known as ours, if this is killed on the way.
+    for name in (*sorted((MODEL_FILES | {SAMPLES, PAGE}) - {NAME}), NAME, METRICS):
+        (out / name).unlink(missing_ok=True)
