@@ -22,6 +22,7 @@ from groundup.decoding.sampling import (
     make_sampler,
     penalise_frequency,
     penalise_repetition,
+    sampler_of,
 )
 from groundup.errors import UserError
 
@@ -132,6 +133,16 @@ def test_nothing_is_drawn_by_what_is_no_number() -> None:
     sampler = make_sampler(1.0, generator=torch.Generator())
     with pytest.raises(UserError, match="not numbers"):
         sampler(torch.tensor([[1.0, math.inf]]))
+
+
+def test_without_a_seed_the_global_generator_repeats_a_text() -> None:
+    probs, drawn = torch.zeros(1, 1000), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        one, other = (sampler_of(SamplingConfig(temperature=1.0), index=i) for i in range(2))
+        drawn.append([int(sampler(probs)) for sampler in (one, other) for _ in range(4)])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][:4] != drawn[0][4:]
 
 
 def test_it_draws_as_the_course_does() -> None:

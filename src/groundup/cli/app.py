@@ -112,13 +112,21 @@ def opening_of(given: dict[str, Any], *models: str) -> OpenConfig:
     """How these models are opened, by the options that were given.
 
     Raises:
-        UserError: one is not there, which is told before PyTorch is loaded: that takes seconds.
+        UserError: one is not there.
     """
     opening = OpenConfig(**pick(given, OpenConfig))
     for model in models:
-        if opening.checkpoint is not None or not Path(model).exists():
-            resolve_source(model, opening.checkpoint)
+        expect_model(model, opening.checkpoint)
     return opening
+
+
+def expect_model(source: str, checkpoint: str | None = None) -> None:
+    """Raise ``UserError`` if there is no such model.
+
+    Whoever opens it would say so, but only once PyTorch is loaded, which takes seconds.
+    """
+    if checkpoint is not None or not Path(source).exists():
+        resolve_source(source, checkpoint)
 
 
 class _Unchecked:

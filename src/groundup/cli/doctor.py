@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from groundup.cli.app import Flag, app
+from groundup.cli.app import Flag, app, expect_model
 from groundup.errors import UserError
 from groundup.output import console, table
 
@@ -33,6 +33,8 @@ def doctor(model: str | None = None, /, *, no_network: Flag = False) -> int:
         return 1 if _show(examine(network=not no_network)) else 0
     if no_network:
         raise UserError("--no-network has no effect on a model's directory; leave it out")
+    expect_model(model)
+
     from groundup.checkup import examine_directory
 
     return BROKEN if _show(examine_directory(model)) else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.cli.app import Flag, app, layered, with_options
+from groundup.cli.app import Flag, app, expect_model, layered, with_options
 from groundup.cli.runs import closing, effective, saved_files, saved_run
 from groundup.config import ModelConfig
 from groundup.errors import UserError
@@ -88,6 +88,7 @@ def _check_init_from(values: dict[str, Any]) -> None:
             f"--init-from brings its own shape, tokenizer and weights; leave out "
             f"{', '.join('--' + name for name in useless)}"
         )
+    expect_model(values["init_from"])
 
 
 def report(

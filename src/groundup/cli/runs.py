@@ -9,7 +9,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from groundup.cli.app import pick
+from groundup.cli.app import expect_model, pick
 from groundup.data.finding import STDIN
 from groundup.data.sources import DATA
 from groundup.errors import UserError
@@ -78,7 +78,7 @@ def saved_files(out: Path, saved: Facts) -> tuple[str, ...]:
 
 
 def refuse_useless(values: dict[str, Any]) -> None:
-    """Refuse options that would have no effect."""
+    """Refuse options that would have no effect, and a model that is not there."""
     useless = []
     if values.get("model"):
         made = [name for name in ("preset", "tokenizer", "init") if name in values]
@@ -88,6 +88,8 @@ def refuse_useless(values: dict[str, Any]) -> None:
         useless += [f"--{name.replace('_', '-')} (for --train lora)" for name in given]
     if useless:
         raise UserError(f"these options have no effect here: {', '.join(useless)}; leave them out")
+    if values.get("model"):
+        expect_model(values["model"])
 
 
 def closing(

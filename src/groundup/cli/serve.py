@@ -40,7 +40,8 @@ def serve(
         allow_origin: a web page's origin that may call, such as https://example.org (may be given
             several times; no other page may, in a browser).
     """
-    opening = opening_of(given)
+    plain = [source for source in (model, *more) if "=" not in source]  # not NAME=MODEL
+    opening = opening_of(given, *plain)
     options = ServeConfig(**pick(given, ServeConfig), no_auth=no_auth, allow_origin=allow_origin)
     options.check()
     for name in NEEDED:

@@ -91,10 +91,11 @@ def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
     Raises:
         UserError: the probabilities are not numbers.
     """
-    ends = probs.cumsum(dim=-1, dtype=torch.float64)  # (B, V)
+    kind = torch.float32 if probs.device.type == "mps" else torch.float64  # which that lacks
+    ends = probs.cumsum(dim=-1, dtype=kind)  # (B, V)
     if not ends[:, -1].isfinite().all():
         raise UserError("the scores are not numbers (NaN or inf), so nothing can be drawn by them")
-    u = torch.rand(len(probs), 1, generator=generator, dtype=torch.float64, device=probs.device)
+    u = torch.rand(len(probs), 1, generator=generator, dtype=kind, device=probs.device)
     # From above 0 to the end of the line: what has no probability ends where it begins.
     return torch.searchsorted(ends, (1 - u) * ends[:, -1:]).squeeze(-1)
 

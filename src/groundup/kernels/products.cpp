@@ -77,10 +77,9 @@ inline void dots(const Weight *w, const Number *x, int64_t cols, float (&sums)[R
             if (R > 1) ask<R>(w, cols * SIZE, c * SIZE, 16 * SIZE, r);
             weights[r] = load16(w + r * cols + c);
         }
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < N; i++)
             for (int r = 0; r < R; r++)  // acts not by name: with AVX2, GCC then lacks a register
                 side[r][i] = multiply_add(weights[r], load16(x + i * cols + c), side[r][i]);
-        }
     }
     for (int r = 0; r < R; r++)
         for (int i = 0; i < N; i++) sums[r][i] = sum(side[r][i]);
@@ -111,14 +110,15 @@ inline void each(int64_t count, Some some) {
 // from weights r and activations i on. Threads share the rows of weights.
 template <typename Bias, typename Number, typename Dots>
 void products(int64_t n, int64_t rows, int64_t cols, const Bias *bias, Number *y, Dots dots_of) {
-    const int64_t tall = n < MANY ? 1 : TALL, blocks = (rows + tall - 1) / tall;
+    const int64_t tall = n < MANY ? 1 : TALL;  // for fewer, reading from memory is the limit
+    const int64_t blocks = (rows + tall - 1) / tall;
 #pragma omp parallel for schedule(guided, LEAST / tall) if (rows * cols > SMALL)
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t from = block * tall, left = std::min(tall, rows - from);
-        each<TALL>(left, [&](auto tall, int64_t some) {
-            each<MANY>(n, [&](auto many, int64_t i) {
-                constexpr int R = decltype(tall)::value, N = decltype(many)::value;
-                const int64_t first = from + some;
+        each<TALL>(left, [&](auto weights, int64_t at) {
+            each<MANY>(n, [&](auto acts, int64_t i) {
+                constexpr int R = decltype(weights)::value, N = decltype(acts)::value;
+                const int64_t first = from + at;
                 float sums[R][N];
                 dots_of(sums, first, i);
                 for (int r = 0; r < R; r++) {
