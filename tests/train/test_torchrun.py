@@ -63,6 +63,14 @@ def test_a_mistake_of_all_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_who_tells_is_left_to_end(tmp_path: Path) -> None:
+    """Torchrun ends the others when one has ended: one of them may be about to speak for all."""
+    command = ["slowly", "pretrain", tmp_path / "none.txt", "--out", tmp_path / "run"]
+    (agent,) = torchrun(*command, module="tests.train.failing", restarts=0)
+    printed, _ = agent.communicate(timeout=120)
+    assert f"groundup: there is no file '{tmp_path / 'none.txt'}'" in printed
+
+
 @pytest.mark.parametrize("shared", ["0", "1"])
 def test_a_restarted_run_takes_over_nobodys_model(
     model_dir: Path, text: Path, monkeypatch: pytest.MonkeyPatch, shared: str

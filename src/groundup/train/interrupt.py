@@ -35,6 +35,16 @@ AT_ONCE = 1.0
 """Seconds in which a second SIGINT is the same Ctrl-C, where torchrun passes it on to all."""
 
 
+def say_last_words() -> None:
+    """From here on torchrun lets this process end by itself: it has still to say why it does.
+
+    When one process has died, torchrun ends those that are left; the one that says what has gone
+    wrong, for all of them, need not be the first that is gone.
+    """
+    if LAUNCHED in os.environ and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class StopRequest:
     """A context in which these signals set :attr:`requested` instead of ending the process.
 
@@ -69,9 +79,7 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, Exception) and LAUNCHED in os.environ:
-            # If another process has died, torchrun ends those that are left. This one is about to
-            # end, but has still to say why.
-            self._previous[signal.SIGTERM] = signal.SIG_IGN
+            self._previous[signal.SIGTERM] = signal.SIG_IGN  # without a gap: say_last_words()
         for name, handler in self._previous.items():
             signal.signal(name, handler)  # pyright: ignore[reportArgumentType]
         self._previous.clear()

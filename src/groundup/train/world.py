@@ -18,6 +18,7 @@ from torch import Tensor
 
 from groundup import launch
 from groundup.errors import EndedElsewhere, TrainingFailed, UserError
+from groundup.train.interrupt import say_last_words
 
 T = TypeVar("T")
 
@@ -171,6 +172,7 @@ def tell_once(sentence: str) -> bool:
     """Whether this process is the one to say a sentence that all of them may want to say."""
     if launch.world_size() == 1:
         return True
+    say_last_words()
     if not _is_of_the_launcher():  # the main process's store goes with it
         return launch.is_main() if _claimed is None else _claimed
     mark = hashlib.sha256(sentence.encode()).hexdigest()
@@ -207,6 +209,7 @@ def _lost_is_told() -> Iterator[None]:
         if not _is_of_the_network(error):
             global _claimed
             _claimed = False
+            say_last_words()
             with suppress(Exception):  # before the others see that this process goes
                 _claimed = _store().add(_FAILED, 1) == 1
             raise
