@@ -123,13 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="training on a GPU side by side")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--flops", help="the card's dense bf16 peak, such as 989T")
+    parser.add_argument("--only", action="append", help="one of the ways; may be repeated")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/gpu.py measures on a GPU, and PyTorch sees none here")
 
     card = torch.cuda.get_device_name()
     flops = parse_flops("--flops", args.flops) if args.flops else peak_flops(card)
-    results = measure_all(peers.CONFIG, BATCH, args.rounds, flops)
+    wanted = (lambda name: name in args.only) if args.only else (lambda name: True)
+    results = measure_all(peers.CONFIG, BATCH, args.rounds, flops, only=wanted)
     report(
         "gpu",
         {"card": card, "peak_flops": flops, "ways": results},

@@ -32,10 +32,14 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     real = fused_loss.linear_cross_entropy
 
     def counted(
-        features: Tensor, weight: Tensor, targets: Tensor, reduction: fused_loss.Reduction
+        features: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        reduction: fused_loss.Reduction,
+        compiled: bool,
     ) -> Tensor:
         used.append("compiled" if torch.compiler.is_compiling() else reduction)
-        return real(features, weight, targets, reduction)
+        return real(features, weight, targets, reduction, compiled)
 
     monkeypatch.setattr(fused_loss, "linear_cross_entropy", counted)
     return used

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.guessing import WITH_GUESSES
+from groundup.decoding.replay import SPAN, Replays
 from groundup.decoding.rows import Batch
 from groundup.decoding.sampling import Sampler, make_sampler, sampler_of
 from groundup.decoding.scheduler import Scheduler
@@ -78,6 +79,9 @@ class Engine:
         self.use_adapter, self._adapter = use_adapter, None
         self.cache = new_cache(model, 0)
         cached = self.cache is not None
+        self.replays: Replays | None = None
+        if self.cache is not None and self.device.type == "cuda":
+            self.replays = Replays(model, self.cache)
         limits.setdefault("rows", WITH_GUESSES if computes_rows_alike(model) else 1)
         self.scheduler = Scheduler(max_batch, context, cached=cached, **limits)
 
@@ -105,6 +109,8 @@ class Engine:
     def forget(self) -> None:
         """Compute everything anew that is in the cache: the model's weights are others now."""
         self.scheduler.forget()
+        if self.replays is not None:
+            self.replays.forget()
 
     def run(self) -> Iterator[Written]:
         """Write until all sequences have ended."""
@@ -153,6 +159,16 @@ class Engine:
             self.use_adapter(batch.adapter)
             self._adapter = batch.adapter
         T, K = max(map(len, batch.ids)), 1 + max(map(len, batch.guesses))
+        if self.cache is not None:
+            try:
+                self._prepare(batch, max(batch.lengths) + T)
+            except BaseException:
+                self.forget()  # rows that were to be moved may be anywhere
+                raise
+            if self.replays is not None and T == 1:
+                replayed = self.replays.scores(batch)
+                if replayed is not None:
+                    return replayed[:, None]
         padded = [ids + [0] * (T - len(ids)) for ids in batch.ids]
         idx = torch.tensor(padded, device=self.device)
         at = torch.tensor(batch.counts, device=self.device) - 1  # (B,)
@@ -160,11 +176,6 @@ class Engine:
             at = (at[:, None] + torch.arange(K, device=self.device)).clamp_max(T - 1)  # (B, K)
         if self.cache is None:
             return scores(self.model, idx, at=at)[:, None]
-        try:
-            self._prepare(batch, max(batch.lengths) + T)
-        except BaseException:
-            self.forget()  # rows that were to be moved may be anywhere
-            raise
         cache = self.cache.rows(batch.first, batch.lengths, T)
         logits = scores(self.model, idx, at=at, cache=cache)
         return logits if K > 1 else logits[:, None]
@@ -174,7 +185,11 @@ class Engine:
         assert self.cache is not None
         plan, (rows, capacity) = self.scheduler, self.cache.shape
         if tokens > capacity:
-            capacity = grown(tokens, capacity, max(tokens, plan.need, plan.longest))
+            most = max(tokens, plan.need, plan.longest)
+            capacity = grown(tokens, capacity, most)
+            if self.replays is not None:  # other memory would mean to record anew
+                room = min(plan.context, plan.max_tokens // max(rows, len(plan.slots), 1))
+                capacity = max(most, min(room, -(-most // SPAN) * SPAN))
         moved = [place + 1 for move in batch.moves for place in (move.source, move.target)]
         rows = max(rows, len(plan.slots), *moved)  # a slot may have come and gone since
         if rows * capacity > plan.max_tokens and not batch.moves:

@@ -169,7 +169,7 @@ def logits_bytes(
     gradient.
     """
     size, V, C = BYTES[precision], spaced(cfg.vocab_size), cfg.emb_dim
-    rows = next(pieces(tokens, V)).stop
+    rows = min(tokens, next(pieces(tokens, V, kind)).stop)
     # A part of the logarithms is still there while the next is computed.
     at_once = rows if kind == "gpu" else min(rows, 2 * max(1, CACHED_LOGITS // V))
     logarithms = at_once * V * FP32_BYTES * (2 if precision == "bf16" else 1)

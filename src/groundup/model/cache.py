@@ -155,6 +155,11 @@ class KVCache:
         for layer in self.layers:
             layer.length = min(layer.length, length)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.layers[0].keys.device
+
     # Rows that come and go, for the engine
 
     @property
@@ -180,17 +185,29 @@ class KVCache:
             lengths: how many tokens of each are in.
             T: new tokens.
         """
-        longest = max(lengths)
-        places = visible = None
+        longest, places = max(lengths), None
         if min(lengths) < longest:
-            device = self.layers[0].keys.device
-            places = torch.tensor([range(n, n + T) for n in lengths], device=device)  # (B, T)
-            visible = torch.arange(longest + T, device=device) <= places[:, None, :, None]
-        view, chosen = copy.copy(self), slice(first, first + len(lengths))
+            places = torch.tensor([range(n, n + T) for n in lengths], device=self.device)  # (B, T)
+        return self.view(slice(first, first + len(lengths)), longest, places)
+
+    def view(self, rows: slice, length: int, places: Tensor | None) -> KVCache:
+        """The cache of a few rows, whose memory it shares.
+
+        Args:
+            rows: which.
+            length: how many tokens are in, of the fullest at most.
+            places: where each new token goes ``(B, T)``, where rows differ; it sees what is up to
+                there.
+        """
+        visible = None
+        if places is not None:
+            seen = torch.arange(length + places.shape[1], device=places.device)  # (S,)
+            visible = seen <= places[:, None, :, None]  # (B, 1, T, S)
+        view = copy.copy(self)
         view.layers = []
         for memory in self.layers:
-            layer = LayerCache(memory.keys[chosen], memory.values[chosen], memory.limit)
-            layer.length, layer.places, layer.visible = longest, places, visible
+            layer = LayerCache(memory.keys[rows], memory.values[rows], memory.limit)
+            layer.length, layer.places, layer.visible = length, places, visible
             view.layers.append(layer)
         return view
 

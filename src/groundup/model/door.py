@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,21 @@ def computes_rows_alike(model: nn.Module) -> bool:
     kernels for other numbers of rows, and a subclass with a ``forward`` of its own may do anything.
     """
     inner = unwrapped(model)
-    if not isinstance(inner, GPTModel) or type(inner).forward is not GPTModel.forward:
+    if not _is_gpt_model_itself(inner):
         return False
     weight = inner.tok_emb.weight
     on_cpu = weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return on_cpu and weight.dtype == torch.float32
+
+
+def runs_as_written(model: nn.Module) -> bool:
+    """Whether a call computes what ``GPTModel`` itself does: nobody wraps it or looks on."""
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return _is_gpt_model_itself(model) and not model.training and not hooked
+
+
+def _is_gpt_model_itself(model: nn.Module) -> TypeGuard[GPTModel]:
+    return isinstance(model, GPTModel) and type(model).forward is GPTModel.forward
 
 
 def device_of(model: nn.Module) -> torch.device:

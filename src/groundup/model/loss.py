@@ -24,7 +24,8 @@ Shapes: ``N`` tokens, ``C`` embedding width, ``V`` vocabulary size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -40,6 +41,9 @@ Reduction = Literal["sum", "none"]
 
 CHUNK_LOGITS = 2**26
 """Logits in memory at once: 128 MB of bf16. Half as many take a twentieth more time."""
+
+ON_GPU = 4
+"""So many times more on a GPU, where adding up the pieces' results costs more than memory."""
 
 CACHED_LOGITS = 2**20
 """Logits that a CPU turns into their gradient at once, so that they stay in its cache."""
@@ -63,12 +67,17 @@ def head_loss(
         targets: ids ``(…)``.
         reduction: ``sum`` for a scalar, ``none`` for the loss of each target ``(…)``.
     """
-    # Left alone by torch.compile, whose kernels would hold all logits again.
-    compute = _not_compiled if torch.compiler.is_compiling() else _head_loss
+    compute = _beside_compiled if torch.compiler.is_compiling() else _head_loss
     return compute(head, features, targets, reduction)
 
 
-def _head_loss(head: nn.Module, features: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+def _head_loss(
+    head: nn.Module,
+    features: Tensor,
+    targets: Tensor,
+    reduction: Reduction,
+    compiled: bool = False,
+) -> Tensor:
     x, goals = features.flatten(0, -2), targets.flatten()  # (N, C), (N,)
     valid = None
     # Padding and masked prompts need no scores. On a GPU the question would cost more than it
@@ -78,7 +87,7 @@ def _head_loss(head: nn.Module, features: Tensor, targets: Tensor, reduction: Re
         x, goals = x[valid], goals[valid]
     is_a_matrix = type(head) in (nn.Linear, Linear) and head.bias is None
     if is_a_matrix and not (head._forward_hooks or head._forward_pre_hooks):
-        loss = linear_cross_entropy(x, head.weight, goals, reduction)  # pyright: ignore[reportArgumentType]
+        loss = linear_cross_entropy(x, head.weight, goals, reduction, compiled)  # pyright: ignore[reportArgumentType]
     else:
         scores = head(x).float()  # (N, V)
         loss = F.cross_entropy(scores, goals, ignore_index=IGNORE_INDEX, reduction=reduction)
@@ -89,12 +98,17 @@ def _head_loss(head: nn.Module, features: Tensor, targets: Tensor, reduction: Re
     return loss.view(targets.shape)
 
 
-# Unlike torch.compiler.disable, this does not import the compiler until it is needed.
-_not_compiled = _disable_dynamo(_head_loss)
+# Left alone by torch.compile, whose kernels would hold all logits again; what happens to a piece of
+# them is compiled on its own. Unlike torch.compiler.disable, this does not import the compiler.
+_beside_compiled = _disable_dynamo(partial(_head_loss, compiled=True))
 
 
 def linear_cross_entropy(
-    features: Tensor, weight: Tensor, targets: Tensor, reduction: Reduction = "sum"
+    features: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    reduction: Reduction = "sum",
+    compiled: bool = False,
 ) -> Tensor:
     """``F.cross_entropy(features @ weight.T, targets, reduction=reduction)``, in pieces.
 
@@ -103,6 +117,7 @@ def linear_cross_entropy(
         weight: the output layer's matrix, ``(V, C)``.
         targets: ids ``(N,)``; those of ``IGNORE_INDEX`` do not count.
         reduction: ``sum`` or ``none``.
+        compiled: whether a GPU may walk through the logits with code that ``torch.compile`` makes.
 
     Returns:
         The loss in fp32: summed over the valid targets, a scalar, or of each target, ``(N,)``.
@@ -111,7 +126,7 @@ def linear_cross_entropy(
     """
     if reduction == "none":
         return _PerToken.apply(features, weight, targets)
-    return _Summed.apply(features, weight, targets, torch.is_grad_enabled())
+    return _Summed.apply(features, weight, targets, torch.is_grad_enabled(), compiled)
 
 
 class _Summed(torch.autograd.Function):
@@ -119,23 +134,33 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, with_grad: bool
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        with_grad: bool,
+        compiled: bool,
     ) -> Tensor:
         wants_features, wants_weight = (with_grad and g for g in ctx.needs_input_grad[:2])
         grad_features = torch.empty_like(features) if wants_features else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         loss = torch.zeros((), device=features.device)
-        dtype = _compute_dtype(weight)
+        dtype, void = _compute_dtype(weight), _void(targets)
         with torch.autocast(features.device.type, enabled=False):
             x, w = features.to(dtype), _padded(weight, dtype)  # (N, C), (V + some, C)
-            for piece in pieces(len(x), len(w)):
+            if void is not None:  # so that they add nothing to the weight's gradient
+                x = x.masked_fill(void, 0.0)
+            for piece in pieces(len(x), len(w), features.device.type):
                 logits = _logits(x[piece], w, len(weight))  # (rows, V + some)
-                loss += _loss_and_gradient_(logits, targets[piece], wants_features or wants_weight)
+                turn = _loss_and_gradient_of(logits, compiled)
+                loss += turn(logits, targets[piece], wants_features or wants_weight)
                 if grad_features is not None:
                     grad_features[piece] = logits[:, : len(w)] @ w
                 if grad_weight is not None:
                     _add_product_(grad_weight, logits[:, : len(w)].T, x[piece])
                 del logits  # the next piece takes its place
+        if grad_features is not None and void is not None:
+            grad_features.masked_fill_(void, 0.0)
         ctx.save_for_backward(grad_features, grad_weight)
         return loss
 
@@ -146,7 +171,7 @@ class _Summed(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         scaled = [None if saved is None else saved.mul_(scale) for saved in ctx.saved_tensors]
-        return *scaled, None, None
+        return *scaled, None, None, None
 
 
 class _PerToken(torch.autograd.Function):
@@ -159,7 +184,7 @@ class _PerToken(torch.autograd.Function):
         loss = torch.empty_like(normalizers)
         with torch.autocast(features.device.type, enabled=False):
             x, w = features.to(ctx.dtype), _padded(weight, ctx.dtype)
-            for piece in pieces(len(x), len(w)):
+            for piece in pieces(len(x), len(w), features.device.type):
                 logits = _logits(x[piece], w, len(weight))  # (rows, V + some)
                 normalizers[piece] = torch.cat(
                     [part.float().logsumexp(dim=-1) for part in _cached(logits)]
@@ -181,7 +206,7 @@ class _PerToken(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         with torch.autocast(features.device.type, enabled=False):
             x, w = features.to(ctx.dtype), _padded(weight, ctx.dtype)
-            for piece in pieces(len(x), len(w)):
+            for piece in pieces(len(x), len(w), features.device.type):
                 logits = _logits(x[piece], w, len(weight))  # (rows, V + some)
                 _gradient_(logits, targets[piece], normalizers[piece], factors[piece])
                 if grad_features is not None:
@@ -239,10 +264,13 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += (a @ b)[: len(total)]
 
 
-def pieces(tokens: int, vocab_size: int) -> Iterator[slice]:
+def pieces(tokens: int, vocab_size: int, kind: str = "cpu") -> Iterator[slice]:
     """Tokens whose logits exist together: few pieces (``CHUNK_LOGITS``), of like length."""
-    count = -(-tokens * vocab_size // CHUNK_LOGITS)
+    most = CHUNK_LOGITS if kind == "cpu" else ON_GPU * CHUNK_LOGITS
+    count = -(-tokens * vocab_size // most)
     rows = -(-tokens // max(1, count))
+    if kind != "cpu":
+        rows += -rows % MULTIPLE
     return (slice(start, start + rows) for start in range(0, tokens, max(1, rows)))
 
 
@@ -256,8 +284,15 @@ def _cached_like(rows: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
     return rows.split(max(1, CACHED_LOGITS // logits.shape[1]) if on_cpu else max(1, len(logits)))
 
 
+def _loss_and_gradient_of(logits: Tensor, compiled: bool) -> Callable[..., Tensor]:
+    """How to get the summed loss of logits ``(n, V)`` and turn them into its gradient in place."""
+    if logits.device.type == "cpu":
+        return _loss_and_gradient_
+    return _made_by_the_compiler() if compiled else _loss_and_gradient_at_once_
+
+
 def _loss_and_gradient_(logits: Tensor, targets: Tensor, with_grad: bool) -> Tensor:
-    """Return the summed loss of logits ``(n, V)``; turn them into their gradient in place."""
+    """On a CPU, which computes an exponential more slowly than it reads its cache."""
     loss = torch.zeros((), device=logits.device)
     for part, goal in zip(_cached(logits), _cached_like(targets, logits), strict=True):
         valid = goal != IGNORE_INDEX
@@ -268,9 +303,25 @@ def _loss_and_gradient_(logits: Tensor, targets: Tensor, with_grad: bool) -> Ten
         loss += ((behind - gradient.amax(dim=-1).log()) * valid).sum()
         if with_grad:
             gradient.scatter_add_(1, index, torch.full_like(index, -1, dtype=gradient.dtype))
-            # On a CPU only valid targets come here (see head_loss).
-            part.copy_(gradient.mul_(valid[:, None]) if _may_be_invalid(valid) else gradient)
+            part.copy_(gradient)
     return loss
+
+
+def _loss_and_gradient_at_once_(logits: Tensor, targets: Tensor, with_grad: bool) -> Tensor:
+    """On a GPU, which waits for its memory: with as few ways through the logits as there can be."""
+    valid = targets != IGNORE_INDEX
+    index = targets.clamp(min=0)[:, None]
+    logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
+    of_targets = logprobs.gather(1, index)
+    if with_grad:
+        torch.exp(logprobs, out=logits)
+        logits.scatter_(1, index, of_targets.expm1().to(logits.dtype))  # probability - 1
+    return -(of_targets[:, 0] * valid).sum()
+
+
+@cache
+def _made_by_the_compiler() -> Callable[..., Tensor]:
+    return torch.compile(_loss_and_gradient_at_once_)
 
 
 def _gradient_(logits: Tensor, targets: Tensor, normalizers: Tensor, factors: Tensor) -> None:
@@ -283,6 +334,10 @@ def _gradient_(logits: Tensor, targets: Tensor, normalizers: Tensor, factors: Te
         part.copy_(gradient.mul_(factor))
 
 
-def _may_be_invalid(valid: Tensor) -> bool:
-    """Whether to multiply; a GPU is not asked, since the host would wait for its answer."""
-    return valid.device.type != "cpu" or not bool(valid.all())
+def _void(targets: Tensor) -> Tensor | None:
+    """Which targets don't count, ``(N, 1)``; None if all do.
+
+    A GPU is not asked, since the host would wait for its answer.
+    """
+    void = (targets == IGNORE_INDEX)[:, None]
+    return void if targets.device.type != "cpu" or bool(void.any()) else None
