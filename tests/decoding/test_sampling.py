@@ -13,7 +13,9 @@ from transformers.generation.logits_process import SequenceBiasLogitsProcessor
 
 from groundup.decoding.config import FARTHEST, SamplingConfig
 from groundup.decoding.sampling import (
+    Sampler,
     add_bias,
+    choose,
     draw,
     greedy,
     keep_min_p,
@@ -107,26 +109,46 @@ def test_draws_follow_the_probabilities_of_temperature() -> None:
         torch.testing.assert_close(freq, expected, atol=0.015, rtol=0)
 
 
-def test_a_draw_with_a_generator_follows_the_probabilities_and_takes_one_number() -> None:
+def test_a_draw_follows_the_probabilities() -> None:
     probs = torch.tensor([[0.0, 0.1, 0.0, 0.6, 0.3, 0.0]])
-    drawn = draw(probs.expand(100_000, -1), torch.Generator().manual_seed(1))
+    u = torch.rand(100_000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn = draw(probs.expand(100_000, -1), u)
     share = drawn.bincount(minlength=6) / len(drawn)
     torch.testing.assert_close(share, probs[0], atol=0.01, rtol=0)
     assert not share[[0, 2, 5]].any()
+
+
+def test_a_draw_with_a_generator_takes_one_number() -> None:
     one, other = (torch.Generator().manual_seed(2) for _ in range(2))
-    draw(probs, one)
+    make_sampler(1.0, generator=one)(torch.zeros(1, 1000))
     torch.rand(1, generator=other, dtype=torch.float64)
     assert torch.equal(one.get_state(), other.get_state())
 
 
 @pytest.mark.parametrize("u", [0.0, 1 - 2**-53])
-def test_the_ends_of_the_line_have_a_probability(u: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, u, dtype=torch.float64))
+def test_the_ends_of_the_line_have_a_probability(u: float) -> None:
     for few in (3, 50_257):  # in fp32 so many add up to a little less or more than 1
         probs = torch.zeros(2, few)
         probs[:, 1:-1] = torch.rand_like(probs[:, 1:-1]).softmax(dim=-1)
-        drawn = draw(probs, torch.Generator())
+        drawn = draw(probs, torch.full((2, 1), u, dtype=torch.float64))
         assert probs[[0, 1], drawn].all(), drawn
+
+
+def test_samplers_choose_together_what_each_chooses_alone() -> None:
+    """Of the same options or not, greedy and a course's sampler between them; several times."""
+    wide = SamplingConfig(temperature=1.3, seed=5)
+    narrow = SamplingConfig(temperature=0.7, top_k=40, top_p=0.9, min_p=0.01, seed=5)
+
+    def samplers() -> list[Sampler]:
+        texts = [sampler_of(c, i) for c in (wide, narrow) for i in range(3)]
+        shared = make_sampler(0.9, generator=torch.Generator().manual_seed(3))
+        return [texts[0], greedy, *texts[1:4], shared, *texts[4:]]
+
+    together, alone = samplers(), samplers()
+    for step in range(20):
+        logits = 3 * torch.randn(8, 2000, generator=torch.Generator().manual_seed(step))
+        expected = [int(one(logits[i : i + 1])) for i, one in enumerate(alone)]
+        assert choose(together, logits) == expected
 
 
 def test_nothing_is_drawn_by_what_is_no_number() -> None:
@@ -139,7 +161,7 @@ def test_without_a_seed_the_global_generator_repeats_a_text() -> None:
     probs, drawn = torch.zeros(1, 1000), []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        one, other = (sampler_of(SamplingConfig(temperature=1.0), index=i) for i in range(2))
+        one, other = (sampler_of(SamplingConfig(temperature=1.0), i) for i in range(2))
         drawn.append([int(sampler(probs)) for sampler in (one, other) for _ in range(4)])
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][:4] != drawn[0][4:]

@@ -46,7 +46,7 @@ class Chat:
         self.turns: list[tuple[str, str]] = []
         self.forgotten = 0
         self._engine = Engine(model, tokenizer, max_batch=1)  # it remembers what it has read
-        self._sampler = sampler_of(config, self._engine.device)
+        self._sampler = sampler_of(config)
 
     def reset(self) -> None:
         """Begin anew, with the same system message."""

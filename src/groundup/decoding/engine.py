@@ -19,7 +19,7 @@ from groundup.decoding.config import SamplingConfig
 from groundup.decoding.guessing import WITH_GUESSES
 from groundup.decoding.replay import SPAN, Replays
 from groundup.decoding.rows import Batch
-from groundup.decoding.sampling import Sampler, make_sampler, sampler_of
+from groundup.decoding.sampling import choose, make_sampler, sampler_of
 from groundup.decoding.scheduler import Scheduler
 from groundup.decoding.sequence import Logprob, Sequence
 from groundup.errors import UserError
@@ -99,7 +99,7 @@ class Engine:
             raise UserError(f"there is no adapter {sequence.adapter!r}; this model has none")
         self.scheduler.add(sequence)
         if sequence.sampler is None:
-            sequence.sampler = sampler_of(sequence.config, self.device, sequence.index)
+            sequence.sampler = sampler_of(sequence.config, sequence.index)
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
@@ -137,8 +137,8 @@ class Engine:
         logits = logits if len(rows) == len(logits) else logits[complete]
         chosen = self._choose(rows, logits[:, 0]) if rows else []
         self.scheduler.done(batch)
-        for row, following in zip(rows, logits, strict=True):
-            row.ahead = list(following[1 : 1 + row.guessed])
+        for i, row in enumerate(rows):
+            row.ahead = list(logits[i, 1 : 1 + row.guessed]) if row.guessed else []
         return self._write(rows, chosen)
 
     def _write(self, rows: list[Sequence], chosen: list[int]) -> list[Written]:
@@ -202,7 +202,7 @@ class Engine:
                 self.cache.copy_row(move.source, move.target, move.length)
 
     def _choose(self, rows: list[Sequence], logits: Tensor) -> list[int]:
-        """An id for each row, by scores ``(B, V)``; rows that share a sampler are drawn together.
+        """An id for each row, by scores ``(B, V)``.
 
         Raises:
             UserError: the scores are not numbers.
@@ -217,19 +217,10 @@ class Engine:
         if any(row.adjusts for row in rows):
             pairs = zip(rows, logits, strict=True)
             adjusted = torch.stack([row.adjust(x) if row.adjusts else x for row, x in pairs])
-        alike: dict[Sampler, list[int]] = {}
+        chosen = choose([row.sampler for row in rows if row.sampler], adjusted)
         for i, row in enumerate(rows):
-            assert row.sampler is not None, "add() has seen to it"
-            alike.setdefault(row.sampler, []).append(i)
-        if len(alike) == 1:
-            chosen = next(iter(alike))(adjusted).tolist()
-        else:
-            order = torch.tensor([i for places in alike.values() for i in places])
-            drawn = torch.cat([sampler(adjusted[places]) for sampler, places in alike.items()])
-            chosen = torch.empty_like(drawn).scatter_(0, order.to(drawn.device), drawn).tolist()
-        for row, token, of_row in zip(rows, chosen, logits, strict=True):
             if row.top_logprobs is not None:
-                row.logprobs.append(_logprob(of_row, token, row.top_logprobs))
+                row.logprobs.append(_logprob(logits[i], chosen[i], row.top_logprobs))
         return chosen
 
 

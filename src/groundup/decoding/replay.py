@@ -24,6 +24,9 @@ from groundup.model.door import runs_as_written, scores
 SPAN = 256
 """A recorded step looks at a multiple of so many tokens of the cache, so that few are recorded."""
 
+MOST = 256
+"""So many shapes are kept; each recorded step takes a few MB of the GPU's memory."""
+
 Play = Callable[[], Tensor]
 """Do what was recorded, with what its inputs hold now; the result is always in the same place."""
 
@@ -45,12 +48,12 @@ class Replays:
     ) -> None:
         self.model, self.cache = model, cache
         self._record: Callable[[Play], Play] | None = record or Recorder(cache.device)
-        self._steps: dict[tuple[object, ...], Step | None] = {}
+        self.steps: dict[tuple[object, ...], Step | None] = {}
         self._memory: Tensor | None = None
 
     def forget(self) -> None:
         """Record anew: the model is another now."""
-        self._steps.clear()
+        self.steps.clear()
 
     def scores(self, batch: Batch) -> Tensor | None:
         """What follows one more token of each row, ``(B, V)``; it is so until the next call.
@@ -66,15 +69,17 @@ class Replays:
         rows, capacity = slice(batch.first, batch.first + len(batch.rows)), self.cache.shape[1]
         span = min(capacity, -(-(max(batch.lengths) + 1) // SPAN) * SPAN)
         shape = rows.start, rows.stop, span, batch.adapter
-        if shape not in self._steps:
-            self._steps[shape] = None
+        if shape not in self.steps:
+            if len(self.steps) == MOST:
+                self.steps.pop(next(iter(self.steps)))
+            self.steps[shape] = None
             return None
-        step = self._steps[shape]
+        step = self.steps[shape]
         if step is None:
             if not runs_as_written(self.model):
                 self._record = None
                 return None
-            step = self._steps[shape] = Step(self.model, self.cache, rows, span)
+            step = self.steps[shape] = Step(self.model, self.cache, rows, span)
         try:
             return step(batch, self._record)
         except RuntimeError as error:
@@ -93,15 +98,15 @@ class Step:
         count = rows.stop - rows.start
         self._inputs = torch.zeros(2, count, 1, dtype=torch.long, device=cache.device)
         self._at = torch.zeros(count, dtype=torch.long, device=cache.device)
-        self._play: Play | None = None
+        self.play: Play | None = None
 
     def __call__(self, batch: Batch, record: Callable[[Play], Play]) -> Tensor:
         """The scores ``(B, V)``."""
         inputs = [[ids[0] for ids in batch.ids], batch.lengths]
         self._inputs.copy_(torch.tensor(inputs)[..., None])
-        if self._play is None:
-            self._play = record(self._compute)
-        return self._play()
+        if self.play is None:
+            self.play = record(self._compute)
+        return self.play()
 
     def _compute(self) -> Tensor:
         idx, places = self._inputs  # (B, 1) each
@@ -122,10 +127,13 @@ class Recorder:
         """Nothing is computed yet."""
         with torch.cuda.device(self._device):
             self._pool = self._pool or torch.cuda.graph_pool_handle()
-            graph = torch.cuda.CUDAGraph()
-            # Other threads may go on: a server's next model may be loading.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                result = compute()
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                # Other threads may go on: a server's next model may be loading.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                    result = compute()
+            finally:  # which PyTorch doesn't bring back if something went wrong
+                torch.cuda.set_stream(stream)
 
         def play() -> Tensor:
             graph.replay()

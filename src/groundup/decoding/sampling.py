@@ -81,12 +81,34 @@ def add_bias(logits: Tensor, bias: Mapping[str, float]) -> Tensor:
     return logits.index_add(0, ids, logits.new_tensor(list(bias.values())))
 
 
-def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
+def probabilities(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Tensor:
+    """Top-k, then temperature, then top-p, then min-p: scores ``(B, V)`` to what is drawn by."""
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    logits = logits / max(temperature, 1e-6)  # below that, fp32 overflows
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    if min_p is not None:
+        logits = keep_min_p(logits, min_p)
+    return torch.softmax(logits, dim=-1)
+
+
+def draw(probs: Tensor, u: Tensor) -> Tensor:
     """An id for each row of probabilities: ``(B, V) -> (B,)``.
 
     The probabilities laid end to end are a line; a random point of it lies in one of them. That
     takes one random number per row. (``torch.multinomial`` takes one per token of the vocabulary,
     a millisecond for GPT-2's.)
+
+    Args:
+        probs: ``(B, V)``.
+        u: a random number of each row in fp64, from 0 to below 1, ``(B, 1)``.
 
     Raises:
         UserError: the probabilities are not numbers.
@@ -95,9 +117,9 @@ def draw(probs: Tensor, generator: torch.Generator) -> Tensor:
     ends = probs.cumsum(dim=-1, dtype=kind)  # (B, V)
     if not ends[:, -1].isfinite().all():
         raise UserError("the scores are not numbers (NaN or inf), so nothing can be drawn by them")
-    u = torch.rand(len(probs), 1, generator=generator, dtype=kind, device=probs.device)
     # From above 0 to the end of the line: what has no probability ends where it begins.
-    return torch.searchsorted(ends, (1 - u) * ends[:, -1:]).squeeze(-1)
+    points = (1 - u).to(kind).to(probs.device) * ends[:, -1:]
+    return torch.searchsorted(ends, points).squeeze(-1)
 
 
 def make_sampler(
@@ -107,7 +129,7 @@ def make_sampler(
     generator: torch.Generator | None = None,
     min_p: float | None = None,
 ) -> Sampler:
-    """Compose a sampler: top-k, then temperature, then top-p, then min-p, then a draw.
+    """Compose a sampler of :func:`probabilities` and a draw.
 
     A temperature of 0 is greedy whatever the rest says. Without a ``generator`` the draw is
     ``torch.multinomial`` with PyTorch's global one, so ``torch.manual_seed`` repeats the course's
@@ -119,32 +141,67 @@ def make_sampler(
         return greedy
 
     def sample(logits: Tensor) -> Tensor:
-        if top_k is not None:
-            logits = keep_top_k(logits, top_k)
-        logits = logits / max(temperature, 1e-6)  # below that, fp32 overflows
-        if top_p is not None:
-            logits = keep_top_p(logits, top_p)
-        if min_p is not None:
-            logits = keep_min_p(logits, min_p)
-        probs = torch.softmax(logits, dim=-1)
+        probs = probabilities(logits, temperature, top_k, top_p, min_p)
         if generator is None:
             return torch.multinomial(probs, num_samples=1).squeeze(-1)
-        return draw(probs, generator)
+        return draw(probs, _random(len(probs), generator))
 
     return sample
 
 
-def sampler_of(
-    config: SamplingConfig, device: torch.device | str = "cpu", index: int = 0
-) -> Sampler:
+class TextSampler:
+    """The sampler of one text: nothing but its own generator decides what it draws.
+
+    Attributes:
+        options: of :func:`probabilities`, which are computed at once for texts that share them.
+    """
+
+    def __init__(self, config: SamplingConfig, seed: int) -> None:
+        self.options = config.temperature, config.top_k, config.top_p, config.min_p
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Scores ``(1, V)`` to an id ``(1,)``."""
+        return draw_each([self], logits)
+
+
+def draw_each(samplers: Sequence[TextSampler], logits: Tensor) -> Tensor:
+    """Scores ``(B, V)`` to ids ``(B,)``, by samplers of the same options, one for each row."""
+    u = torch.cat([_random(1, sampler.generator) for sampler in samplers])
+    return draw(probabilities(logits, *samplers[0].options), u)
+
+
+def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
+    """An id for each row of scores ``(B, V)``, by its sampler; at once for those that are alike."""
+    alike: dict[object, list[int]] = {}
+    for row, sampler in enumerate(samplers):
+        key = sampler.options if isinstance(sampler, TextSampler) else sampler
+        alike.setdefault(key, []).append(row)
+    chosen = [0] * len(samplers)
+    for rows in alike.values():
+        scores = logits if len(alike) == 1 else logits[rows]
+        own = [one for row in rows if isinstance(one := samplers[row], TextSampler)]
+        drawn = draw_each(own, scores) if own else samplers[rows[0]](scores)
+        for row, token in zip(rows, drawn.tolist(), strict=True):
+            chosen[row] = token
+    return chosen
+
+
+def _random(rows: int, generator: torch.Generator) -> Tensor:
+    device = generator.device
+    if device.type == "mps":
+        return torch.rand(rows, 1, generator=generator, device=device).cpu().double()
+    return torch.rand(rows, 1, generator=generator, device=device, dtype=torch.float64)
+
+
+def sampler_of(config: SamplingConfig, index: int = 0) -> Sampler:
     """The sampler that the options describe, with a random generator of its own.
 
     Several that are drawn from one seed have an ``index`` each, which no other's draws depend on.
-    Without a seed PyTorch's global generator gives one.
+    Without a seed PyTorch's global generator gives one. Whatever the model computes on, the random
+    numbers are a CPU's.
     """
     if config.temperature == 0.0:
         return greedy
     seed = int(torch.randint(2**63 - 1, ())) if config.seed is None else config.seed
-    seed = (seed + index * 0x9E3779B97F4A7C15) % 2**63  # far from each other's
-    generator = torch.Generator(device).manual_seed(seed)
-    return make_sampler(config.temperature, config.top_k, config.top_p, generator, config.min_p)
+    return TextSampler(config, (seed + index * 0x9E3779B97F4A7C15) % 2**63)  # far from each other

@@ -42,8 +42,9 @@ Reduction = Literal["sum", "none"]
 CHUNK_LOGITS = 2**26
 """Logits in memory at once: 128 MB of bf16. Half as many take a twentieth more time."""
 
-ON_GPU = 4
-"""So many times more on a GPU, where adding up the pieces' results costs more than memory."""
+ON_GPU, COMPILED = 2, 8
+"""So many times more on a GPU, where adding up the pieces' results costs more than memory. As
+written, the logits' logarithms are in it beside them; compiled, they never are."""
 
 CACHED_LOGITS = 2**20
 """Logits that a CPU turns into their gradient at once, so that they stay in its cache."""
@@ -150,7 +151,7 @@ class _Summed(torch.autograd.Function):
             x, w = features.to(dtype), _padded(weight, dtype)  # (N, C), (V + some, C)
             if void is not None:  # so that they add nothing to the weight's gradient
                 x = x.masked_fill(void, 0.0)
-            for piece in pieces(len(x), len(w), features.device.type):
+            for piece in pieces(len(x), len(w), features.device.type, compiled):
                 logits = _logits(x[piece], w, len(weight))  # (rows, V + some)
                 turn = _loss_and_gradient_of(logits, compiled)
                 loss += turn(logits, targets[piece], wants_features or wants_weight)
@@ -264,9 +265,11 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += (a @ b)[: len(total)]
 
 
-def pieces(tokens: int, vocab_size: int, kind: str = "cpu") -> Iterator[slice]:
+def pieces(
+    tokens: int, vocab_size: int, kind: str = "cpu", compiled: bool = False
+) -> Iterator[slice]:
     """Tokens whose logits exist together: few pieces (``CHUNK_LOGITS``), of like length."""
-    most = CHUNK_LOGITS if kind == "cpu" else ON_GPU * CHUNK_LOGITS
+    most = CHUNK_LOGITS * (1 if kind == "cpu" else COMPILED if compiled else ON_GPU)
     count = -(-tokens * vocab_size // most)
     rows = -(-tokens // max(1, count))
     if kind != "cpu":
@@ -319,9 +322,21 @@ def _loss_and_gradient_at_once_(logits: Tensor, targets: Tensor, with_grad: bool
     return -(of_targets[:, 0] * valid).sum()
 
 
+def _to_be_compiled_(logits: Tensor, targets: Tensor, with_grad: bool) -> Tensor:
+    """The same as one expression, of which a compiler makes a single way to write the gradient."""
+    valid = targets != IGNORE_INDEX
+    index = targets.clamp(min=0)[:, None]
+    logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
+    loss = -(logprobs.gather(1, index)[:, 0] * valid).sum()
+    if with_grad:
+        here = torch.arange(logits.shape[1], device=logits.device) == index
+        logits.copy_(logprobs.exp() - here.float())
+    return loss
+
+
 @cache
 def _made_by_the_compiler() -> Callable[..., Tensor]:
-    return torch.compile(_loss_and_gradient_at_once_)
+    return torch.compile(_to_be_compiled_)
 
 
 def _gradient_(logits: Tensor, targets: Tensor, normalizers: Tensor, factors: Tensor) -> None:
