@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from groundup.decoding.config import SamplingConfig
 from groundup.decoding.guessing import WITH_GUESSES
-from groundup.decoding.replay import SPAN, Replays
+from groundup.decoding.replay import Replays, spanned
 from groundup.decoding.rows import Batch
 from groundup.decoding.sampling import choose, make_sampler, sampler_of
 from groundup.decoding.scheduler import Scheduler
@@ -189,7 +189,7 @@ class Engine:
             capacity = grown(tokens, capacity, most)
             if self.replays is not None:  # other memory would mean to record anew
                 room = min(plan.context, plan.max_tokens // max(rows, len(plan.slots), 1))
-                capacity = max(most, min(room, -(-most // SPAN) * SPAN))
+                capacity = max(most, min(room, spanned(most)))
         moved = [place + 1 for move in batch.moves for place in (move.source, move.target)]
         rows = max(rows, len(plan.slots), *moved)  # a slot may have come and gone since
         if rows * capacity > plan.max_tokens and not batch.moves:

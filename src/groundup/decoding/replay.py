@@ -31,6 +31,11 @@ Play = Callable[[], Tensor]
 """Do what was recorded, with what its inputs hold now; the result is always in the same place."""
 
 
+def spanned(tokens: int) -> int:
+    """As many tokens, or a few more, as a recorded step can look at."""
+    return -(-tokens // SPAN) * SPAN
+
+
 class Replays:
     """The steps of an engine that have been recorded, by their shape.
 
@@ -67,7 +72,7 @@ class Replays:
             self._memory = memory
             self.forget()
         rows, capacity = slice(batch.first, batch.first + len(batch.rows)), self.cache.shape[1]
-        span = min(capacity, -(-(max(batch.lengths) + 1) // SPAN) * SPAN)
+        span = min(capacity, spanned(max(batch.lengths) + 1))
         shape = rows.start, rows.stop, span, batch.adapter
         if shape not in self.steps:
             if len(self.steps) == MOST:

@@ -261,6 +261,8 @@ def _add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
     """``total += a @ b``, of as many rows as there are; in place where precisions agree."""
     if total.dtype == a.dtype:
         total.addmm_(a[: len(total)], b)
+    elif total.is_cuda:  # which adds up in fp32 anyway
+        torch.addmm(total, a[: len(total)], b, total.dtype, out=total)
     else:
         total += (a @ b)[: len(total)]
 
