@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from groundup.kernels import build, products
 from groundup.kernels.products import FEW
 from groundup.model import linear as module
-from groundup.model.linear import Linear, linear
+from groundup.model.linear import WITH_AMX, Linear, linear
 
 SHAPE = 512, 512
 
@@ -67,6 +67,20 @@ def test_only_a_few_plain_rows_are_our_kernels() -> None:
         assert torch.equal(linear(x, turned), x @ turned.T)
     with torch.device("meta"), torch.no_grad():
         assert kernels(Linear(*SHAPE), torch.empty(1, SHAPE[0])) == 0
+
+
+@pytest.mark.skipif(build.unavailable() is not None, reason=f"no kernel: {build.unavailable()}")
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_with_amx_fewer_rows_in_bf16_are_our_kernels(has_amx: bool) -> None:
+    ours = layer().bfloat16()
+    with (
+        torch.no_grad(),
+        patch.object(torch.cpu, "_is_amx_tile_supported", lambda: has_amx),
+        patch.object(module, "most_rows", module.most_rows.__wrapped__),
+    ):
+        assert kernels(ours, torch.randn(WITH_AMX, SHAPE[0]).bfloat16()) == 1
+        assert kernels(ours, torch.randn(WITH_AMX + 1, SHAPE[0]).bfloat16()) == int(not has_amx)
+        assert kernels(layer(), torch.randn(FEW, SHAPE[0])) == 1
 
 
 def test_a_planner_that_fakes_numbers_gets_none_of_them_read() -> None:

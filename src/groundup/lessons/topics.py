@@ -92,6 +92,7 @@ TOPICS = {
         (
             "decoding.sampling:keep_top_k",
             "decoding.sampling:keep_top_p",
+            "decoding.sampling:probabilities",
             "decoding.sampling:make_sampler",
         ),
     ),

@@ -5,6 +5,9 @@ Shapes: ``N`` rows of activations (tokens), ``R`` outputs, ``C`` inputs.
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,12 +30,24 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+WITH_AMX = 7
+"""AMX multiplies tiles of 16 rows in bf16 in the time of one: from eight rows on PyTorch, which has
+it, is faster (16 rows times 3,072 x 768: 0.37 ms instead of 0.64)."""
+
+
+@cache
+def most_rows(kind: torch.dtype) -> int:
+    """Up to how many rows of activations our kernel is faster."""
+    has_amx = kind == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return WITH_AMX if has_amx else FEW
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear(x, weight, bias)``, by whichever kernel is faster."""
     kind = weight.dtype
     if (
         is_left_to_pytorch()
-        or x.numel() > FEW * x.shape[-1]
+        or x.numel() > most_rows(kind) * x.shape[-1]
         or weight.numel() < LARGE
         or kind not in KINDS
         or x.shape[-1] != weight.shape[1]  # which PyTorch tells

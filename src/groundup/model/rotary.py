@@ -31,25 +31,29 @@ def turns(positions: Tensor, cfg: ModelConfig) -> Tensor:
     For rows of their own positions there is a dimension of 1 for the heads: ``(2, B, 1, T, D)``.
     Angles are computed in fp32 in any case: bf16 counts no further than 256.
     """
-    on_gpu = type(positions) is Tensor and positions.is_cuda and not torch.compiler.is_compiling()
-    compute = _speeds_kept if on_gpu else _speeds
-    speeds, factor = compute(cfg.head_size, cfg.rope_theta, cfg.rope_scaling, positions.device)
+    speeds, factor = _speeds(cfg, positions)  # (D / 2,)
     angles = positions[..., None].float() * speeds
     angles = angles if positions.dim() == 1 else angles[:, None]
     cos, sin = angles.cos() * factor, angles.sin() * factor
     return torch.stack((torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)))
 
 
-def _speeds(
+def _speeds(cfg: ModelConfig, positions: Tensor) -> tuple[Tensor, float]:
+    """``frequencies()``, on the device where the positions are."""
+    is_real = type(positions) is Tensor and not torch.compiler.is_compiling()
+    # What is copied to a GPU each time can't be recorded (decoding/replay.py), and takes long.
+    compute = _kept if positions.is_cuda and is_real else _copied
+    return compute(cfg.head_size, cfg.rope_theta, cfg.rope_scaling, positions.device)
+
+
+def _copied(
     head_dim: int, theta: float, scaling: str | None, device: torch.device
 ) -> tuple[Tensor, float]:
-    """``frequencies()``, where the positions are: ``(D / 2,)``."""
     speeds, factor = frequencies(head_dim, theta, scaling)
     return torch.tensor(speeds, device=device), factor
 
 
-# What is copied to a GPU each time can't be recorded (decoding/replay.py), and takes long.
-_speeds_kept = lru_cache(maxsize=64)(_speeds)
+_kept = lru_cache(maxsize=64)(_copied)
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
