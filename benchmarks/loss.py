@@ -20,7 +20,8 @@ import torch
 from torch.nn import functional as F
 
 from common import machine_kind, report, rounds
-from groundup.model.loss import MULTIPLE, linear_cross_entropy, spaced
+from groundup.model.logits import MULTIPLE, spaced
+from groundup.model.loss import linear_cross_entropy
 
 
 def measure(n: int, c: int, v: int, bf16: bool, count: int) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from groundup import GPTModel, add_lora, to_classifier
 from groundup.errors import UserError
+from groundup.model import logits
 from groundup.model import loss as fused_loss
 from groundup.model.lora import LoRALinear
 from tests.conftest import tiny_config
@@ -160,7 +161,7 @@ class Largest(TorchDispatchMode):
 def test_the_logits_of_a_batch_never_exist(
     reduction: fused_loss.Reduction, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", 4 * V)
+    monkeypatch.setattr(logits, "CHUNK_LOGITS", 4 * V)
     model = GPTModel(tiny_config(emb_dim=8, n_heads=2))
     inputs, targets = torch.randint(0, V, (2, B, T))
 

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from groundup.config import IGNORE_INDEX
+from groundup.model import logits as in_pieces
 from groundup.model import loss as fused_loss
 from groundup.model.door import evaluating, token_loss
 from groundup.model.gpt import GPTModel
@@ -27,8 +29,8 @@ def tensors(n: int = 37, v: int = 50) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_fused_loss_and_its_gradients_are_pytorchs(
     monkeypatch: pytest.MonkeyPatch, chunk: int, cached: int
 ) -> None:
-    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", chunk)
-    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", cached)
+    monkeypatch.setattr(in_pieces, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(in_pieces, "CACHED_LOGITS", cached)
     features, weight, targets = tensors()
     expected = F.cross_entropy(features @ weight.T, targets, reduction="sum")
     grads = torch.autograd.grad(expected / 7, (features, weight))
@@ -44,8 +46,8 @@ def test_the_fused_loss_and_its_gradients_are_pytorchs(
 def test_each_tokens_loss_is_pytorchs_and_so_are_gradients_under_any_weights(
     monkeypatch: pytest.MonkeyPatch, chunk: int, cached: int
 ) -> None:
-    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", chunk)
-    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", cached)
+    monkeypatch.setattr(in_pieces, "CHUNK_LOGITS", chunk)
+    monkeypatch.setattr(in_pieces, "CACHED_LOGITS", cached)
     features, weight, targets = tensors()
     factors = torch.randn(len(targets))
     expected = F.cross_entropy(features @ weight.T, targets, reduction="none")
@@ -57,11 +59,50 @@ def test_each_tokens_loss_is_pytorchs_and_so_are_gradients_under_any_weights(
         torch.testing.assert_close(ours, grads)
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    "way", ["_loss_and_gradient_", "_loss_and_gradient_at_once_", "_to_be_compiled_", "compiled"]
+)
+def test_each_devices_way_through_the_logits_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch, way: str, bf16: bool
+) -> None:
+    """A GPU's, and what a compiler makes of it, on a CPU; also for targets that don't count."""
+    compute: Any = (
+        in_pieces._made_by_the_compiler() if way == "compiled" else getattr(in_pieces, way)
+    )
+    monkeypatch.setattr(fused_loss, "loss_and_gradient_of", lambda logits, compiled: compute)
+    monkeypatch.setattr(fused_loss, "_void", lambda goals: (goals == IGNORE_INDEX)[:, None])
+    monkeypatch.setattr(in_pieces, "CHUNK_LOGITS", 640)
+    features, weight, targets = tensors()
+    targets[3], targets[-1] = IGNORE_INDEX, IGNORE_INDEX
+    expected = F.cross_entropy(
+        features @ weight.T, targets, reduction="sum", ignore_index=IGNORE_INDEX
+    )
+    grads = torch.autograd.grad(expected, (features, weight))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = linear_cross_entropy(features, weight, targets, compiled=True)
+    ours = torch.autograd.grad(loss, (features, weight))
+    near = 0.02 if bf16 else 1e-5
+    torch.testing.assert_close(loss, expected, rtol=near, atol=near)
+    torch.testing.assert_close(ours, grads, rtol=near, atol=near)
+    assert not ours[0][3].any() and not ours[0][-1].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "compiled", "rows"),
+    [("cpu", False, 1311), ("cuda", False, 2560), ("cuda", True, 8192)],
+)
+def test_a_gpus_pieces_are_larger_and_even(kind: str, compiled: bool, rows: int) -> None:
+    found = list(in_pieces.pieces(32 * 1024, 50_304, kind, compiled))
+    assert found[0] == slice(0, rows) and found[-1].stop >= 32 * 1024 > found[-1].start
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_a_gpus_products_have_even_sides_and_give_the_same(
     monkeypatch: pytest.MonkeyPatch, reduction: fused_loss.Reduction
 ) -> None:
-    rows = fused_loss._rows
+    rows = in_pieces._rows
     sides: list[set[int]] = []
 
     class Watched(TorchFunctionMode):
@@ -73,8 +114,8 @@ def test_a_gpus_products_have_even_sides_and_give_the_same(
     features, weight, targets = tensors()
     found = []
     for device, side in (("cpu", len(weight)), ("cuda", 64)):
-        monkeypatch.setattr(fused_loss, "_rows", lambda v, _, dtype, d=device: rows(v, d, dtype))
-        monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", 640)
+        monkeypatch.setattr(in_pieces, "_rows", lambda v, _, dtype, d=device: rows(v, d, dtype))
+        monkeypatch.setattr(in_pieces, "CHUNK_LOGITS", 640)
         sides.clear()
         with Watched():
             loss = linear_cross_entropy(features, weight, targets, reduction)
@@ -112,8 +153,8 @@ def test_one_piece_of_logits_is_in_memory_at_a_time(
     reduction: fused_loss.Reduction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n, v, piece = 400, 2048, 100 * 2048
-    monkeypatch.setattr(fused_loss, "CHUNK_LOGITS", piece)
-    monkeypatch.setattr(fused_loss, "CACHED_LOGITS", piece // 20)
+    monkeypatch.setattr(in_pieces, "CHUNK_LOGITS", piece)
+    monkeypatch.setattr(in_pieces, "CACHED_LOGITS", piece // 20)
     features, weight, targets = tensors(n, v)
     loss = lambda: linear_cross_entropy(features, weight, targets, reduction)  # noqa: E731
     peak = peak_bytes(lambda: loss().sum().backward())

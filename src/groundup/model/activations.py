@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from groundup.config import ModelConfig
 from groundup.model.attention import SHORT
 from groundup.model.gpt import GPTModel
-from groundup.model.loss import CACHED_LOGITS, pieces, spaced
+from groundup.model.logits import CACHED_LOGITS, pieces, spaced
 from groundup.model.recompute import keep_activations
 from groundup.runtime import Precision
 
