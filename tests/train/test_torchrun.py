@@ -47,6 +47,13 @@ def torchrun(
     ]
 
 
+@pytest.fixture(autouse=True)
+def torchruns_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves a directory of logs behind."""
+    (tmp_path / "torchrun").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "torchrun"))
+
+
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
