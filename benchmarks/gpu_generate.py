@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="a preset; may be repeated")
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        raise SystemExit("benchmarks/gpu_generate.py measures on a GPU; PyTorch sees none here")
+        raise SystemExit("benchmarks/gpu_generate.py measures on a GPU, and PyTorch sees none here")
 
     card, memory = torch.cuda.get_device_name(), copy_bytes_per_second()
     found: dict[str, Any] = {"card": card, "copy_tb_per_second": round(memory / 1e12, 2)}

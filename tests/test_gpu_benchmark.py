@@ -12,17 +12,31 @@ from groundup.model.gpt import GPTModel
 from tests.conftest import tiny_config
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(autouse=True)
+def benchmarks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+
+
+@pytest.fixture
+def gpu() -> Any:
     return importlib.import_module("gpu")
 
 
-def test_without_a_gpu_it_says_so_in_a_sentence(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["gpu", "gpu_generate"])
+def test_without_a_gpu_it_says_so_in_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("sys.argv", ["gpu.py"])
+    monkeypatch.setattr("sys.argv", [f"{name}.py"])
     with pytest.raises(SystemExit, match="measures on a GPU, and PyTorch sees none here"):
-        gpu.main()
+        importlib.import_module(name).main()
+
+
+def test_every_text_is_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("gpu_generate")
+    monkeypatch.setattr(module, "NEW", 5)
+    model = GPTModel(tiny_config(context_length=128)).eval()
+    for way in ({}, {"temperature": 0.8}, {"recorded": False}):
+        engine = module.started(model, 3, **way)
+        assert len(list(engine.run())) == 3 * 5
 
 
 def test_everybody_trains_and_is_counted(gpu: Any) -> None:

@@ -134,6 +134,13 @@ def test_the_ends_of_the_line_have_a_probability(u: float) -> None:
         assert probs[[0, 1], drawn].all(), drawn
 
 
+def test_a_texts_sampler_draws_anew_for_each_of_several_rows() -> None:
+    sampler, alone = (sampler_of(SamplingConfig(temperature=1.0, seed=4)) for _ in range(2))
+    drawn = sampler(torch.zeros(50, 1000)).tolist()
+    assert drawn == [int(alone(torch.zeros(1, 1000))) for _ in range(50)]
+    assert len(set(drawn)) > 30
+
+
 def test_samplers_choose_together_what_each_chooses_alone() -> None:
     """Of the same options or not, greedy and a course's sampler between them; several times."""
     wide = SamplingConfig(temperature=1.3, seed=5)

@@ -24,8 +24,8 @@ from groundup.model.door import runs_as_written, scores
 SPAN = 256
 """A recorded step looks at a multiple of so many tokens of the cache, so that few are recorded."""
 
-MOST = 256
-"""So many shapes are kept; each recorded step takes a few MB of the GPU's memory."""
+MOST = 64
+"""So many shapes are kept at most: each recorded step takes some of the GPU's memory."""
 
 Play = Callable[[], Tensor]
 """Do what was recorded, with what its inputs hold now; the result is always in the same place."""

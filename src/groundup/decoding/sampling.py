@@ -161,8 +161,8 @@ class TextSampler:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Scores ``(1, V)`` to an id ``(1,)``."""
-        return draw_each([self], logits)
+        """Scores ``(B, V)`` to ids ``(B,)``, each with a number of its own."""
+        return draw(probabilities(logits, *self.options), _random(len(logits), self.generator))
 
 
 def draw_each(samplers: Sequence[TextSampler], logits: Tensor) -> Tensor:
